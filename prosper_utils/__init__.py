@@ -1,0 +1,40 @@
+"""Pruning with credit: the helpers that the chapters of the book share.
+
+One idea runs through all of them: *a weight at zero still has a gradient*.
+We keep a short trajectory, pull a gradient back along it one step at a time,
+and prune by what arrives.
+
+Each module is one idea:
+
+* `trajectory`: roll a step forward, pull a cotangent back.
+* `meta_gradient`: the gradient of the loss after M steps with respect to a mask.
+* `scores`: one number per connection: random, magnitude, SNIP, ProsPr.
+* `masks`: keep the best k and hold the rest at zero, on any Keras 3 model.
+* `networks`, `datasets`, `training`: what is pruned, on what, and how it is trained.
+* `plots`, `checks`: how a chapter shows a figure and states a claim.
+"""
+
+import contextlib
+import os
+
+__version__ = "0.1.0"
+
+
+@contextlib.contextmanager
+def _quiet_stderr():
+    """Drop what is written to file descriptor 2, below Python."""
+    saved = os.dup(2)
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+# TensorFlow's log level, set here and nowhere else.  What TensorFlow 2.21 logs while it is being
+# imported does not heed it (tensorflow/tensorflow issue 100442), so that is dropped.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+with _quiet_stderr():
+    import tensorflow  # noqa: F401

@@ -1,0 +1,198 @@
+r"""Masks: keep the best k connections and hold all others at zero, on any Keras 3 model.
+
+Of n connections a sparsity s keeps
+
+.. math:: k = \lceil n (1 - s) \rceil
+
+in exact arithmetic, s read as the decimal it is written as.  A mask sits on its kernel as a Keras
+constraint, so a pruned model trains under plain `model.fit` with any optimizer, and after every
+update its zeros are zero again.
+"""
+
+import base64
+import math
+from fractions import Fraction
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from prosper_utils.networks import kernels
+
+
+def kept(size, sparsity):
+    """Return k = ceil(size * (1 - sparsity)), exactly; sparsity is a decimal in [0, 1)."""
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity: expected a number in [0, 1), found {sparsity}")
+    return math.ceil(size * (1 - Fraction(str(sparsity))))
+
+
+def top_k(scores, sparsity, *, per_layer=False):
+    """Return the masks that keep the connections with the largest scores.
+
+    Args:
+        scores: a list of tensors, one per kernel; larger is better.
+        sparsity: the share to remove, in [0, 1).
+        per_layer: keep the same share of every kernel instead of the best of all together.
+
+    Returns:
+        A list of boolean tensors with the shapes of the scores.  Of equal scores the one with the
+        lower flat index wins (first kernel first, then row by row).
+
+    Raises:
+        ValueError: for a sparsity outside [0, 1), no scores, NaN or infinite ones, or all zero.
+    """
+    scores = [np.asarray(s) for s in scores]
+    _check_scores(scores)
+    if per_layer:
+        return [top_k([s], sparsity)[0] for s in scores]
+    flat = np.concatenate([s.ravel() for s in scores])
+    best = np.argsort(-flat, kind="stable")[: kept(flat.size, sparsity)]
+    chosen = np.zeros(flat.size, bool)
+    chosen[best] = True
+    parts = np.split(chosen, np.cumsum([s.size for s in scores])[:-1])
+    return [tf.constant(p.reshape(s.shape)) for p, s in zip(parts, scores, strict=True)]
+
+
+def _check_scores(scores):
+    if not scores:
+        raise ValueError("scores: expected one tensor per kernel, found an empty list")
+    for i, score in enumerate(scores):
+        if not np.all(np.isfinite(score)):
+            bad = np.count_nonzero(~np.isfinite(score))
+            raise ValueError(f"scores[{i}]: expected finite numbers, found {bad} NaN or infinite")
+    if not any(np.any(s) for s in scores):
+        raise ValueError("scores: expected some that differ from zero, found only zeros")
+
+
+@keras.saving.register_keras_serializable("prosper_utils")
+class Mask(keras.constraints.Constraint):
+    """A constraint that multiplies a kernel by a mask, around one that was already there.
+
+    The mask is a variable, so it can change between two fits without a new graph, and it is part
+    of the configuration, so it is saved and loaded with its layer.
+
+    Args:
+        mask: array or tensor of zeros and ones; or what `get_config` made of one.
+        inner: a constraint to apply to the kept weights as well, or None.
+    """
+
+    def __init__(self, mask, inner=None):
+        if isinstance(mask, dict):
+            mask = _unpack(**mask)
+        if isinstance(inner, dict):
+            inner = keras.saving.deserialize_keras_object(inner)
+        self.inner = inner
+        self.mask = tf.Variable(tf.cast(mask, tf.bool), trainable=False, name="mask")
+
+    def __call__(self, w):
+        w = tf.convert_to_tensor(w)
+        zero = tf.zeros_like(w)
+        w = tf.where(self.mask, w, zero)
+        return w if self.inner is None else tf.where(self.mask, self.inner(w), zero)
+
+    def get_config(self):
+        """Return the mask, packed eight to a byte, and the inner constraint."""
+        inner = keras.saving.serialize_keras_object(self.inner) if self.inner else None
+        return {"mask": _pack(self.mask.numpy()), "inner": inner}
+
+
+def _pack(mask):
+    bits = base64.b64encode(np.packbits(mask)).decode("ascii")
+    return {"shape": list(mask.shape), "bits": bits}
+
+
+def _unpack(shape, bits):
+    packed = np.frombuffer(base64.b64decode(bits), np.uint8)
+    return np.unpackbits(packed, count=math.prod(shape)).reshape(shape).astype(bool)
+
+
+def apply(model, masks):
+    """Prune a model: zero what the masks leave out, now and after every update to come.
+
+    A compiled model stays compiled and keeps its optimizer.  A `tf.function` of your own that was
+    traced on the model before its first mask does not know of it: make such a function afterwards.
+    A model class that rebuilds its own layers on loading loses the masks; give them back with
+    `apply(model, nonzero(model))`.
+
+    Args:
+        model: any built Keras 3 model.
+        masks: a list of tensors of zeros and ones, one per kernel, in the order of `kernels`.
+
+    Raises:
+        ValueError: if a mask does not fit its kernel; then nothing has been changed.
+    """
+    variables = kernels(model)
+    _check_masks(variables, masks)
+    for kernel, mask in zip(variables, masks, strict=True):
+        if isinstance(kernel.constraint, Mask):
+            kernel.constraint.mask.assign(tf.cast(mask, tf.bool))
+        else:
+            _constrain(model, kernel, Mask(mask, inner=kernel.constraint))
+        kernel.assign(kernel.constraint(kernel.value))
+    if getattr(model, "train_function", None) is not None:
+        model.make_train_function(force=True)  # the compiled step knows only older constraints
+
+
+def _check_masks(variables, masks):
+    if len(masks) != len(variables):
+        raise ValueError(f"masks: expected one per kernel, {len(variables)}, found {len(masks)}")
+    for kernel, mask in zip(variables, masks, strict=True):
+        values = np.asarray(mask)
+        if values.shape != tuple(kernel.shape):
+            raise ValueError(
+                f"mask of {kernel.path}: expected shape {tuple(kernel.shape)}, found {values.shape}"
+            )
+        if not np.isin(values, (0, 1)).all():
+            raise ValueError(f"mask of {kernel.path}: expected zeros and ones, found other values")
+
+
+def _constrain(model, kernel, constraint):
+    """Put a constraint on a kernel, and on its layer, whose configuration is what gets saved."""
+    kernel.constraint = constraint
+    attribute = f"{kernel.name.removesuffix('_kernel')}_constraint"
+    for layer in model._flatten_layers():
+        if any(v is kernel for v in layer._trainable_variables):
+            for name in (attribute, "depthwise_constraint"):
+                if hasattr(layer, name):
+                    setattr(layer, name, constraint)
+                    break
+
+
+def in_force(model):
+    """Return the masks that `apply` put on the kernels; all ones where there is none."""
+    return [
+        tf.identity(k.constraint.mask)
+        if isinstance(k.constraint, Mask)
+        else tf.ones(k.shape, tf.bool)
+        for k in kernels(model)
+    ]
+
+
+def nonzero(model):
+    """Return the masks of the weights that are not zero now."""
+    return [tf.not_equal(k.value, 0) for k in kernels(model)]
+
+
+def per_layer(model):
+    """Return, for each kernel, its (path, number of weights kept, number of weights)."""
+    return [
+        (kernel.path, int(tf.math.count_nonzero(mask)), int(tf.size(mask)))
+        for kernel, mask in zip(kernels(model), in_force(model), strict=True)
+    ]
+
+
+def empty_layers(model):
+    """Return the paths of the kernels that are left without a single weight."""
+    return [path for path, count, _ in per_layer(model) if count == 0]
+
+
+def report(model):
+    """Return a text table: per kernel what is kept of how many, and which layers are left empty."""
+    rows = per_layer(model)
+    rows.append(("all kernels", sum(r[1] for r in rows), sum(r[2] for r in rows)))
+    lines = [f"{'kernel':<32}{'kept':>9}{'of':>9}{'share':>9}"]
+    for name, count, size in rows:
+        note = "  EMPTY: nothing passes this layer" if count == 0 else ""
+        lines.append(f"{name:<32}{count:>9,}{size:>9,}{count / size:>9.2%}{note}")
+    return "\n".join(lines)

@@ -1,0 +1,105 @@
+r"""Training, fast enough to compare many networks: one compiled loop runs a whole epoch.
+
+`trainer` compiles the loop once; every call after that starts with the weights and masks the network
+has then and with a fresh optimizer, so one graph serves many masks and many seeds.
+Seeds fix everything: that of the network its initial weights, that of the call the batch order.
+"""
+
+import logging
+import os
+import sys
+
+import keras
+import tensorflow as tf
+from tqdm.auto import tqdm
+
+from prosper_utils.datasets import check_pair, epoch_order
+from prosper_utils.networks import cross_entropy, trainable
+
+# One graph for each network is what we want here; TensorFlow would warn from the fifth on.
+logging.getLogger("tensorflow").addFilter(
+    lambda record: "triggered tf.function retracing" not in record.getMessage()
+)
+
+
+def trainer(model, optimizer=None):
+    """Return a function that trains the model in place on softmax cross-entropy.
+
+    Args:
+        model: any built Keras 3 model from x to logits.
+        optimizer: any Keras optimizer; by default SGD with learning rate 0.1 and momentum 0.9.
+
+    Returns:
+        train(data, *, epochs, batch_size=128, seed=0): `data` is a pair (x, y), `seed` fixes the
+        batch order, and what is left at the end of an epoch, less than a batch, is not used in it.
+        It returns the mean training loss of each epoch, a list of floats; it raises a ValueError
+        if no whole batch can be taken or a loss becomes NaN or infinite.
+    """
+    optimizer = optimizer or keras.optimizers.SGD(learning_rate=0.1, momentum=0.9)
+    optimizer.build(trainable(model))
+    fresh = [tf.identity(v.value) for v in optimizer.variables]
+    run_epoch = compiled_epoch(model, optimizer)
+
+    def train(data, *, epochs, batch_size=128, seed=0):
+        x, y = check_pair(data, batch_size)
+        for variable, value in zip(optimizer.variables, fresh, strict=True):
+            variable.assign(value)
+        losses = []
+        for epoch in progress(range(epochs), "training", "epoch"):
+            rows = tf.constant(epoch_order(len(x), batch_size, seed, epoch))
+            constraints = tuple(v.constraint for v in model.trainable_variables)
+            losses.append(float(run_epoch(constraints, x, y, rows)))
+            if not tf.math.is_finite(losses[-1]):
+                raise ValueError(
+                    f"expected a finite training loss, found {losses[-1]} in epoch {epoch}: "
+                    "try a smaller learning rate"
+                )
+        return losses
+
+    return train
+
+
+def compiled_epoch(model, optimizer):
+    """Return a compiled function that trains on the batches x[rows[i]], y[rows[i]] in turn.
+
+    It takes (constraints, x, y, rows) and returns the mean loss.  The optimizer applies the
+    constraints of the variables; they are an argument so that new ones make a new graph.
+    """
+    variables = trainable(model)
+
+    @tf.function
+    def epoch(constraints, x, y, rows):
+        total = tf.constant(0.0)
+        for batch in rows:
+            with tf.GradientTape() as tape:
+                loss = cross_entropy(model(tf.gather(x, batch), training=True), tf.gather(y, batch))
+            optimizer.apply(tape.gradient(loss, variables), variables)
+            total += tf.cast(loss, tf.float32)
+        return total / tf.cast(len(rows), tf.float32)
+
+    return epoch
+
+
+def error(model, data, *, chunk=2000):
+    """Return the share of examples that the model gets wrong, in percent.
+
+    Raises:
+        ValueError: if there are no examples, or a logit is NaN.
+    """
+    x, y = check_pair(data)
+    wrong = 0
+    for first in range(0, len(x), chunk):
+        logits = model(x[first : first + chunk], training=False)
+        if tf.reduce_any(tf.math.is_nan(logits)):
+            raise ValueError(f"model {model.name!r}: expected finite logits, found NaN")
+        found = tf.argmax(logits, axis=-1, output_type=tf.int64)
+        wrong += int(tf.math.count_nonzero(found != tf.cast(y[first : first + chunk], tf.int64)))
+    return 100 * wrong / len(x)
+
+
+def progress(items, description, unit):
+    """Show a progress bar over items where a person watches: a terminal, JupyterLab or Colab."""
+    watched = (
+        sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ or "google.colab" in sys.modules
+    )
+    return tqdm(items, description, unit=unit, leave=False, disable=not watched)
