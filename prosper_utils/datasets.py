@@ -103,9 +103,9 @@ def _download(target, seconds=None):
     part, errors = target.with_name("mnist.npz.part"), []
 
     def fetch():
+        keras.config.disable_interactive_logging()  # in this thread only
         try:
-            with contextlib.redirect_stdout(None):
-                keras.datasets.mnist.load_data(part.name)
+            keras.datasets.mnist.load_data(part.name)
             part.replace(target)
         except Exception as error:  # whatever the network did, the digits are there
             errors.append(type(error).__name__)

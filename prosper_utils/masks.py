@@ -13,11 +13,11 @@ import base64
 import math
 from fractions import Fraction
 
+from prosper_utils.networks import kernels
+
 import keras
 import numpy as np
 import tensorflow as tf
-
-from prosper_utils.networks import kernels
 
 
 def kept(size, sparsity):

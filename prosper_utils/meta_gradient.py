@@ -15,9 +15,10 @@ state is the pair of weights and buffer, :math:`b_m = \mu b_{m-1} + \nabla L_m(w
 
 import itertools
 
-import tensorflow as tf
-
 from prosper_utils.trajectory import pull_back, roll_out
+
+import numpy as np
+import tensorflow as tf
 
 
 def meta_gradient(loss, weights, batches, *, learning_rate, momentum=0.0, method="reverse"):
@@ -155,11 +156,12 @@ def batch_list(batches, count=None):
     Raises:
         ValueError: if there are fewer than `count` batches, none at all, or an empty one.
     """
-    if isinstance(batches, tuple) and all(hasattr(part, "shape") for part in batches):
+    if isinstance(batches, tuple) and [hasattr(part, "shape") for part in batches] == [True, True]:
         lengths = {len(part) for part in batches}
         if len(lengths) != 1:
             raise ValueError(f"stacked batches: expected equal lengths, found {sorted(lengths)}")
-        batches = (tuple(part[m] for part in batches) for m in range(lengths.pop()))
+        x, y = batches
+        batches = [(x[m], y[m]) for m in range(lengths.pop())]
     elif count is None and not isinstance(batches, list | tuple):
         raise ValueError(
             f"batches: expected a list or a stacked pair, found {type(batches).__name__}"
@@ -168,7 +170,7 @@ def batch_list(batches, count=None):
     if len(taken) < (count or 1):
         raise ValueError(f"batches: expected at least {count or 1} (M + 1), found {len(taken)}")
     for m, batch in enumerate(taken):
-        for part in tf.nest.flatten(batch):
-            if 0 in tf.convert_to_tensor(part).shape:
-                raise ValueError(f"batch {m}: expected examples, found shape {tuple(part.shape)}")
+        for shape in map(np.shape, tf.nest.flatten(batch)):
+            if 0 in shape:
+                raise ValueError(f"batch {m}: expected examples, found shape {tuple(shape)}")
     return taken

@@ -9,11 +9,11 @@ for what to keep.  Those that look at data read off what a mask :math:`c` on the
 To add a score, write such a function and enter it in `SCORES`.
 """
 
-import numpy as np
-import tensorflow as tf
-
 from prosper_utils.meta_gradient import batch_list, loss_and_gradient, meta_gradient
 from prosper_utils.networks import as_loss, kernel_indices, kernels
+
+import numpy as np
+import tensorflow as tf
 
 
 def random(model, batches=None, *, seed=0):
@@ -29,10 +29,11 @@ def magnitude(model, batches=None, *, seed=0):
 
 def snip(model, batches, *, seed=0):
     """Return |w * dL/dw| on the first batch: SNIP (Lee et al., 2019), not normalised."""
+    scored = kernel_indices(model)
     weights, loss = as_loss(model)
     (batch,) = batch_list(batches, 1)
     _, gradient = loss_and_gradient(loss, weights, batch)
-    return [tf.abs(weights[i] * gradient[i]) for i in kernel_indices(model)]
+    return [tf.abs(weights[i] * gradient[i]) for i in scored]
 
 
 def prospr(model, batches, *, seed=0, steps=3, learning_rate=0.1, momentum=0.0, method="reverse"):
@@ -54,6 +55,7 @@ def prospr(model, batches, *, seed=0, steps=3, learning_rate=0.1, momentum=0.0, 
     """
     if steps < 0:
         raise ValueError(f"steps: expected M >= 0, found {steps}")
+    scored = kernel_indices(model)
     weights, loss = as_loss(model)
     gradient = meta_gradient(
         loss,
@@ -63,7 +65,7 @@ def prospr(model, batches, *, seed=0, steps=3, learning_rate=0.1, momentum=0.0, 
         momentum=momentum,
         method=method,
     )
-    return [tf.abs(gradient[i]) for i in kernel_indices(model)]
+    return [tf.abs(gradient[i]) for i in scored]
 
 
 SCORES = {"random": random, "magnitude": magnitude, "SNIP": snip, "ProsPr": prospr}

@@ -1,7 +1,7 @@
 r"""Training, fast enough to compare many networks: one compiled loop runs a whole epoch.
 
-`trainer` compiles the loop once; every call after that starts with the weights and masks the network
-has then and with a fresh optimizer, so one graph serves many masks and many seeds.
+`trainer` compiles the loop once; every call after that starts with the weights and masks that the
+network has then and with a fresh optimizer, so one graph serves many masks and many seeds.
 Seeds fix everything: that of the network its initial weights, that of the call the batch order.
 """
 
@@ -9,12 +9,12 @@ import logging
 import os
 import sys
 
+from prosper_utils.datasets import check_pair, epoch_order
+from prosper_utils.networks import cross_entropy, trainable
+
 import keras
 import tensorflow as tf
 from tqdm.auto import tqdm
-
-from prosper_utils.datasets import check_pair, epoch_order
-from prosper_utils.networks import cross_entropy, trainable
 
 # One graph for each network is what we want here; TensorFlow would warn from the fifth on.
 logging.getLogger("tensorflow").addFilter(

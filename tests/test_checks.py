@@ -1,0 +1,33 @@
+"""A check that cannot fail is none: each one here is made to fail."""
+
+from prosper_utils.checks import check, check_equal, relative_error
+
+import numpy as np
+import pytest
+
+
+def test_relative_error_is_over_all_entries_together():
+    assert relative_error([np.array([3.0]), np.array([4.0])], [np.zeros(1), np.array([5.0])]) == (
+        pytest.approx(np.sqrt(9 + 1) / 5)
+    )
+
+
+def test_what_cannot_be_compared_is_named():
+    with pytest.raises(ValueError, match=r"expected shapes \[\(2,\)\], found \[\(3,\)\]"):
+        relative_error([np.ones(3)], [np.ones(2)])
+    with pytest.raises(ValueError, match="not zero throughout"):
+        relative_error([np.ones(3)], [np.zeros(3)])
+
+
+def test_a_claim_is_printed_with_its_bound_and_no_measured_number(capsys):
+    check_equal("one = one", [np.ones(2)], [np.ones(2) + 1e-13], 1e-10)
+    check("zero is small", 0 < 1)
+    assert capsys.readouterr().out == ("✓ one = one: relative error below 1e-10\n✓ zero is small\n")
+
+
+@pytest.mark.parametrize("found", [1.1, np.nan, np.inf])
+def test_a_claim_that_does_not_hold_stops(found):
+    with pytest.raises(AssertionError, match="expected a relative error below"):
+        check_equal("one = other", [np.array([found])], [np.ones(1)], 1e-10)
+    with pytest.raises(AssertionError, match="does not hold: up is down"):
+        check("up is down", False)

@@ -1,0 +1,251 @@
+"""Data: what is taken from where, what a broken file says, and batches without end."""
+
+import itertools
+import os
+import threading
+import time
+
+from prosper_utils import datasets
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+TRAIN, TEST = 5100, 30
+
+
+def arrays(**changes):
+    """Return a small file in Keras' layout, with changes."""
+    generator = np.random.default_rng(0)
+    made = {}
+    for part, count in (("train", TRAIN), ("test", TEST)):
+        made[f"x_{part}"] = generator.integers(0, 256, (count, 28, 28)).astype(np.uint8)
+        made[f"y_{part}"] = generator.integers(0, 10, count).astype(np.uint8)
+    return {k: v for k, v in {**made, **changes}.items() if v is not None}
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """Give Keras an empty cache and take every variable of ours away."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.delenv("PROSPER_MNIST", raising=False)
+    monkeypatch.delenv("PROSPER_DATASET", raising=False)
+    return tmp_path / "keras" / "datasets"
+
+
+@pytest.fixture
+def mnist_file(nowhere, monkeypatch, tmp_path):
+    """Name a file in PROSPER_MNIST; the test writes it."""
+    path = tmp_path / "some-mnist.npz"
+    monkeypatch.setenv("PROSPER_MNIST", str(path))
+    return path
+
+
+def assert_well_formed(data):
+    for x, y in (data.train, data.validation, data.test):
+        assert x.dtype.name, y.dtype.name == ("float32", "int64")
+        assert x.shape[1:] == (28, 28, 1)
+        assert len(x) == len(y) > 0
+        assert 0 <= float(np.min(x)) < float(np.max(x)) <= 1
+        assert set(np.unique(y)) == set(range(10))
+
+
+def test_the_embedded_digits(capsys):
+    data = datasets.load("digits")
+    assert capsys.readouterr().out == (
+        "Data: scikit-learn's digits: 1,293 training, 144 validation, 360 test images.\n"
+    )
+    assert data.name == "digits"
+    assert_well_formed(data)
+    counts = np.bincount(data.validation[1])
+    assert counts.max() - counts.min() <= 2  # stratified
+    border = np.array(data.train[0])
+    border[:, 4:-4, 4:-4] = 0
+    assert not border.any()
+
+
+def test_mnist_from_a_file_holds_out_the_last_training_images(mnist_file, capsys):
+    made = arrays()
+    np.savez_compressed(mnist_file, **made)
+    for name in ("auto", "mnist"):
+        data = datasets.load(name)
+        assert data.name == "mnist"
+        assert_well_formed(data)
+        assert [len(part[1]) for part in data[1:]] == [100, 5000, 30]
+        np.testing.assert_array_equal(data.validation[1], made["y_train"][-5000:])
+        np.testing.assert_allclose(np.array(data.test[0])[..., 0] * 255, made["x_test"], atol=1e-4)
+    assert capsys.readouterr().out.splitlines() == 2 * [
+        "Data: MNIST from the file in PROSPER_MNIST: "
+        "100 training, 5,000 validation, 30 test images."
+    ]
+
+
+def test_the_environment_decides_for_auto_only(mnist_file, monkeypatch):
+    np.savez_compressed(mnist_file, **arrays())
+    monkeypatch.setenv("PROSPER_DATASET", "digits")
+    assert datasets.load().name == "digits"
+    assert datasets.load("mnist").name == "mnist"
+    monkeypatch.setenv("PROSPER_DATASET", "mnist")
+    assert datasets.load().name == "mnist"
+    assert datasets.load("digits").name == "digits"
+    monkeypatch.setenv("PROSPER_DATASET", "cifar")
+    with pytest.raises(ValueError, match="expected 'mnist', 'digits' or 'auto', found 'cifar'"):
+        datasets.load()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_test": None}, "expected x_train, y_train, x_test, y_test; found no x_test"),
+        ({"x_train": np.zeros((TRAIN, 784), np.uint8)}, r"\(N, 28, 28\), found x \(5100, 784\)"),
+        ({"x_test": np.zeros((TEST, 28, 27), np.uint8)}, r"x_test of shape .*\(30, 28, 27\)"),
+        ({"x_train": np.zeros((TRAIN, 28, 28))}, "x_train of type uint8, found .*float64"),
+        ({"y_train": np.zeros(TRAIN)}, "y_train of an integer type, found .*float64"),
+        ({"y_train": np.zeros(TRAIN - 1, int)}, r"y_train of shape \(5100,\), found .*\(5099,\)"),
+        ({"y_test": np.full(TEST, 10)}, "labels 0 to 9 in y_test"),
+        (
+            {"x_train": np.zeros((9, 28, 28), np.uint8), "y_train": np.zeros(9, int)},
+            "at least 5001",
+        ),
+        ({"y_test": np.array([{}] * TEST)}, "expected a whole .npz file"),
+    ],
+)
+def test_a_wrong_file_is_named_with_what_is_wrong(mnist_file, changes, message):
+    np.savez_compressed(mnist_file, **arrays(**changes))
+    with pytest.raises(ValueError, match=f"some-mnist.npz: .*{message}"):
+        datasets.load()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_named(mnist_file, share):
+    np.savez_compressed(mnist_file, **arrays())
+    whole = mnist_file.read_bytes()
+    mnist_file.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"some-mnist.npz: expected a whole .npz file"):
+        datasets.load()
+
+
+def test_damaged_bytes_are_found(mnist_file):
+    np.savez_compressed(mnist_file, **arrays())
+    damaged = bytearray(mnist_file.read_bytes())
+    damaged[5000:6000] = bytes(1000)
+    mnist_file.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"some-mnist.npz: expected a whole .npz file"):
+        datasets.load()
+
+
+def test_a_file_that_is_no_archive_is_named(mnist_file):
+    np.save(mnist_file.with_suffix(".npy"), np.zeros(3))
+    mnist_file.with_suffix(".npy").rename(mnist_file)
+    with pytest.raises(ValueError, match=r"some-mnist.npz: expected a whole .npz file"):
+        datasets.load()
+
+
+def test_a_missing_file_is_an_error_and_no_fallback(mnist_file):
+    with pytest.raises(FileNotFoundError, match=r"some-mnist.npz: expected .* found no file"):
+        datasets.load()
+
+
+def test_keras_cache_is_used_before_any_download(nowhere, capsys, monkeypatch):
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", forbidden)
+    nowhere.mkdir(parents=True)
+    np.savez_compressed(nowhere / "mnist.npz", **arrays())
+    assert datasets.load().name == "mnist"
+    assert "MNIST from Keras' cache" in capsys.readouterr().out
+
+
+def forbidden(path):
+    raise AssertionError("tried a download")
+
+
+def test_a_download_is_kept(nowhere, capsys, monkeypatch):
+    def download(path):
+        nowhere.mkdir(parents=True)
+        np.savez_compressed(nowhere / "made.npz", **arrays())
+        os.rename(nowhere / "made.npz", nowhere / path)
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", download)
+    assert datasets.load().name == "mnist"
+    assert capsys.readouterr().out.startswith("Data: MNIST from Keras' download: ")
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", forbidden)
+    assert datasets.load().name == "mnist"
+
+
+def failing(path):
+    print("Downloading data from somewhere")
+    raise OSError("no network")
+
+
+@pytest.mark.parametrize("kind", ["fails", "hangs"])
+def test_a_download_that_does_not_come_falls_back_and_is_remembered(
+    nowhere, capsys, monkeypatch, kind
+):
+    release = threading.Event()
+    hanging = lambda path: release.wait(60)  # noqa: E731
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", failing if kind == "fails" else hanging)
+    monkeypatch.setattr(datasets, "DOWNLOAD_SECONDS", 0.5)
+    start = time.monotonic()
+    assert datasets.load().name == "digits"
+    assert time.monotonic() - start < 10
+    why = "the download failed (OSError)" if kind == "fails" else "no download within 0.5 seconds"
+    first = capsys.readouterr().out
+    assert first.startswith(f"Data: scikit-learn's digits (MNIST: {why}): 1,293 training")
+    assert first.count("\n") == 1
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", forbidden)
+    assert datasets.load().name == "digits"
+    assert "failed before; remove mnist.failed from Keras' cache" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match=r"failed before.*PROSPER_MNIST"):
+        datasets.load("mnist")
+    release.set()
+
+
+def test_after_a_day_the_download_is_tried_again(nowhere, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        keras.datasets.mnist, "load_data", lambda path: calls.append(1) or failing(path)
+    )
+    datasets.load()
+    datasets.load()
+    assert len(calls) == 1
+    yesterday = time.time() - 2 * datasets.RETRY_SECONDS
+    os.utime(nowhere / "mnist.failed", (yesterday, yesterday))
+    datasets.load()
+    assert len(calls) == 2
+
+
+@given(st.integers(2, 60), st.integers(1, 20), st.integers(0, 100))
+def test_batches_reshuffle_each_epoch_from_their_seed(size, batch_size, seed):
+    data = np.arange(size), np.arange(size) + 1000
+    if batch_size > size:
+        with pytest.raises(ValueError, match=f"at most the {size} examples, found {batch_size}"):
+            datasets.batches(data, batch_size)
+        return
+    whole = size // batch_size
+    taken = list(itertools.islice(datasets.batches(data, batch_size, seed=seed), 3 * whole))
+    again = list(itertools.islice(datasets.batches(data, batch_size, seed=seed), 3 * whole))
+    for (x, y), (x_again, _) in zip(taken, again, strict=True):
+        assert len(x) == batch_size
+        np.testing.assert_array_equal(y, x + 1000)
+        np.testing.assert_array_equal(x, x_again)
+    epochs = [np.concatenate(taken[i * whole : (i + 1) * whole], axis=1)[0] for i in range(3)]
+    assert all(len(set(e)) == whole * batch_size for e in epochs)  # no example twice
+    if size >= 10:
+        assert not np.array_equal(epochs[0], epochs[1])
+        assert not np.array_equal(epochs[1], epochs[2])
+
+
+@pytest.mark.parametrize(
+    ("data", "batch_size", "message"),
+    [
+        ((np.ones(4), np.ones(3)), 2, "expected as many labels as examples, found 3 for 4"),
+        ((np.ones(0), np.ones(0)), 1, "at most the 0 examples, found 1"),
+        ((np.ones(4), np.ones(4)), 0, "found 0"),
+        ((np.ones(4), np.ones(4)), -1, "found -1"),
+    ],
+)
+def test_no_batches_is_an_error_at_once(data, batch_size, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.batches(data, batch_size)

@@ -1,0 +1,305 @@
+"""Masks: exactly k, ties, and zeros that stay zero however a Keras model is trained."""
+
+import math
+from fractions import Fraction
+
+from prosper_utils import masks, training
+from prosper_utils.networks import dense_300_100, kernels, lenet5
+from prosper_utils.scores import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from test_networks import Subclassed, functional
+
+SPARSITIES = st.decimals("0", "0.999", places=3).map(float)
+OPTIMIZERS = {
+    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.01),
+}
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "expected"),
+    [(0, 266_200), (0.9, 26_620), (0.95, 13_310), (0.98, 5_324), (0.99, 2_662), (0.995, 1_331)],
+)
+def test_k_is_exact_where_floats_are_not(sparsity, expected):
+    assert masks.kept(266_200, sparsity) == expected
+    assert masks.kept(266_200, np.float32(sparsity)) == expected
+
+
+@given(st.integers(1, 10**6), SPARSITIES)
+def test_k_is_the_ceiling_of_the_decimal(size, sparsity):
+    keep = 1 - Fraction(str(sparsity))
+    assert masks.kept(size, sparsity) == math.ceil(size * keep)
+    assert masks.kept(size, sparsity) >= 1
+
+
+@st.composite
+def score_lists(draw):
+    """Draw scores with many ties, in several kernels."""
+    shapes = draw(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=4))
+    values = st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0])
+    lists = [draw(st.lists(values, min_size=a * b, max_size=a * b)) for a, b in shapes]
+    lists[0][0] = 3.0
+    return [np.reshape(v, s) for v, s in zip(lists, shapes, strict=True)]
+
+
+@given(score_lists(), SPARSITIES)
+def test_top_k_keeps_the_best_and_of_equals_the_first(scores, sparsity):
+    found = masks.top_k(scores, sparsity)
+    assert [m.shape for m in found] == [s.shape for s in scores]
+    flat = np.concatenate([s.ravel() for s in scores])
+    kept = np.concatenate([m.numpy().ravel() for m in found])
+    by_hand = sorted(range(flat.size), key=lambda i: (-flat[i], i))[
+        : masks.kept(flat.size, sparsity)
+    ]
+    assert sorted(by_hand) == list(np.flatnonzero(kept))
+
+
+@given(score_lists(), SPARSITIES, st.floats(0.1, 100))
+def test_top_k_does_not_depend_on_the_scale(scores, sparsity, scale):
+    for a, b in zip(
+        masks.top_k(scores, sparsity),
+        masks.top_k([s * scale for s in scores], sparsity),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+@given(st.integers(0, 2**32 - 1), SPARSITIES)
+def test_top_k_follows_a_permutation(seed, sparsity):
+    generator = np.random.default_rng(seed)
+    scores, order = generator.random(40), generator.permutation(40)
+    (found,) = masks.top_k([scores], sparsity)
+    (permuted,) = masks.top_k([scores[order]], sparsity)
+    np.testing.assert_array_equal(found.numpy()[order], permuted)
+
+
+@given(st.integers(0, 2**32 - 1), SPARSITIES)
+def test_top_k_is_nested(seed, sparsity):
+    scores = [np.random.default_rng(seed).random((5, 8))]
+    (more,), (fewer,) = masks.top_k(scores, sparsity / 2), masks.top_k(scores, sparsity)
+    assert np.all(more.numpy() >= fewer.numpy())
+
+
+def test_per_layer_keeps_the_same_share_everywhere():
+    scores = [np.arange(1.0, 101.0), 1000 + np.arange(1.0, 51.0)]
+    kept = masks.top_k(scores, 0.9, per_layer=True)
+    assert [int(np.sum(m)) for m in kept] == [10, 5]
+    assert [int(np.sum(m)) for m in masks.top_k(scores, 0.9)] == [0, 15]
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1, 1.5, float("nan")])
+def test_a_sparsity_outside_is_refused(sparsity):
+    with pytest.raises(ValueError, match=rf"expected a number in \[0, 1\), found {sparsity}"):
+        masks.top_k([np.ones(4)], sparsity)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([], "found an empty list"),
+        ([np.ones(3), np.array([1, np.nan, np.inf])], r"scores\[1\]: .* found 2 NaN or infinite"),
+        ([np.zeros(3), np.zeros(2)], "found only zeros"),
+    ],
+)
+def test_scores_that_say_nothing_are_refused(scores, message):
+    with pytest.raises(ValueError, match=message):
+        masks.top_k(scores, 0.5)
+
+
+def pruned(model, sparsity=0.8, seed=0):
+    """Prune a model at random and return the masks."""
+    chosen = masks.top_k(random(model, seed=seed), sparsity)
+    masks.apply(model, chosen)
+    return chosen
+
+
+def compiled(model, optimizer):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(OPTIMIZERS[optimizer](), loss)
+    return model
+
+
+def fit(model, digits):
+    before = [k.numpy() for k in kernels(model)]
+    model.fit(*digits.train, batch_size=256, epochs=1, verbose=0)
+    return before
+
+
+def assert_masked(model, chosen, before=None):
+    """Assert that weights are zero exactly where the mask says, and that the others moved."""
+    for i, (kernel, mask) in enumerate(zip(kernels(model), chosen, strict=True)):
+        np.testing.assert_array_equal(kernel.numpy()[~mask.numpy()], 0)
+        assert np.mean(kernel.numpy()[mask.numpy()] != 0) > 0.9
+        if before is not None:
+            assert np.any(kernel.numpy() != before[i])
+
+
+@pytest.fixture(params=["sequential", "convolutional", "functional", "subclassed"])
+def model(request):
+    if request.param == "subclassed":
+        built = Subclassed()
+        built(np.zeros((1, 28, 28, 1), "float32"))
+        return built
+    return {"sequential": dense_300_100, "convolutional": lenet5, "functional": functional}[
+        request.param
+    ]()
+
+
+def test_applying_zeroes_at_once(model):
+    before = [k.numpy() for k in kernels(model)]
+    chosen = pruned(model)
+    for kernel, mask, value in zip(kernels(model), chosen, before, strict=True):
+        np.testing.assert_array_equal(kernel.numpy(), np.where(mask, value, 0))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_zeros_stay_zero_under_fit(model, digits, optimizer):
+    compiled(model, optimizer)
+    chosen = pruned(model)
+    assert_masked(model, chosen, fit(model, digits))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_zeros_stay_zero_when_applied_after_a_first_fit(model, digits, optimizer):
+    compiled(model, optimizer)
+    fit(model, digits)
+    chosen = pruned(model)
+    assert_masked(model, chosen, fit(model, digits))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_mask_may_change_between_two_fits(model, digits, optimizer):
+    compiled(model, optimizer)
+    first = pruned(model, 0.9)
+    fit(model, digits)
+    second = pruned(model, 0.5, seed=1)
+    fit(model, digits)
+    regrown = 0
+    for kernel, old, new in zip(kernels(model), first, second, strict=True):
+        np.testing.assert_array_equal(kernel.numpy()[~new.numpy()], 0)
+        regrown += np.count_nonzero(kernel.numpy()[new.numpy() & ~old.numpy()])
+    assert regrown > 0  # what the first mask held at zero has earned weight under the second one
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("build", [dense_300_100, lenet5, functional])
+def test_zeros_stay_zero_after_saving_and_loading(build, digits, optimizer, tmp_path):
+    model = compiled(build(), optimizer)
+    chosen = pruned(model)
+    fit(model, digits)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_masked(loaded, chosen)
+    assert_masked(loaded, chosen, fit(loaded, digits))
+
+
+def test_a_class_that_rebuilds_its_layers_gets_its_masks_back(digits):
+    model, loaded = Subclassed(), Subclassed()
+    for m in (model, loaded):
+        m(np.zeros((1, 28, 28, 1), "float32"))
+    chosen = pruned(model)
+    loaded.set_weights(model.get_weights())
+    masks.apply(loaded, masks.nonzero(loaded))
+    assert_masked(loaded, chosen, fit(compiled(loaded, "adam"), digits))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("compile_it", [False, True])
+def test_zeros_stay_zero_in_a_custom_loop(model, digits, optimizer, compile_it):
+    chosen, rule = pruned(model), OPTIMIZERS[optimizer]()
+    rule.build(model.trainable_variables)
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            logits = model(x, training=True)
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, logits)
+        gradient = tape.gradient(loss, model.trainable_variables)
+        rule.apply_gradients(zip(gradient, model.trainable_variables, strict=True))
+
+    before = [k.numpy() for k in kernels(model)]
+    step = tf.function(step) if compile_it else step
+    for first in range(0, 256, 64):
+        step(*(part[first : first + 64] for part in digits.train))
+    assert_masked(model, chosen, before)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_our_trainer_follows_the_masks_too(digits, optimizer):
+    model = dense_300_100()
+    train = training.trainer(model, OPTIMIZERS[optimizer]())
+    train(digits.train, epochs=1)
+    for seed in (0, 1):  # the first one after a run without masks, the second one a changed mask
+        chosen = pruned(model, seed=seed)
+        before = [k.numpy() for k in kernels(model)]
+        train(digits.train, epochs=1)
+        for kernel, mask, value in zip(kernels(model), chosen, before, strict=True):
+            np.testing.assert_array_equal(kernel.numpy()[~mask.numpy()], 0)
+            assert np.any(kernel.numpy() != value)
+
+
+def test_a_constraint_that_was_there_still_holds(digits, tmp_path):
+    layer = keras.layers.Dense(10, kernel_constraint=keras.constraints.MaxNorm(0.1))
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), layer])
+    chosen = pruned(compiled(model, "adam"))
+    fit(model, digits)
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        fit(each, digits)
+        assert_masked(each, chosen)
+        norms = np.linalg.norm(kernels(each)[0].numpy(), axis=0)
+        assert norms.max() < 0.1 + 1e-6
+
+
+def test_depthwise_and_recurrent_kernels_are_saved_with_their_masks(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.SeparableConv2D(3, 3, strides=3),
+            keras.layers.DepthwiseConv2D(3),
+            keras.layers.Reshape((7, 21)),
+            keras.layers.LSTM(4),
+            keras.layers.Dense(10),
+        ]
+    )
+    chosen = pruned(model, 0.5)
+    model.save(tmp_path / "model.keras")
+    found = masks.in_force(keras.saving.load_model(tmp_path / "model.keras"))
+    assert len(found) == 6
+    assert all(np.array_equal(a, b) for a, b in zip(found, chosen, strict=True))
+
+
+def test_the_report_names_what_is_left_empty():
+    model = dense_300_100()
+    assert masks.empty_layers(model) == []
+    chosen = pruned(model)
+    chosen[1] = tf.zeros_like(chosen[1])
+    masks.apply(model, chosen)
+    assert masks.empty_layers(model) == ["lenet_300_100/hidden_2/kernel"]
+    lines = masks.report(model).splitlines()
+    assert [("EMPTY" in line) for line in lines] == [False, False, True, False, False]
+    total = sum(int(np.sum(m)) for m in chosen)
+    assert f"{total:,}" in lines[-1]
+    assert "266,200" in lines[-1]
+
+
+def test_masks_that_do_not_fit_change_nothing():
+    model = dense_300_100()
+    before = model.get_weights()
+    good = masks.top_k(random(model), 0.5)
+    with pytest.raises(ValueError, match="expected one per kernel, 3, found 2"):
+        masks.apply(model, good[:2])
+    with pytest.raises(
+        ValueError, match=r"hidden_2.*expected shape \(300, 100\), found \(100, 300\)"
+    ):
+        masks.apply(model, [good[0], tf.transpose(good[1]), good[2]])
+    with pytest.raises(ValueError, match="expected zeros and ones, found other values"):
+        masks.apply(model, [good[0], good[1], 2 * tf.ones((100, 10))])
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
+    with pytest.raises(ValueError, match="expected a built model"):
+        masks.apply(keras.Sequential([keras.layers.Dense(3)]), [])

@@ -1,0 +1,185 @@
+"""The meta-gradient against the authors' scores, closed forms, finite differences and itself."""
+
+import itertools
+
+from prosper_utils import datasets
+from prosper_utils.checks import relative_error
+from prosper_utils.meta_gradient import METHODS, batch_list, meta_gradient
+from prosper_utils.networks import as_loss, dense_300_100, lenet5
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_loss
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+EXACT = ["reverse", "unrolled"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("steps", [0, 1, 3, 8])
+@pytest.mark.parametrize("learning_rate", [0.1, 0.5])
+def test_equals_the_authors_scores(reference, method, steps, learning_rate):
+    weights, batches, cases = reference
+    theirs = "first_order" if method == "first_order" else "full"
+    (case,) = (
+        c
+        for c in cases
+        if (c["steps"], c["learning_rate"], c["momentum"], c["method"])
+        == (steps, learning_rate, 0, theirs)
+    )
+    found = meta_gradient(
+        tiny_loss, weights, batches[: steps + 1], learning_rate=learning_rate, method=method
+    )
+    assert relative_error([tf.abs(found[0]), tf.abs(found[2])], case["scores"]) < 1e-10
+
+
+def quadratic(weights, batch):
+    """Return w'Hw/2 - r'w for the batch (H, r): its Hessian is H."""
+    (w,), (hessian, shift) = weights, batch
+    return tf.tensordot(w, tf.linalg.matvec(hessian, w) / 2 - shift, 1)
+
+
+def random_quadratics(seed, count, size=3):
+    generator = np.random.default_rng(seed)
+    matrices = generator.normal(size=(count, size, size))
+    matrices = matrices + matrices.transpose(0, 2, 1)
+    shifts = generator.normal(size=(count, size))
+    return generator.normal(size=size), list(zip(matrices, shifts, strict=True))
+
+
+@pytest.mark.parametrize("method", EXACT)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.floats(0.01, 0.5))
+@settings(max_examples=20)
+def test_quadratics_have_a_closed_form(method, seed, steps, alpha):
+    w, batches = random_quadratics(seed, steps + 1)
+    first, second = batches[0][0], batches[1][0]
+    assert not np.allclose(first @ second, second @ first)  # else the order is not tested
+    at, product = w, np.eye(3)
+    for hessian, shift in batches[:-1]:
+        at = at - alpha * (hessian @ at - shift)
+        product = product @ (np.eye(3) - alpha * hessian)
+    outer = batches[-1][0] @ at - batches[-1][1]
+    found = meta_gradient(quadratic, [tf.constant(w)], batches, learning_rate=alpha, method=method)
+    np.testing.assert_allclose(found[0], w * (product @ outer), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", EXACT)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_central_differences(reference, method, momentum):
+    weights, batches, _ = reference
+    batches = batches[:5]
+
+    def outer(mask):
+        at = [c * w for c, w in zip(mask, weights, strict=True)]
+        buffer = [tf.zeros_like(w) for w in weights]
+        for batch in batches[:-1]:
+            with tf.GradientTape() as tape:
+                tape.watch(at)
+                loss = tiny_loss(at, batch)
+            gradient = tape.gradient(loss, at)
+            buffer = [momentum * b + g for b, g in zip(buffer, gradient, strict=True)]
+            at = [w - 0.5 * b for w, b in zip(at, buffer, strict=True)]
+        return tiny_loss(at, batches[-1])
+
+    ones = [np.ones(w.shape) for w in weights]
+    found = meta_gradient(
+        tiny_loss, weights, batches, learning_rate=0.5, momentum=momentum, method=method
+    )
+    for i, index in [(0, (0, 0)), (0, (4, 2)), (1, (3,)), (2, (2, 1)), (3, (0,))]:
+        sides = []
+        for sign in (1, -1):
+            mask = [o.copy() for o in ones]
+            mask[i][index] += sign * 1e-5
+            sides.append(float(outer(mask)))
+        difference = (sides[0] - sides[1]) / 2e-5
+        assert found[i].numpy()[index] == pytest.approx(difference, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("build", [dense_300_100, lenet5])
+@pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_reverse_equals_unrolled(digits, build, dtype, bound, momentum):
+    weights, loss = as_loss(build(dtype=dtype))
+    batches = list(itertools.islice(datasets.batches(digits.train, 32), 4))
+    options = {"learning_rate": 0.1, "momentum": momentum}
+    found = meta_gradient(loss, weights, batches, **options)
+    expected = meta_gradient(loss, weights, batches, method="unrolled", **options)
+    assert [g.dtype.name for g in found] == [dtype] * len(weights)
+    assert relative_error(found, expected) < bound
+    first_order = meta_gradient(loss, weights, batches, method="first_order", **options)
+    assert relative_error(first_order, expected) > 0.01  # the Hessians count
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_steps_it_is_weight_times_gradient(reference, method):
+    weights, batches, _ = reference
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        loss = tiny_loss(weights, batches[0])
+    expected = [w * g for w, g in zip(weights, tape.gradient(loss, weights), strict=True)]
+    found = meta_gradient(tiny_loss, weights, batches[:1], learning_rate=0.1, method=method)
+    assert relative_error(found, expected) < 1e-14
+
+
+def test_a_stacked_pair_is_a_list_of_batches(reference):
+    weights, batches, _ = reference
+    stacked = tuple(np.stack(part) for part in zip(*batches, strict=True))
+    found = meta_gradient(tiny_loss, weights, stacked, learning_rate=0.1)
+    assert relative_error(found, meta_gradient(tiny_loss, weights, batches, learning_rate=0.1)) == 0
+    assert np.shares_memory(batch_list(stacked)[3][0], stacked[0])
+
+
+def test_a_weight_without_influence_gets_zero(reference):
+    weights, batches, _ = reference
+    idle = [*weights, tf.ones(2, tf.float64)]
+    for method in METHODS:
+        found = meta_gradient(
+            lambda w, batch: tiny_loss(w[:4], batch),
+            idle,
+            batches[:3],
+            learning_rate=0.1,
+            momentum=0.5,
+            method=method,
+        )
+        np.testing.assert_array_equal(found[4], [0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batches": []}, r"expected at least 1 \(M \+ 1\), found 0"),
+        ({"batches": [(np.ones((0, 6)), np.ones(0, int))]}, r"batch 0: .* found shape \(0, 6\)"),
+        ({"batches": (np.ones((2, 4, 6)), np.ones((3, 4), int))}, r"equal lengths, found \[2, 3\]"),
+        ({"batches": iter([])}, "expected a list or a stacked pair, found list_iterator"),
+        ({"weights": []}, "one float type, found none"),
+        ({"weights": [tf.ones(2), tf.ones(2, tf.float64)]}, "found .'float32', 'float64'."),
+        ({"weights": [tf.ones(2, tf.int32)]}, "found .'int32'."),
+        ({"method": "magic"}, "expected one of reverse, unrolled, first_order; found 'magic'"),
+        ({"momentum": 1.0}, r"expected a number in \[0, 1\), found 1.0"),
+        ({"momentum": float("nan")}, "found nan"),
+    ],
+)
+def test_bad_input_is_named(reference, change, message):
+    weights, batches, _ = reference
+    arguments = {"weights": weights, "batches": batches, **change}
+    with pytest.raises(ValueError, match=message):
+        meta_gradient(tiny_loss, learning_rate=0.1, **arguments)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_nan_names_the_step(reference, method, broken):
+    weights, batches, _ = reference
+    batches = [(np.array(x), y) for x, y in batches[:3]]
+    batches[broken][0][0, 0] = np.nan
+    where = f"in inner step {broken} of 2" if broken < 2 else "outer loss, found nan after 2"
+    with pytest.raises(ValueError, match=f"{where}.*smaller learning rate"):
+        meta_gradient(tiny_loss, weights, batches, learning_rate=0.1, method=method)
+
+
+def test_a_diverged_inner_loop_says_so():
+    w, batches = random_quadratics(0, 40)
+    with pytest.raises(ValueError, match="smaller learning rate"):
+        meta_gradient(quadratic, [tf.constant(w)], batches, learning_rate=1e30)

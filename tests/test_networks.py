@@ -1,0 +1,127 @@
+"""The two networks, and Keras models of every kind as pure functions of their weights."""
+
+from prosper_utils.networks import as_loss, dense_300_100, kernels, lenet5
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+
+@pytest.mark.parametrize(("build", "count"), [(dense_300_100, 266_610), (lenet5, 61_706)])
+def test_parameter_counts_and_logits(build, count):
+    model = build()
+    assert model.count_params() == count
+    assert model(np.zeros((2, 28, 28, 1), "float32")).shape == (2, 10)
+
+
+@pytest.mark.parametrize("build", [dense_300_100, lenet5])
+def test_the_seed_fixes_the_weights(build):
+    once, again, other = (build(seed=s).get_weights() for s in (3, 3, 4))
+    assert all(np.array_equal(a, b) for a, b in zip(once, again, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(once[::2], other[::2], strict=True))
+    layers = [w.ravel()[:50] for w in once[::2]]
+    assert not np.allclose(layers[0] / layers[0].max(), layers[1] / layers[1].max())
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_the_activation_is_a_choice(activation):
+    assert dense_300_100(activation).get_layer("hidden_1").activation.__name__ == activation
+    assert lenet5(activation).get_layer("conv_2").activation.__name__ == activation
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.convolution = keras.layers.Conv2D(2, 3, strides=3, activation="tanh")
+        self.norm = keras.layers.BatchNormalization()
+        self.drop = keras.layers.Dropout(0.5)
+        self.head = keras.layers.Dense(10)
+
+    def call(self, x, training=None):
+        x = self.norm(self.convolution(x), training=training)
+        return self.head(self.drop(keras.ops.reshape(x, (-1, 162)), training=training))
+
+
+def functional():
+    image = keras.Input((28, 28, 1))
+    flat = keras.layers.Flatten()(image)
+    two_paths = [keras.layers.Dense(4, a)(flat) for a in ("tanh", "relu")]
+    return keras.Model(image, keras.layers.Dense(10)(keras.layers.Concatenate()(two_paths)))
+
+
+def models():
+    subclassed = Subclassed()
+    subclassed(np.zeros((1, 28, 28, 1), "float32"))
+    return [dense_300_100(), functional(), subclassed]
+
+
+@pytest.mark.parametrize("which", range(3), ids=["sequential", "functional", "subclassed"])
+@pytest.mark.parametrize("integer", ["uint8", "int32", "int64"])
+def test_as_loss_is_the_cross_entropy_of_any_model(digits, which, integer):
+    model = models()[which]
+    x, y = (part[:16] for part in digits.train)
+    weights, loss = as_loss(model)
+    expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
+        y, model(x, training=False)
+    )
+    found = loss(weights, (x, y.numpy().astype(integer)))
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    assert [tuple(w.shape) for w in weights] == [tuple(v.shape) for v in model.trainable_variables]
+
+
+def test_as_loss_is_pure(digits):
+    model = models()[2]
+    batch = tuple(part[:16] for part in digits.train)
+    weights, loss = as_loss(model)
+    before = float(loss(weights, batch)), [v.numpy() for v in model.variables]
+    for variable in model.variables:
+        variable.assign(variable.value + 1)
+    assert float(loss(weights, batch)) == before[0]  # neither weights nor statistics follow
+    moved = float(loss([w + 0.1 for w in weights], batch))
+    assert moved != before[0]
+    for variable, value in zip(model.variables, before[1], strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value + 1)
+
+
+def test_float64_is_float64_throughout(digits):
+    model = dense_300_100(dtype="float64")
+    weights, loss = as_loss(model)
+    x, y = (part[:16] for part in digits.train)
+    h = tf.cast(tf.reshape(x, (16, 784)), tf.float64)
+    for kernel, bias in (weights[:2], weights[2:4]):
+        h = tf.tanh(h @ kernel + bias)
+    expected = tf.nn.sparse_softmax_cross_entropy_with_logits(y, h @ weights[4] + weights[5])
+    assert float(loss(weights, (x, y))) == pytest.approx(float(tf.reduce_mean(expected)), rel=1e-14)
+
+
+def test_kernels_are_what_is_pruned():
+    assert [k.path.split("/")[-2] for k in kernels(lenet5())] == [
+        "conv_1",
+        "conv_2",
+        "hidden_1",
+        "hidden_2",
+        "output",
+    ]
+    assert [k.name for k in kernels(models()[2])] == ["kernel", "kernel"]
+
+
+def test_bad_models_are_named():
+    with pytest.raises(ValueError, match="expected a built model"):
+        as_loss(keras.Sequential([keras.layers.Dense(10)]))
+    with pytest.raises(ValueError, match="expected a built model"):
+        as_loss(Subclassed())
+    with pytest.raises(ValueError, match="expected trainable weights, found none"):
+        as_loss(keras.Sequential([keras.Input((4,)), keras.layers.Flatten()]))
+    scale = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()])
+    with pytest.raises(ValueError, match=r"expected a kernel to prune, found only .*gamma"):
+        kernels(scale)
+
+
+def test_other_weights_than_the_model_s_are_refused(digits):
+    weights, loss = as_loss(dense_300_100())
+    batch = tuple(part[:4] for part in digits.train)
+    with pytest.raises(ValueError, match="computes in float32, found float64"):
+        loss([tf.cast(w, tf.float64) for w in weights], batch)
+    with pytest.raises(ValueError, match="expected 6 tensors, found 5"):
+        loss(weights[:5], batch)

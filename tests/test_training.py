@@ -1,0 +1,89 @@
+"""Training: it learns, it is fixed by its seeds, and it says when it breaks."""
+
+import io
+
+from prosper_utils import training
+from prosper_utils.networks import cross_entropy, dense_300_100
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+
+def test_it_learns(digits):
+    model = dense_300_100()
+    before = training.error(model, digits.validation)
+    losses = training.trainer(model)(digits.train, epochs=5)
+    assert len(losses) == 5
+    assert losses[-1] < losses[0] / 2
+    assert training.error(model, digits.validation) < before / 2
+
+
+def test_one_epoch_is_plain_gradient_descent(digits):
+    model, again = dense_300_100(), dense_300_100()
+    x, y = (part[:96] for part in digits.train)
+    training.trainer(model, keras.optimizers.SGD(0.1))((x, y), epochs=1, batch_size=32, seed=5)
+    order = np.random.default_rng([5, 0]).permutation(96).reshape(3, 32)
+    for rows in order:
+        with tf.GradientTape() as tape:
+            loss = cross_entropy(again(tf.gather(x, rows)), tf.gather(y, rows))
+        for v, g in zip(
+            again.trainable_variables,
+            tape.gradient(loss, again.trainable_variables),
+            strict=True,
+        ):
+            v.assign_sub(0.1 * g)
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", [None, "adam"])
+def test_every_run_starts_afresh_and_seeds_fix_it(digits, optimizer):
+    model = dense_300_100()
+    initial = model.get_weights()
+    train = training.trainer(model, optimizer and keras.optimizers.get(optimizer))
+    runs = []
+    for seed in (0, 0, 1):
+        model.set_weights(initial)
+        runs.append(train(digits.train, epochs=2, seed=seed))
+    assert runs[0] == pytest.approx(runs[1], rel=1e-4)
+    assert abs(runs[0][0] - runs[2][0]) > 1e-3
+
+
+def test_a_loss_that_breaks_is_named(digits):
+    train = training.trainer(dense_300_100("relu"), keras.optimizers.SGD(1e20))
+    with pytest.raises(ValueError, match=r"found (nan|inf) in epoch \d: try a smaller learning"):
+        train(digits.train, epochs=20)
+
+
+def test_bad_data_is_named(digits):
+    x, y = digits.train
+    model = dense_300_100()
+    train = training.trainer(model)
+    with pytest.raises(ValueError, match="at most the 100 examples, found 128"):
+        train((x[:100], y[:100]), epochs=1)
+    with pytest.raises(ValueError, match="found 3 for 4"):
+        train((x[:4], y[:3]), epochs=1, batch_size=1)
+    with pytest.raises(ValueError, match="at most the 0 examples"):
+        training.error(model, (x[:0], y[:0]))
+    with pytest.raises(ValueError, match="expected a built model"):
+        training.trainer(keras.Sequential([keras.layers.Dense(10)]))
+
+
+def test_error_counts_the_wrong_ones():
+    model = keras.Sequential([keras.Input((10,)), keras.layers.Identity()])
+    x, y = tf.eye(10), tf.constant([0, 1, 2, 3, 4, 5, 6, 7, 0, 0])
+    assert training.error(model, (x, y)) == training.error(model, (x, y), chunk=3) == 20.0
+    with pytest.raises(ValueError, match="expected finite logits, found NaN"):
+        training.error(model, (x * np.nan, y))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_shows_only_where_a_person_watches(monkeypatch, terminal):
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    assert list(training.progress(range(3), "training", "epoch")) == [0, 1, 2]
+    assert bool(stream.getvalue()) == terminal

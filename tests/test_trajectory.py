@@ -1,0 +1,82 @@
+"""The reverse sweep against explicit Jacobians, and the laws that any pull-back obeys."""
+
+from prosper_utils.trajectory import pull_back, roll_out
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def affine(state, batch):
+    """Map a vector by the matrix and shift of the batch, then bend it: no two Jacobians commute."""
+    matrix, shift = batch
+    return tf.tanh(tf.linalg.matvec(matrix, state) + shift)
+
+
+def random_run(seed, steps, size=3):
+    generator = np.random.default_rng(seed)
+    batches = [
+        (tf.constant(generator.normal(size=(size, size))), tf.constant(generator.normal(size=size)))
+        for _ in range(steps)
+    ]
+    return tf.constant(generator.normal(size=size)), batches, generator
+
+
+def test_roll_out_keeps_every_state():
+    state, batches, _ = random_run(0, 4)
+    states = roll_out(affine, state, batches)
+    assert len(states) == 5
+    assert states[0] is state
+    for m, batch in enumerate(batches):
+        np.testing.assert_array_equal(states[m + 1], affine(states[m], batch))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 5))
+@settings(max_examples=25)
+def test_pull_back_is_the_product_of_transposed_jacobians(seed, steps):
+    state, batches, generator = random_run(seed, steps)
+    states = roll_out(affine, state, batches)
+    product = np.eye(3)
+    for (matrix, _), image in zip(batches, states[1:], strict=True):
+        product = np.diag(1 - image.numpy() ** 2) @ matrix.numpy() @ product
+    cotangent = generator.normal(size=3)
+    found = pull_back(affine, states, batches, tf.constant(cotangent))
+    np.testing.assert_allclose(found, product.T @ cotangent, rtol=1e-11, atol=1e-13)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-3, 3), st.floats(-3, 3))
+@settings(max_examples=25)
+def test_pull_back_is_linear_in_the_cotangent(seed, a, b):
+    state, batches, generator = random_run(seed, 3)
+    states = roll_out(affine, state, batches)
+    u, v = (tf.constant(generator.normal(size=3)) for _ in range(2))
+    whole = pull_back(affine, states, batches, a * u + b * v)
+    parts = a * pull_back(affine, states, batches, u) + b * pull_back(affine, states, batches, v)
+    np.testing.assert_allclose(whole, parts, rtol=1e-11, atol=1e-12)
+
+
+def test_pull_back_keeps_the_structure_of_the_state():
+    def step(state, batch):
+        (w,), unused = state
+        return [[w * batch], unused]
+
+    state = [[tf.constant([1.0, 2.0])], tf.constant([5.0])]
+    states = roll_out(step, state, [3.0, 4.0])
+    (found,), unused = pull_back(step, states, [3.0, 4.0], [[tf.ones(2)], tf.zeros(1)])
+    np.testing.assert_array_equal(found, [12.0, 12.0])
+    np.testing.assert_array_equal(unused, [0.0])
+
+
+def test_no_influence_is_zero_credit():
+    states = roll_out(lambda state, batch: batch, tf.ones(2), [tf.zeros(2)])
+    found = pull_back(lambda state, batch: batch, states, [tf.zeros(2)], tf.ones(2))
+    np.testing.assert_array_equal(found, [0.0, 0.0])
+
+
+def test_states_and_batches_must_match():
+    state, batches, _ = random_run(0, 2)
+    states = roll_out(affine, state, batches)
+    with pytest.raises(ValueError, match="expected 2 states for 1 batches, found 3"):
+        pull_back(affine, states, batches[:1], state)
