@@ -1,0 +1,97 @@
+"""Chapters: both files of a pair agree, notebooks are stored executed, pictures have words."""
+
+import re
+
+import chapters
+import nbformat
+import pytest
+import yaml
+from conftest import ROOT
+
+STEMS = chapters.chapters()
+
+
+def notebook(stem):
+    return nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4)
+
+
+def code_cells(stem):
+    return [c for c in notebook(stem).cells if c.cell_type == "code"]
+
+
+def test_there_are_chapters_and_the_book_has_them_all():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    assert STEMS
+    assert [f for f in listed if f.startswith("notebooks/")] == [
+        f"notebooks/{stem}.ipynb" for stem in STEMS
+    ]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_pair_agrees_cell_by_cell(stem):
+    assert chapters.differences(stem) == []
+
+
+def test_a_pair_that_differs_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path)
+    for change in ("source", "tags", "mystnb", "type", "count"):
+        whole = notebook(STEMS[0])
+        nbformat.write(whole, tmp_path / "01_x.ipynb")
+        text = (ROOT / "notebooks" / f"{STEMS[0]}.md").read_text()
+        (tmp_path / "01_x.md").write_text(text)
+        assert chapters.differences("01_x") == []
+        cell = next(c for c in whole.cells if c.metadata.get("mystnb"))
+        if change == "source":
+            cell.source += "\n1 + 1"
+        elif change == "tags":
+            cell.metadata.tags = []
+        elif change == "mystnb":
+            cell.metadata.mystnb.image.alt = "other words"
+        elif change == "type":
+            cell.cell_type = "raw"
+        else:
+            whole.cells.pop()
+        nbformat.write(whole, tmp_path / "01_x.ipynb")
+        assert len(chapters.differences("01_x")) == 1, change
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_notebook_is_stored_executed_in_order_without_timing(stem):
+    cells = code_cells(stem)
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
+    assert not any("execution" in c.metadata for c in cells)
+    assert len({c.id for c in notebook(stem).cells}) == len(notebook(stem).cells)
+    for cell in cells:
+        assert not cell.source.rstrip().endswith(";")
+        assert not any(o.output_type == "error" for o in cell.outputs)
+        assert not any(o.get("name") == "stderr" for o in cell.outputs)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_picture_has_a_caption_and_alternative_text(stem):
+    for cell in code_cells(stem):
+        pictures = [o for o in cell.outputs if any("image" in k for k in o.get("data", {}))]
+        if pictures:
+            assert len(pictures) == 1
+            assert len(cell.metadata.mystnb.image.alt) > 40
+            assert len(cell.metadata.mystnb.figure.caption) > 40
+            assert len(pictures[0].data["image/png"]) * 3 / 4 < 150_000
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_most_cells_are_compared_and_cells_are_short(stem):
+    cells = code_cells(stem)
+    ignored = [c for c in cells if "nbval-ignore-output" in c.metadata.get("tags", [])]
+    assert len(ignored) <= len(cells) / 2
+    assert any(o.get("text", "").startswith("✓") for o in cells[-1].outputs)  # the closing check
+    assert 15 <= len(notebook(stem).cells) <= 40
+    assert max(len(c.source.splitlines()) for c in cells) <= 30
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_prose_has_one_sentence_per_line(stem):
+    for cell in notebook(stem).cells:
+        if cell.cell_type == "markdown":
+            for line in cell.source.splitlines():
+                assert not re.search(r"[a-z)$]\. [A-Z][a-z]+ ", line), line

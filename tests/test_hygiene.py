@@ -1,0 +1,33 @@
+"""What the files of the project must not hold, and what the pins must."""
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+from conftest import ROOT
+
+
+def tracked():
+    run = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if run.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / line for line in run.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def test_no_paths_of_a_machine_and_no_registries():
+    forbidden = re.compile(r"/(home|root|Users)/\w|pypi\.org|pythonhosted|npmjs")
+    for path in tracked():
+        if path != ROOT / "tests" / "test_hygiene.py":
+            found = forbidden.search(path.read_text(errors="replace"))
+            assert not found, f"{path.name}: {found[0]}"
+
+
+def test_every_requirement_is_pinned_exactly_and_covers_the_project():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.match(r"[\w.-]+==[\w.+!]+( ;.*)?$", pin) for pin in pins)
+    pinned = {pin.split("==")[0] for pin in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["book"]
+    assert {re.match(r"[\w-]+", w)[0] for w in wanted} <= pinned
