@@ -69,7 +69,7 @@ def test_quadratics_have_a_closed_form(method, seed, steps, alpha):
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_central_differences(reference, method, momentum):
     weights, batches, _ = reference
-    batches = batches[:5]
+    batches = batches[:4]  # three steps: an odd number, or a wrong sign in each would cancel
 
     def outer(mask):
         at = [c * w for c, w in zip(mask, weights, strict=True)]
