@@ -65,8 +65,24 @@ def _glorot(seed):
     return keras.initializers.GlorotUniform(seed=keras.random.SeedGenerator(seed))
 
 
+def as_logits(model):
+    """Return `(weights, logits)`: a built Keras 3 model as a pure function of its weights.
+
+    `logits(weights, x)` has shape (B, classes); all else is as for `as_loss`.
+    """
+    variables = trainable(model)
+    frozen = [tf.identity(v.value) for v in model.non_trainable_variables]
+
+    def logits(weights, x):
+        check_types(weights, variables)
+        outputs, _ = model.stateless_call(weights, frozen, x, training=False)
+        return tf.cast(outputs, weights[0].dtype)
+
+    return [tf.identity(v.value) for v in variables], logits
+
+
 def as_loss(model):
-    """Return `(weights, loss)`: a built Keras 3 model as a pure function of its trainable weights.
+    """Return `(weights, loss)`: the loss of a built Keras 3 model as a pure function.
 
     Args:
         model: any built Keras 3 model from x to logits (B, classes).
@@ -82,17 +98,13 @@ def as_loss(model):
         ValueError: if the model is not built, has no trainable weights, or is later given weights
             of another number or float type than its own.
     """
-    variables = trainable(model)
-    frozen = [tf.identity(v.value) for v in model.non_trainable_variables]
+    weights, logits = as_logits(model)
 
     def loss(weights, batch):
-        check_types(weights, variables)
         x, y = batch
-        logits, _ = model.stateless_call(weights, frozen, x, training=False)
-        logits = tf.cast(logits, weights[0].dtype)
-        return cross_entropy(logits, y)
+        return cross_entropy(logits(weights, x), y)
 
-    return [tf.identity(v.value) for v in variables], loss
+    return weights, loss
 
 
 def cross_entropy(logits, labels):
