@@ -4,7 +4,7 @@ import itertools
 
 from prosper_utils import datasets
 from prosper_utils.checks import relative_error
-from prosper_utils.meta_gradient import METHODS, batch_list, meta_gradient
+from prosper_utils.meta_gradient import METHODS, batch_list, directional, meta_gradient
 from prosper_utils.networks import as_loss, dense_300_100, lenet5
 
 import numpy as np
@@ -14,7 +14,7 @@ from conftest import tiny_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-EXACT = ["reverse", "unrolled"]
+EXACT = ["reverse", "checkpointed", "unrolled"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -99,17 +99,85 @@ def test_central_differences(reference, method, momentum):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("build", [dense_300_100, lenet5])
-@pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-12), ("float32", 1e-5)])
-def test_reverse_equals_unrolled(digits, build, dtype, bound, momentum):
+@pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-10), ("float32", 1e-5)])
+def test_every_exact_method_agrees(digits, build, dtype, bound, momentum):
     weights, loss = as_loss(build(dtype=dtype))
-    batches = list(itertools.islice(datasets.batches(digits.train, 32), 4))
+    batches = list(itertools.islice(datasets.batches(digits.train, 32), 8))  # chunks of 3, 3, 1
     options = {"learning_rate": 0.1, "momentum": momentum}
-    found = meta_gradient(loss, weights, batches, **options)
     expected = meta_gradient(loss, weights, batches, method="unrolled", **options)
-    assert [g.dtype.name for g in found] == [dtype] * len(weights)
-    assert relative_error(found, expected) < bound
+    for method in ("reverse", "checkpointed"):
+        found = meta_gradient(loss, weights, batches, method=method, **options)
+        assert [g.dtype.name for g in found] == [dtype] * len(weights)
+        assert relative_error(found, expected) < bound
     first_order = meta_gradient(loss, weights, batches, method="first_order", **options)
     assert relative_error(first_order, expected) > 0.01  # the Hessians count
+
+    unit = [np.zeros(w.shape) for w in weights]  # the weights that lead into one unit
+    unit[-4][..., 3] = 1
+    group = directional(loss, weights, batches, unit, **options)
+    assert float(group) == pytest.approx(
+        float(tf.reduce_sum(expected[-4][..., 3])), rel=100 * bound
+    )
+
+
+@pytest.mark.parametrize("method", EXACT)
+@pytest.mark.parametrize("steps", [0, 1, 3, 8])
+@pytest.mark.parametrize("learning_rate", [0.1, 0.5])
+def test_as_released_is_what_the_authors_code_computes(reference, method, steps, learning_rate):
+    weights, batches, cases = reference
+    case = next(
+        c
+        for c in cases
+        if (c["steps"], c["learning_rate"], c["momentum"], c["method"])
+        == (steps, learning_rate, 0.9, "full")
+    )
+    options = {"learning_rate": learning_rate, "momentum": 0.9, "method": method}
+    batches = batches[: steps + 1]
+    found = meta_gradient(tiny_loss, weights, batches, momentum_start="as_released", **options)
+    assert relative_error([tf.abs(found[0]), tf.abs(found[2])], case["scores"]) < 1e-10
+    if steps:
+        true = meta_gradient(tiny_loss, weights, batches, **options)
+        assert relative_error(found, true) > 1e-3
+
+
+def test_one_graph_whatever_the_number_of_steps(reference):
+    weights, batches, _ = reference
+    traces = []
+
+    def counted(weights, batch):
+        traces.append(batch)
+        return tiny_loss(weights, batch)
+
+    for method in ("reverse", "checkpointed", "first_order"):
+        for steps in (2, 5, 8):
+            meta_gradient(counted, weights, batches[: steps + 1], learning_rate=0.1, method=method)
+    assert len(traces) == 3  # rolling out, pulling back, and the outer gradient: once each
+
+
+def test_batches_may_differ_in_size(reference):
+    weights, batches, _ = reference
+    batches = [(x[: 4 - m % 2], y[: 4 - m % 2]) for m, (x, y) in enumerate(batches)]
+    expected = meta_gradient(tiny_loss, weights, batches, learning_rate=0.1, method="unrolled")
+    for method in ("reverse", "checkpointed"):
+        found = meta_gradient(tiny_loss, weights, batches, learning_rate=0.1, method=method)
+        assert relative_error(found, expected) < 1e-12
+
+
+def test_a_direction_must_fit(reference):
+    weights, batches, _ = reference
+    with pytest.raises(ValueError, match=r"direction: expected shapes \[\(6, 5\).*found \[\]"):
+        directional(tiny_loss, weights, batches, [], learning_rate=0.1)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 5), st.sampled_from([0.0, 0.5]))
+@settings(max_examples=20)
+def test_any_direction_is_an_inner_product(seed, steps, momentum):
+    w, batches = random_quadratics(seed, steps + 1)
+    direction = np.random.default_rng(seed + 1).normal(size=3)
+    options = {"learning_rate": 0.1, "momentum": momentum}
+    (whole,) = meta_gradient(quadratic, [tf.constant(w)], batches, **options)
+    found = directional(quadratic, [tf.constant(w)], batches, [direction], **options)
+    assert float(found) == pytest.approx(direction @ whole.numpy(), rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -156,7 +224,8 @@ def test_a_weight_without_influence_gets_zero(reference):
         ({"weights": []}, "one float type, found none"),
         ({"weights": [tf.ones(2), tf.ones(2, tf.float64)]}, "found .'float32', 'float64'."),
         ({"weights": [tf.ones(2, tf.int32)]}, "found .'int32'."),
-        ({"method": "magic"}, "expected one of reverse, unrolled, first_order; found 'magic'"),
+        ({"method": "magic"}, "expected one of reverse, checkpointed, .*; found 'magic'"),
+        ({"momentum_start": "late"}, "expected one of true, as_released; found 'late'"),
         ({"momentum": 1.0}, r"expected a number in \[0, 1\), found 1.0"),
         ({"momentum": float("nan")}, "found nan"),
     ],
@@ -174,7 +243,7 @@ def test_nan_names_the_step(reference, method, broken):
     weights, batches, _ = reference
     batches = [(np.array(x), y) for x, y in batches[:3]]
     batches[broken][0][0, 0] = np.nan
-    where = f"in inner step {broken} of 2" if broken < 2 else "outer loss, found nan after 2"
+    where = f"inner step {broken} of 2" if broken < 2 else "after 2 inner steps: .* loss nan"
     with pytest.raises(ValueError, match=f"{where}.*smaller learning rate"):
         meta_gradient(tiny_loss, weights, batches, learning_rate=0.1, method=method)
 

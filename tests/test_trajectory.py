@@ -1,6 +1,6 @@
 """The reverse sweep against explicit Jacobians, and the laws that any pull-back obeys."""
 
-from prosper_utils.trajectory import pull_back, roll_out
+from prosper_utils.trajectory import pull_back, push_forward, roll_out
 
 import numpy as np
 import pytest
@@ -55,6 +55,40 @@ def test_pull_back_is_linear_in_the_cotangent(seed, a, b):
     whole = pull_back(affine, states, batches, a * u + b * v)
     parts = a * pull_back(affine, states, batches, u) + b * pull_back(affine, states, batches, v)
     np.testing.assert_allclose(whole, parts, rtol=1e-11, atol=1e-12)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 5))
+@settings(max_examples=25)
+def test_pushing_and_pulling_are_adjoint(seed, steps):
+    state, batches, generator = random_run(seed, steps)
+    u, v = (generator.normal(size=3) for _ in range(2))
+    states = roll_out(affine, state, batches)
+    last, pushed = push_forward(affine, state, batches, tf.constant(u))
+    pulled = pull_back(affine, states, batches, tf.constant(v))
+    np.testing.assert_array_equal(last, states[-1])
+    np.testing.assert_allclose(pushed.numpy() @ v, u @ pulled.numpy(), rtol=1e-10, atol=1e-12)
+
+
+def test_push_forward_is_a_finite_difference():
+    state, batches, generator = random_run(1, 4)
+    u = generator.normal(size=3)
+    ends = [roll_out(affine, state + h * u, batches)[-1] for h in (1e-6, -1e-6)]
+    _, found = push_forward(affine, state, batches, tf.constant(u))
+    np.testing.assert_allclose(found, (ends[0] - ends[1]) / 2e-6, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_stacked_batches_give_the_same_in_one_loop(steps):
+    state, batches, generator = random_run(2, steps)
+    cotangent = tf.constant(generator.normal(size=3))
+    stacked = tuple(tf.stack(part) for part in zip(*batches, strict=True))
+    states = tf.function(roll_out)(affine, state, stacked)
+    listed = roll_out(affine, state, batches)
+    np.testing.assert_allclose(states, tf.stack(listed), rtol=1e-14)
+    for sweep, at in ((pull_back, (states, listed)), (push_forward, (state, state))):
+        found = tf.function(sweep)(affine, at[0], stacked, cotangent)
+        expected = sweep(affine, at[1], batches, cotangent)
+        np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
 def test_pull_back_keeps_the_structure_of_the_state():
