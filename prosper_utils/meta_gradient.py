@@ -18,17 +18,32 @@ the first one of each chunk ("checkpointed").
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from prosper_utils.trajectory import pull_back, push_forward, roll_out
+from prosper_utils.descent import (
+    batch_list,
+    divergence,
+    finite,
+    float_tensors,
+    loss_and_gradient,
+    sgd,
+    shapes,
+    start,
+)
+from prosper_utils.streaming import diagonal, hutchinson, row_sums, streamed
+from prosper_utils.trajectory import at, pull_back, push_forward, roll_out
 
 import numpy as np
 import tensorflow as tf
 
 METHODS = ("reverse", "checkpointed", "unrolled", "first_order")
+STREAMING = {
+    "row_sums": lambda: row_sums,
+    "diagonal": lambda: diagonal,
+    "hutchinson": lambda: hutchinson(probes=1, seed=0),
+}
 
 
 def meta_gradient(
@@ -53,6 +68,7 @@ def meta_gradient(
         method: "reverse" (one sweep over the weights of every step), "checkpointed" (the same
             with about 2 sqrt(M) of them in memory, at the price of running the steps twice),
             "unrolled" (one tape over all steps) or "first_order" (every Hessian left out).
+            "row_sums", "diagonal" and "hutchinson" are streamed and not exact: see `streaming`.
         momentum_start: "true", or "as_released" for what the authors' code computes with momentum:
             it takes the first buffer as a constant, so the first Hessian drops out.
 
@@ -64,10 +80,14 @@ def meta_gradient(
             that are not float tensors, or a loss that is NaN or infinite (it says at which step).
     """
     weights, batches = float_tensors(weights), batch_list(batches)
-    check_choice("method", method, METHODS)
+    check_choice("method", method, (*METHODS, *STREAMING))
     check_choice("momentum_start", momentum_start, ("true", "as_released"))
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum: expected a number in [0, 1), found {momentum}")
+    if method in STREAMING:
+        if momentum:
+            raise ValueError(f"method {method!r}: expected momentum 0, found {momentum}")
+        return streamed(loss, weights, batches, learning_rate, STREAMING[method]())
     rates = tuple(tf.constant(r, weights[0].dtype) for r in (learning_rate, momentum))
     state, inner, outer = start(weights, momentum), batches[:-1], batches[-1]
     if momentum and inner and momentum_start == "as_released":
@@ -117,39 +137,6 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
     return sum(tf.reduce_sum(g * u) for g, u in zip(gradient, tangent[0], strict=True))
 
 
-def start(weights, momentum=0.0):
-    """Return the first state of gradient descent: (weights,), or (weights, zeros) with momentum."""
-    weights = tuple(weights)
-    return (weights, tuple(tf.zeros_like(w) for w in weights)) if momentum else (weights,)
-
-
-def sgd(loss, learning_rate, momentum=0.0):
-    """Return one step of gradient descent as a function (state, batch) -> next state.
-
-    The state is as `start` makes it: tuples, the weights first.
-    """
-
-    def step(state, batch):
-        weights, *buffer = state
-        _, update = loss_and_gradient(loss, weights, batch)
-        if buffer:
-            update = [momentum * b + g for b, g in zip(buffer[0], update, strict=True)]
-        moved = tuple(w - learning_rate * u for w, u in zip(weights, update, strict=True))
-        return (moved, tuple(update)) if buffer else (moved,)
-
-    return step
-
-
-def loss_and_gradient(loss, weights, batch):
-    """Return the loss and its gradient, a list with one dense tensor per weight."""
-    weights = list(weights)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(weights)
-        value = loss(weights, batch)
-    gradient = tape.gradient(value, weights, unconnected_gradients="zero")
-    return value, [tf.convert_to_tensor(g) for g in gradient]
-
-
 def unrolled(loss, rates, state, inner, outer):
     """Return dL_M(w_M)/dw_0 by one tape over all M steps, and whether all is finite."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -167,7 +154,7 @@ def chunked(method, loss, rates, state, inner, outer):
     for part in parts:
         states = functions(specs(as_tensors(part[0]))).roll(rates, state, stack(part))
         kept.append(states if method == "reverse" else state)
-        state = tf.nest.map_structure(lambda s: s[-1], states)
+        state = at(states, len(part))
     value, gradient = functions(specs(outer)).outer(state, outer)
     if method == "first_order":
         return gradient, finite(value, *state[0], *gradient)
@@ -232,16 +219,13 @@ def chunks(batches):
     return parts
 
 
-def shapes(batch):
-    """Return the shapes of the parts of a batch."""
-    return [tuple(np.shape(part)) for part in tf.nest.flatten(batch)]
-
-
 def stack(part):
     """Return batches of equal shapes as one batch with a new first axis."""
     if isinstance(part[0], tuple | list):
         return tuple(stack(list(entries)) for entries in zip(*part, strict=True))
-    return tf.stack([tf.convert_to_tensor(entry) for entry in part])
+    return (
+        tf.convert_to_tensor(np.stack(part)) if isinstance(part[0], np.ndarray) else tf.stack(part)
+    )
 
 
 def as_tensors(batch):
@@ -261,67 +245,7 @@ def stacked_spec(spec):
     return tf.TensorSpec([None, *spec.shape], spec.dtype)
 
 
-def finite(*tensors):
-    """Return whether no entry of the tensors is NaN or infinite."""
-    return all(bool(tf.reduce_all(tf.math.is_finite(t))) for t in tensors)
-
-
-def divergence(loss, rates, state, batches):
-    """Return a sentence that names the first step whose result is NaN or infinite."""
-    advice = "try a smaller learning rate, and look for NaN in the batch"
-    steps, step = len(batches) - 1, sgd(loss, *rates)
-    if not finite(*state[0]):
-        return "weights: expected finite numbers, found NaN or infinite ones"
-    for m, batch in enumerate(batches[:-1]):
-        state = step(state, batch)
-        if not finite(*state[0]):
-            return f"inner step {m} of {steps}: expected finite weights, found others: {advice}"
-    value = float(loss(list(state[0]), batches[-1]))
-    found = f"found the loss {value} and its gradient"
-    return f"after {steps} inner steps: expected a finite meta-gradient, {found}: {advice}"
-
-
-def float_tensors(weights):
-    """Return the weights as a list of tensors; raise a ValueError unless of one float type."""
-    tensors = [tf.convert_to_tensor(w) for w in weights]
-    types = sorted({w.dtype.name for w in tensors})
-    if len(types) != 1 or not tensors[0].dtype.is_floating:
-        raise ValueError(f"weights: expected tensors of one float type, found {types or 'none'}")
-    return tensors
-
-
 def check_choice(name, found, choices):
     """Raise a ValueError unless an argument is one of its choices."""
     if found not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}; found {found!r}")
-
-
-def batch_list(batches, count=None):
-    """Return batches as a list: of a list itself, of a stacked pair its slices (not copied).
-
-    Args:
-        batches: a list of batches, a pair of arrays stacked along their first axis, or, where
-            `count` is given, any iterable, endless or not.
-        count: how many batches to take; None takes all.
-
-    Raises:
-        ValueError: if there are fewer than `count` batches, none at all, or an empty one.
-    """
-    if isinstance(batches, tuple) and [hasattr(part, "shape") for part in batches] == [True, True]:
-        lengths = {len(part) for part in batches}
-        if len(lengths) != 1:
-            raise ValueError(f"stacked batches: expected equal lengths, found {sorted(lengths)}")
-        x, y = batches
-        batches = [(x[m], y[m]) for m in range(lengths.pop())]
-    elif count is None and not isinstance(batches, list | tuple):
-        raise ValueError(
-            f"batches: expected a list or a stacked pair, found {type(batches).__name__}"
-        )
-    taken = list(itertools.islice(batches, count))
-    if len(taken) < (count or 1):
-        raise ValueError(f"batches: expected at least {count or 1} (M + 1), found {len(taken)}")
-    for m, batch in enumerate(taken):
-        for shape in shapes(batch):
-            if 0 in shape:
-                raise ValueError(f"batch {m}: expected examples, found shape {shape}")
-    return taken

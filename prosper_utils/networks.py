@@ -14,13 +14,14 @@ IMAGE = (28, 28, 1)
 CLASSES = 10
 
 
-def dense_300_100(activation="tanh", *, seed=0, dtype="float32"):
+def dense_300_100(activation="tanh", *, seed=0, dtype="float32", units=(300, 100)):
     """Return LeNet-300-100 (LeCun et al., 1998): 784-300-100-10, with 266,610 parameters.
 
     Args:
         activation: the hidden activation, any name or function that Keras knows.
         seed: fixes the initial weights (Glorot uniform; biases are zero).
         dtype: the float type of weights and arithmetic.
+        units: the widths of the two hidden layers, for a smaller or larger network of this kind.
 
     Returns:
         A built `keras.Sequential` from images (B, 28, 28, 1) to logits (B, 10).
@@ -29,8 +30,8 @@ def dense_300_100(activation="tanh", *, seed=0, dtype="float32"):
     layers = [
         keras.Input(IMAGE, dtype=dtype),
         keras.layers.Flatten(dtype=dtype),
-        dense(300, activation, name="hidden_1"),
-        dense(100, activation, name="hidden_2"),
+        dense(units[0], activation, name="hidden_1"),
+        dense(units[1], activation, name="hidden_2"),
         dense(CLASSES, name="output"),
     ]
     return keras.Sequential(layers, name="lenet_300_100")
@@ -41,7 +42,7 @@ def lenet5(activation="tanh", *, seed=0, dtype="float32"):
 
     Convolution 6 @ 5x5 (same), average pool, convolution 16 @ 5x5 (valid), average pool,
     120, 84, 10.  It is not LeNet-5-Caffe, which has 431k weights.
-    Arguments and result are those of `dense_300_100`.
+    Arguments and result are those of `dense_300_100`, but for the units.
     """
     glorot = _glorot(seed)
     dense = functools.partial(keras.layers.Dense, kernel_initializer=glorot, dtype=dtype)

@@ -9,7 +9,8 @@ for what to keep.  Those that look at data read off what a mask :math:`c` on the
 To add a score, write such a function and enter it in `SCORES`.
 """
 
-from prosper_utils.meta_gradient import batch_list, loss_and_gradient, meta_gradient
+from prosper_utils.descent import batch_list, loss_and_gradient
+from prosper_utils.meta_gradient import meta_gradient
 from prosper_utils.networks import as_loss, kernel_indices, kernels
 
 import numpy as np

@@ -85,7 +85,9 @@ def pull_back(step, states, batches, cotangent, pull=None):
     def body(m, cotangent):
         return m - 1, pull(step, at(states, m), at(batches, m), cotangent)
 
-    return tf.while_loop(lambda m, _: m >= 0, body, (length(batches) - 1, cotangent))[1]
+    # One step at a time: the steps could be linearised ahead of their turn, at the price of memory.
+    first = length(batches) - 1, cotangent
+    return tf.while_loop(lambda m, _: m >= 0, body, first, parallel_iterations=1)[1]
 
 
 def push_forward(step, state, batches, tangent):
@@ -133,5 +135,5 @@ def length(batches):
 
 
 def at(stacked, m):
-    """Return entry m of stacked batches or states."""
-    return tf.nest.map_structure(lambda part: part[m], stacked)
+    """Return a copy of entry m of stacked batches or states; a slice would keep all of them."""
+    return tf.nest.map_structure(lambda part: tf.gather(part, m), stacked)

@@ -4,8 +4,10 @@ import itertools
 
 from prosper_utils import datasets
 from prosper_utils.checks import relative_error
-from prosper_utils.meta_gradient import METHODS, batch_list, directional, meta_gradient
+from prosper_utils.descent import batch_list
+from prosper_utils.meta_gradient import METHODS, STREAMING, directional, meta_gradient
 from prosper_utils.networks import as_loss, dense_300_100, lenet5
+from prosper_utils.streaming import streamed
 
 import numpy as np
 import pytest
@@ -163,6 +165,16 @@ def test_batches_may_differ_in_size(reference):
         assert relative_error(found, expected) < 1e-12
 
 
+@pytest.mark.parametrize("method", STREAMING)
+def test_streaming_methods_are_those_of_streaming(reference, method):
+    weights, batches, _ = reference
+    found = meta_gradient(tiny_loss, weights, batches, learning_rate=0.1, method=method)
+    again = streamed(tiny_loss, weights, batches, 0.1, STREAMING[method]())
+    assert relative_error(found, again) == 0
+    exact = meta_gradient(tiny_loss, weights, batches, learning_rate=0.1)
+    assert relative_error(found, exact) > 1e-3  # no streaming product is exact here
+
+
 def test_a_direction_must_fit(reference):
     weights, batches, _ = reference
     with pytest.raises(ValueError, match=r"direction: expected shapes \[\(6, 5\).*found \[\]"):
@@ -226,6 +238,7 @@ def test_a_weight_without_influence_gets_zero(reference):
         ({"weights": [tf.ones(2, tf.int32)]}, "found .'int32'."),
         ({"method": "magic"}, "expected one of reverse, checkpointed, .*; found 'magic'"),
         ({"momentum_start": "late"}, "expected one of true, as_released; found 'late'"),
+        ({"method": "row_sums", "momentum": 0.5}, "'row_sums': expected momentum 0, found 0.5"),
         ({"momentum": 1.0}, r"expected a number in \[0, 1\), found 1.0"),
         ({"momentum": float("nan")}, "found nan"),
     ],

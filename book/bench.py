@@ -1,0 +1,250 @@
+"""What each way to the meta-gradient costs: `make bench` measures and stores it for chapter 06.
+
+Times are medians after a warm-up, in one run, and compared as ratios to the same number of plain
+training steps in one compiled loop.  Memory is what the peak of a fresh process grows by after a
+warm-up at small M, the batches excluded; each number comes from a process of its own.
+"""
+
+import argparse
+import itertools
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from prosper_utils import datasets, networks, results
+from prosper_utils.checks import relative_error
+from prosper_utils.descent import sgd
+from prosper_utils.meta_gradient import meta_gradient
+from prosper_utils.trajectory import at, length
+
+import tensorflow as tf
+from tqdm import tqdm
+
+NETWORKS = {"LeNet-300-100": networks.dense_300_100, "LeNet-5": networks.lenet5}
+OPTIONS = {"learning_rate": 0.1}
+MIB = 2**20
+
+
+def problem(name, steps, batch_size=128, **options):
+    """Return (weights, loss, stacked batches) on the embedded digits, ten batches in turn."""
+    weights, loss = networks.as_loss(NETWORKS[name](**options))
+    taken = itertools.islice(datasets.batches(datasets.digits().train, batch_size), 10)
+    x, y = (tf.stack(part) for part in zip(*taken, strict=True))
+    often = steps // 10 + 1
+    return (
+        weights,
+        loss,
+        (tf.tile(x, [often, 1, 1, 1, 1])[: steps + 1], tf.tile(y, [often, 1])[: steps + 1]),
+    )
+
+
+def plain(loss):
+    """Return M training steps as one compiled loop, what all times are compared with."""
+
+    @tf.function
+    def run(weights, batches):
+        step = sgd(loss, OPTIONS["learning_rate"])
+
+        def body(m, state):
+            return m + 1, step(state, at(batches, m))
+
+        last = length(batches) - 1
+        return tf.while_loop(lambda m, _: m < last, body, (0, (tuple(weights),)))[1]
+
+    return run
+
+
+def seconds_of(function):
+    """Return how long one call takes."""
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
+
+
+def compare(runs, repeats):
+    """Return {name: (first call, median of later calls)}; the runs take turns."""
+    first = {name: seconds_of(run) for name, run in runs.items()}
+    later = {name: [] for name in runs}
+    for _ in tqdm(range(repeats), "rounds"):
+        for name, run in runs.items():
+            later[name].append(seconds_of(run))
+    return {name: (first[name], statistics.median(later[name])) for name in runs}
+
+
+def calls(weights, loss, batches, methods, **options):
+    """Return {name: a call to time}, with the plain steps first."""
+    steps = plain(loss)
+    runs = {"plain steps": lambda: steps(weights, batches)}
+    for method in methods:
+        runs[method] = lambda method=method: meta_gradient(
+            loss, weights, batches, method=method, **OPTIONS, **options
+        )
+    return runs
+
+
+def times(repeats=9):
+    """Compare the methods at M = 50 on both networks, with and without momentum."""
+    rows = []
+    for name in NETWORKS:
+        weights, loss, batches = problem(name, 50)
+        for momentum in (0.0, 0.9):
+            methods = ("reverse", "checkpointed", "first_order", "unrolled")
+            runs = calls(weights, loss, batches, methods, momentum=momentum)
+            if name == "LeNet-5" and not momentum and torch_is_there():
+                runs["PyTorch, reverse"] = torch_reverse(weights, batches)
+            measured = compare(runs, repeats)
+            exact = runs["unrolled"]()
+            for method, (first, median) in measured.items():
+                ratio = median / measured["plain steps"][1]
+                error = None if method == "plain steps" else relative_error(runs[method](), exact)
+                rows.append(
+                    {
+                        "network": name,
+                        "momentum": momentum,
+                        "method": method,
+                        "seconds": median,
+                        "ratio": ratio,
+                        "first_call": first,
+                        "error": error,
+                    }
+                )
+    return rows
+
+
+def torch_is_there():
+    """Return whether PyTorch is installed: pip install -e .[torch]."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def torch_reverse(weights, batches):
+    """Return a call that computes the same on LeNet-5 with torch.func, for comparison."""
+    import torch
+    from torch.func import grad, vjp
+    from torch.nn.functional import avg_pool2d, conv2d, cross_entropy
+
+    def to_torch(w):
+        value = torch.from_numpy(w.numpy())
+        return value.permute(3, 2, 0, 1).contiguous() if value.ndim == 4 else value
+
+    def loss(w, x, y):
+        h = avg_pool2d(torch.tanh(conv2d(x, w[0], w[1], padding="same")), 2)
+        h = avg_pool2d(torch.tanh(conv2d(h, w[2], w[3])), 2).permute(0, 2, 3, 1).flatten(1)
+        h = torch.tanh(h @ w[4] + w[5])
+        return cross_entropy(torch.tanh(h @ w[6] + w[7]) @ w[8] + w[9], y)
+
+    first = tuple(to_torch(w) for w in weights)
+    x = torch.from_numpy(batches[0].numpy()).permute(0, 1, 4, 2, 3).contiguous()
+    y = torch.from_numpy(batches[1].numpy())
+    rate = OPTIONS["learning_rate"]
+
+    def step(w, m):
+        return tuple(p - rate * g for p, g in zip(w, grad(loss)(w, x[m], y[m]), strict=True))
+
+    def reverse():
+        states = [first]
+        for m in range(len(x) - 1):
+            states.append(step(states[-1], m))
+        v = grad(loss)(states[-1], x[-1], y[-1])
+        for m in reversed(range(len(x) - 1)):
+            (v,) = vjp(lambda w, m=m: step(w, m), states[m])[1](v)
+        scores = [w * g for w, g in zip(first, v, strict=True)]
+        return [(s.permute(2, 3, 1, 0) if s.ndim == 4 else s).numpy() for s in scores]
+
+    return reverse
+
+
+def growth(repeats=5):
+    """Compare how the cost of the reverse sweep grows with M, with n and with the batch."""
+    rows = []
+    cases = [("steps M", m, 128) for m in (25, 50, 100, 200, 400)]
+    cases += [("batch size", 50, b) for b in (32, 64, 128, 256, 512)]
+    for what, steps, batch_size in tqdm(cases, "growth"):
+        weights, loss, batches = problem("LeNet-5", steps, batch_size)
+        runs = calls(weights, loss, batches, ("reverse", "checkpointed"))
+        for method, (_, median) in compare(runs, repeats).items():
+            at_x = steps if what == "steps M" else batch_size
+            rows.append({"against": what, "x": at_x, "method": method, "seconds": median})
+    for units in (75, 150, 300, 600, 1200):
+        weights, loss, batches = problem("LeNet-300-100", 50, units=(units, 100))
+        runs = calls(weights, loss, batches, ("reverse", "checkpointed"))
+        for method, (_, median) in compare(runs, repeats).items():
+            n = sum(int(tf.size(w)) for w in weights)
+            rows.append({"against": "weights n", "x": n, "method": method, "seconds": median})
+    return rows
+
+
+def resident(what):
+    """Return the resident memory of this process in bytes: VmRSS now, VmHWM at its peak (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"^{what}:\s+(\d+) kB", status, re.MULTILINE)[1])
+
+
+def memory_of(name, method, steps, momentum):
+    """Return by how many bytes one call raises the peak of this process."""
+    weights, loss, batches = problem(name, steps)
+    small = tuple(part[:4] for part in batches)
+    options = {"method": method, "momentum": momentum, **OPTIONS}
+    for _ in range(2):
+        meta_gradient(loss, weights, small, **options)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = resident("VmRSS")
+    meta_gradient(loss, weights, batches, **options)
+    return resident("VmHWM") - before
+
+
+def memory():
+    """Measure the memory of the methods against M, each in a process of its own."""
+    cases = [("LeNet-5", "unrolled", m, 0.0) for m in (10, 30, 100, 300)]
+    for method in ("reverse", "checkpointed"):
+        cases += [("LeNet-5", method, m, 0.0) for m in (10, 30, 100, 300, 1000)]
+        cases += [("LeNet-5", method, m, 0.9) for m in (100, 1000)]
+        cases += [("LeNet-300-100", method, m, 0.0) for m in (100, 300)]
+    rows = []
+    for name, method, steps, momentum in tqdm(cases, "memory"):
+        command = [sys.executable, __file__, "memory-of", name, method, str(steps), str(momentum)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        n = NETWORKS[name]().count_params()
+        added = int(run.stdout.split()[-1])
+        rows.append(
+            {
+                "network": name,
+                "momentum": momentum,
+                "method": method,
+                "steps": steps,
+                "added_mib": added / MIB,
+                "bytes_per_step_and_weight": added / steps / n,
+            }
+        )
+    return rows
+
+
+MEASUREMENTS = {"times": times, "memory": memory, "growth": growth}
+
+
+def main():
+    """Run the measurements named on the command line, or all, and store each as it comes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="*", default=list(MEASUREMENTS))
+    what = parser.parse_args().what
+    if what[0] == "memory-of":
+        name, method, steps, momentum = what[1:]
+        print(memory_of(name, method, int(steps), float(momentum)))
+        return
+    for name in what:
+        begin = time.perf_counter()
+        rows = MEASUREMENTS[name]()
+        packages = ("torch", *results.PACKAGES) if torch_is_there() else results.PACKAGES
+        configuration = {"learning_rate": OPTIONS["learning_rate"], "batch_size": 128}
+        seconds = time.perf_counter() - begin
+        results.save(f"bench_{name}", rows, configuration, seconds=seconds, packages=packages)
+
+
+if __name__ == "__main__":
+    main()

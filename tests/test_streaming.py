@@ -1,0 +1,417 @@
+"""Streaming: every curvature against the explicit Hessian, the product against its laws."""
+
+from prosper_utils.checks import relative_error
+from prosper_utils.meta_gradient import loss_and_gradient, meta_gradient
+from prosper_utils.networks import as_logits, as_loss
+from prosper_utils.streaming import (
+    StreamingGamma,
+    dense_diagonal,
+    diagonal,
+    flat,
+    gauss_newton_diagonal,
+    hessian_product,
+    hutchinson,
+    row_sums,
+    split,
+    streamed,
+)
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_loss
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+layers = keras.layers
+seeds = st.integers(0, 2**32 - 1)
+
+
+def explicit_hessian(loss, weights, batch):
+    """Return the whole Hessian, one row for each entry of the gradient."""
+    vector = flat(weights)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(vector)
+        gradient = flat(loss_and_gradient(loss, split(vector, weights), batch)[1])
+    return tape.jacobian(gradient, vector, experimental_use_pfor=False).numpy()
+
+
+def explicit_diagonal(loss, weights, batch):
+    return split(tf.constant(np.diag(explicit_hessian(loss, weights, batch))), weights)
+
+
+def network(hidden, shape=(5,), *, seed=0):
+    """Return a small float64 model with three classes and random biases, its loss and a batch."""
+    keras.utils.set_random_seed(seed)
+    output = layers.Dense(3, dtype="float64")
+    model = keras.Sequential([keras.Input(shape, dtype="float64"), *hidden, output])
+    generator = np.random.default_rng(seed)
+    model.set_weights([generator.normal(size=w.shape) / 2 for w in model.get_weights()])
+    x = generator.normal(size=(9, *shape))
+    batch = tf.constant(x), tf.constant(generator.integers(0, 3, 9), tf.uint8)
+    return model, *as_loss(model), batch
+
+
+def dense(units, activation, **options):
+    return layers.Dense(units, activation, dtype="float64", **options)
+
+
+def chain(activation):
+    return network([dense(6, activation), dense(4, activation)])
+
+
+def quadratic(weights, batch):
+    """Return w'Hw/2 - r'w for the batch (H, r): its Hessian is H."""
+    (w,), (hessian, shift) = weights, batch
+    return tf.tensordot(w, tf.linalg.matvec(hessian, w) / 2 - shift, 1)
+
+
+def random_quadratic(seed, size):
+    generator = np.random.default_rng(seed)
+    matrix = generator.normal(size=(size, size))
+    batch = tf.constant(matrix + matrix.T), tf.constant(generator.normal(size=size))
+    return [tf.constant(generator.normal(size=size))], batch
+
+
+def separable(weights, batch):
+    """Return a loss whose Hessian is diagonal and changes with weights and batch."""
+    return sum(tf.reduce_sum(s * w**2 / 2 + tf.cos(w + s)) for s, w in zip(batch, weights))  # noqa: B905
+
+
+def separable_run(seed, steps):
+    generator = np.random.default_rng(seed)
+    shapes = [(2, 3), (4,)]
+    batches = [[tf.constant(generator.normal(size=s)) for s in shapes] for _ in range(steps + 1)]
+    return [tf.constant(generator.normal(size=s)) for s in shapes], batches
+
+
+def given_factors(factors):
+    """Return a StreamingGamma at learning rate 1 and the batches whose factors are those given."""
+    factors = np.asarray(factors)
+    start = [tf.zeros(factors.shape[1:], factors.dtype)]
+    gamma = StreamingGamma(None, start, 1.0, lambda loss, weights, batch: [batch])
+    for factor in factors:
+        gamma.update(start, tf.constant(1 - factor))
+    return gamma
+
+
+# Curvatures
+
+
+def test_hessian_product_equals_differences_of_gradients(reference):
+    weights, batches, _ = reference
+    vector = [tf.cos(w) for w in weights]
+    sides = []
+    for sign in (1, -1):
+        moved = [w + sign * 1e-5 * v for w, v in zip(weights, vector, strict=True)]
+        sides.append(loss_and_gradient(tiny_loss, moved, batches[0])[1])
+    differences = [(a - b) / 2e-5 for a, b in zip(*sides, strict=True)]
+    found = hessian_product(tiny_loss, weights, batches[0], vector)
+    assert relative_error(found, differences) < 1e-8
+
+
+@given(seeds, st.integers(1, 6))
+@settings(max_examples=20)
+def test_hessian_product_of_a_quadratic(seed, size):
+    weights, batch = random_quadratic(seed, size)
+    found = hessian_product(quadratic, weights, batch, [tf.sin(weights[0])])
+    np.testing.assert_allclose(found[0], batch[0].numpy() @ np.sin(weights[0]), atol=1e-12)
+
+
+def test_a_weight_without_influence_has_no_curvature(reference):
+    weights, batches, _ = reference
+    idle = [*weights, tf.ones(2, tf.float64)]
+    for curvature in (row_sums, diagonal, hutchinson(2, 0)):
+        found = curvature(lambda w, batch: tiny_loss(w[:4], batch), idle, batches[0])
+        np.testing.assert_array_equal(found[4], [0.0, 0.0])
+    linear = hessian_product(lambda w, batch: tf.reduce_sum(w[0]), idle, None, idle)
+    assert not any(np.any(h) for h in linear)
+
+
+def test_row_sums_are_row_sums_and_not_the_diagonal(reference):
+    weights, batches, _ = reference
+    hessian = explicit_hessian(tiny_loss, weights, batches[0])
+    np.testing.assert_allclose(hessian, hessian.T, atol=1e-14)
+    found = row_sums(tiny_loss, weights, batches[0])
+    assert relative_error([flat(found)], [hessian.sum(axis=1)]) < 1e-12
+    assert relative_error([flat(found)], [np.diag(hessian)]) > 0.5
+
+
+def test_diagonal_is_the_diagonal(reference):
+    weights, batches, _ = reference
+    expected = explicit_diagonal(tiny_loss, weights, batches[0])
+    assert relative_error(diagonal(tiny_loss, weights, batches[0]), expected) < 1e-12
+
+
+def test_diagonal_refuses_more_weights_than_it_can_do():
+    few, many = [[tf.zeros(n)] for n in (2000, 2001)]
+    assert diagonal(lambda w, batch: tf.reduce_sum(w[0] ** 2), few, None)[0].shape == (2000,)
+    with pytest.raises(ValueError, match=r"at most 2,000 weights .* found 2,001"):
+        diagonal(lambda w, batch: tf.reduce_sum(w[0] ** 2), many, None)
+
+
+RELU = {
+    "dense": ([dense(6, "relu"), dense(4, "relu")], (5,)),
+    "average": (
+        [
+            layers.Conv2D(2, 3, activation="relu", dtype="float64"),
+            layers.AveragePooling2D(2, dtype="float64"),
+            layers.Flatten(dtype="float64"),
+            dense(4, "relu"),
+        ],
+        (6, 6, 1),
+    ),
+    "maximum": (
+        [
+            layers.Conv2D(2, 3, activation="leaky_relu", padding="same", dtype="float64"),
+            layers.MaxPooling2D(2, dtype="float64"),
+            layers.Flatten(dtype="float64"),
+        ],
+        (4, 4, 2),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", RELU)
+def test_gauss_newton_is_the_diagonal_of_relu_networks(kind):
+    model, weights, loss, batch = network(*RELU[kind])
+    found = gauss_newton_diagonal(as_logits(model)[1])(loss, weights, batch)
+    assert relative_error(found, explicit_diagonal(loss, weights, batch)) < 1e-12
+    assert min(float(tf.reduce_min(f)) for f in found) >= 0
+
+
+def test_gauss_newton_is_not_the_diagonal_under_tanh():
+    model, weights, loss, batch = chain("tanh")
+    found = gauss_newton_diagonal(as_logits(model)[1])(loss, weights, batch)
+    expected = explicit_diagonal(loss, weights, batch)
+    assert relative_error(found, expected) > 0.1
+    # but the logits are linear in the last layer, so there it is
+    assert relative_error(found[-2:], expected[-2:]) < 1e-12
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "gelu", "relu", "linear"])
+def test_second_order_backpropagation_is_the_diagonal(activation):
+    model, weights, loss, batch = chain(activation)
+    found = dense_diagonal(model)(loss, weights, batch)
+    assert relative_error(found, explicit_diagonal(loss, weights, batch)) < 1e-12
+
+
+def test_second_order_backpropagation_with_flatten_and_without_biases():
+    hidden = [layers.Flatten(dtype="float64"), dense(6, "tanh", use_bias=False), dense(4, "elu")]
+    model, weights, loss, batch = network(hidden, (2, 3))
+    found = dense_diagonal(model)(loss, weights, batch)
+    assert relative_error(found, explicit_diagonal(loss, weights, batch)) < 1e-12
+
+
+def bad_models():
+    frozen = network([dense(3, "tanh")])[0]
+    frozen.layers[0].trainable = False
+    functional = network([dense(3, "tanh")])[0]
+    return {
+        "found Conv2D": network(RELU["average"][0], (6, 6, 1))[0],
+        "found Dropout": network([layers.Dropout(0.5)])[0],
+        "elementwise activation .* found .*softmax": network([dense(3, "softmax")])[0],
+        "found Dense": network([dense(3, "tanh"), layers.Flatten()], (2, 2))[0],
+        "trainable weights": frozen,
+        "built keras.Sequential": keras.Model(functional.inputs, functional.outputs),
+        "a built": keras.Sequential([dense(3, "tanh")]),
+    }
+
+
+@pytest.mark.parametrize("message", bad_models())
+def test_second_order_backpropagation_refuses_other_networks(message):
+    with pytest.raises(ValueError, match=message):
+        dense_diagonal(bad_models()[message])
+
+
+@pytest.mark.parametrize("probes", [1, 4])
+def test_hutchinson_has_the_stated_mean_and_standard_error(probes):
+    weights, batch = random_quadratic(3, 5)
+    hessian, repeats, curvature = batch[0].numpy(), 300, hutchinson(probes, 1)
+    found = np.array([curvature(quadratic, weights, batch)[0] for _ in range(repeats)])
+    off = hessian - np.diag(np.diag(hessian))
+    variance = np.sum(off**2, axis=1) / probes
+    error = np.abs(found.mean(axis=0) - np.diag(hessian))
+    assert np.all(error < 4 * np.sqrt(variance / repeats))
+    np.testing.assert_allclose(found.var(axis=0), variance, rtol=0.25)
+
+
+def test_hutchinson_draws_new_probes_in_an_order_that_its_seed_fixes():
+    weights, batch = random_quadratic(0, 6)
+    runs = []
+    for seed in (0, 0, 1):
+        curvature = hutchinson(1, seed)
+        runs.append([curvature(quadratic, weights, batch)[0].numpy() for _ in range(3)])
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[0][0], runs[0][1])
+    assert not np.array_equal(runs[0], runs[2])
+    with pytest.raises(ValueError, match="at least 1 probe, found 0"):
+        hutchinson(0, 0)
+
+
+def test_curvatures_may_be_compiled():
+    model, weights, loss, batch = chain("tanh")
+    logits = as_logits(model)[1]
+    for curvature in (row_sums, diagonal, dense_diagonal(model), gauss_newton_diagonal(logits)):
+        found = tf.function(curvature)(loss, weights, batch)
+        assert relative_error(found, curvature(loss, weights, batch)) < 1e-14
+    compiled = tf.function(hutchinson(1, 0))  # it draws anew in every call, not when traced
+    first, second = (compiled(loss, weights, batch)[0].numpy() for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
+# The product
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.one_of(st.just(0.0), st.floats(0.01, 100), st.floats(-100, -0.01)),
+            min_size=3,
+            max_size=3,
+        ),
+        min_size=0,
+        max_size=8,
+    )
+)
+def test_sum_of_logarithms_and_sign_equal_the_product(factors):
+    factors = np.reshape(factors, (-1, 3))
+    gamma = given_factors(factors)
+    expected = np.prod(1 - (1 - factors), axis=0)  # as the class computes them, at rate 1
+    np.testing.assert_allclose(gamma.product()[0], expected, rtol=1e-12)
+    np.testing.assert_array_equal(gamma.sign()[0], np.sign(expected))
+    by_logarithm = gamma.sign()[0] * np.exp(gamma.log_product()[0])
+    np.testing.assert_allclose(by_logarithm, expected, rtol=1e-12)
+    assert gamma.steps == len(factors)
+
+
+def test_logarithms_do_not_underflow_where_the_product_does():
+    gamma = given_factors(np.full((10_000, 1), 0.98, np.float32))
+    assert gamma.product()[0] == 0
+    assert np.exp(gamma.log_product()[0]) == 0  # to exponentiate is to underflow again
+    np.testing.assert_allclose(gamma.log_product()[0], 10_000 * np.log(0.98), rtol=1e-3)
+
+
+def test_zero_stays_zero_even_after_an_overflow():
+    factors = np.array([[1e30, 2.0], [-1e30, 2.0], [0.0, 2.0], [1e30, -2.0]], np.float32)
+    gamma = given_factors(factors)
+    np.testing.assert_array_equal(gamma.product()[0], [0.0, -16.0])
+    np.testing.assert_array_equal(gamma.sign()[0], [0.0, -1.0])
+    np.testing.assert_allclose(gamma.log_product()[0], [-np.inf, np.log(16)], rtol=1e-6)
+    np.testing.assert_array_equal(gamma.scores([tf.ones(2)], [tf.ones(2)])[0], [0.0, -16.0])
+
+
+def test_scores_and_their_logarithms():
+    gamma = given_factors([[0.5, -2.0, 3.0, 0.0, 4.0]])
+    w = tf.constant([-1.0, 3.0, 0.0, 2.0, 1.0], tf.float64)
+    g = tf.constant([2.0, 0.5, 1.0, 1.0, 0.0], tf.float64)
+    np.testing.assert_allclose(gamma.scores([w], [g])[0], [-1.0, -3.0, 0.0, 0.0, 0.0])
+    logarithms = gamma.log_scores([w], [g])[0]
+    np.testing.assert_allclose(logarithms, [0.0, np.log(3), -np.inf, -np.inf, -np.inf], atol=1e-15)
+
+
+def test_a_score_of_zero_is_zero_where_the_product_is_infinite():
+    gamma = given_factors(np.full((2, 2), 1e30, np.float32))
+    assert np.all(np.isinf(gamma.product()[0]))
+    found = gamma.scores([tf.constant([0.0, 1.0])], [tf.ones(2)])[0]
+    np.testing.assert_array_equal(found, [0.0, np.inf])
+
+
+@given(seeds, st.integers(0, 6), st.floats(0.01, 2.0))
+@settings(max_examples=25)
+def test_streaming_is_exact_for_diagonal_hessians(seed, steps, alpha):
+    weights, batches = separable_run(seed, steps)
+    expected = meta_gradient(separable, weights, batches, learning_rate=alpha, method="unrolled")
+    for curvature in (diagonal, row_sums, hutchinson(1, 0)):  # all the same, without rows
+        found = streamed(separable, weights, batches, alpha, curvature)
+        assert relative_error(found, expected) < 1e-10
+
+
+def test_streaming_is_not_exact_otherwise(reference):
+    weights, batches, _ = reference
+    expected = meta_gradient(tiny_loss, weights, batches[:4], learning_rate=0.5, method="unrolled")
+    for curvature in (diagonal, row_sums):
+        found = streamed(tiny_loss, weights, batches[:4], 0.5, curvature)
+        assert relative_error(found, expected) > 0.01
+
+
+def test_streaming_equals_its_formula(reference):
+    weights, batches, _ = reference
+    at, product = weights, np.ones(sum(w.shape.num_elements() for w in weights))
+    for batch in batches[:3]:
+        product *= 1 - 0.5 * np.diag(explicit_hessian(tiny_loss, at, batch))
+        _, gradient = loss_and_gradient(tiny_loss, at, batch)
+        at = [w - 0.5 * g for w, g in zip(at, gradient, strict=True)]
+    _, gradient = loss_and_gradient(tiny_loss, at, batches[3])
+    expected = flat(weights) * product * flat(gradient)
+    found = streamed(tiny_loss, weights, batches[:4], 0.5, diagonal)
+    assert relative_error([flat(found)], [expected]) < 1e-12
+
+
+def test_the_curvature_is_taken_before_the_weights_move(reference):
+    weights, batches, _ = reference
+    seen = []
+
+    def curvature(loss, weights, batch):
+        seen.append((loss, weights, batch))
+        return [tf.zeros_like(w) for w in weights]
+
+    streamed(tiny_loss, weights, batches[:4], 0.5, curvature)
+    assert len(seen) == 3  # none on the last batch
+    at = weights
+    for (loss, found, batch), expected in zip(seen, batches, strict=False):
+        assert loss is tiny_loss
+        assert batch is expected
+        assert relative_error(found, at) < 1e-14
+        _, gradient = loss_and_gradient(tiny_loss, at, expected)
+        at = [w - 0.5 * g for w, g in zip(at, gradient, strict=True)]
+
+
+def test_without_steps_it_is_weight_times_gradient(reference):
+    weights, batches, _ = reference
+    expected = meta_gradient(tiny_loss, weights, batches[:1], learning_rate=0.5)
+    assert relative_error(streamed(tiny_loss, weights, batches[:1], 0.5, None), expected) < 1e-14
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_float_type_is_kept(dtype):
+    weights, batches = separable_run(0, 2)
+    cast = lambda tensors: [tf.cast(t, dtype) for t in tensors]  # noqa: E731
+    found = streamed(separable, cast(weights), [cast(b) for b in batches], 0.1, row_sums)
+    assert [f.dtype.name for f in found] == [dtype] * 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_curvature_that_is_not_finite_raises(bad):
+    gamma = StreamingGamma(None, [tf.ones(2)] * 2, 0.1, lambda loss, weights, batch: batch)
+    gamma.update([tf.ones(2)] * 2, [tf.ones(2)] * 2)
+    with pytest.raises(ValueError, match=r"weights\[1\] in step 1, found NaN or infinite"):
+        gamma.update([tf.ones(2)] * 2, [tf.ones(2), tf.constant([1.0, bad])])
+    np.testing.assert_allclose(gamma.product(), np.full((2, 2), 0.9))  # left as it was
+
+
+def test_a_curvature_of_other_shapes_raises():
+    gamma = StreamingGamma(None, [tf.ones(2)], 0.1, lambda loss, weights, batch: batch)
+    for found in ([tf.ones(3)], [tf.ones(2)] * 2, [tf.ones([])]):
+        with pytest.raises(ValueError, match=r"expected shapes \[\(2,\)\], found"):
+            gamma.update([tf.ones(2)], found)
+
+
+def test_bad_input_and_divergence_are_named(reference):
+    weights, batches, _ = reference
+    with pytest.raises(ValueError, match="one float type"):
+        streamed(tiny_loss, [tf.ones(2, tf.int32)], batches, 0.1, row_sums)
+    with pytest.raises(ValueError, match="at least 1"):
+        streamed(tiny_loss, weights, [], 0.1, row_sums)
+    for broken, message in [(1, "in step 1, found NaN"), (2, "loss nan after 2 inner steps")]:
+        bad = [(np.array(x), y) for x, y in batches[:3]]
+        bad[broken][0][0, 0] = np.nan
+        with pytest.raises(ValueError, match=message):
+            streamed(tiny_loss, weights, bad, 0.1, row_sums)
+
+
+def test_flat_and_split_are_inverse():
+    tensors = [tf.constant([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), tf.constant([7.0, 8.0])]
+    np.testing.assert_array_equal(flat(tensors), np.arange(1, 9))
+    assert relative_error(split(flat(tensors), tensors), tensors) == 0
