@@ -6,15 +6,18 @@ and prune by what arrives.
 
 Each module is one idea:
 
-* `trajectory`: roll a step forward, pull a cotangent back.
+* `trajectory`: roll a step forward, pull a cotangent back, push a tangent forward.
+* `descent`: gradient descent as such a step.
 * `meta_gradient`: the gradient of the loss after M steps with respect to a mask.
+* `streaming`: one factor per weight and step in place of each Jacobian, and what it costs.
 * `scores`: one number per connection: random, magnitude, SNIP, ProsPr.
 * `masks`: keep the best k and hold the rest at zero, on any Keras 3 model.
 * `networks`, `datasets`, `training`: what is pruned, on what, and how it is trained.
-* `plots`, `checks`: how a chapter shows a figure and states a claim.
+* `plots`, `checks`, `results`: how a chapter shows a figure, states a claim, loads what is stored.
 """
 
 import contextlib
+import logging
 import os
 
 __version__ = "0.1.0"
@@ -38,3 +41,8 @@ def _quiet_stderr():
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with _quiet_stderr():
     import tensorflow  # noqa: F401
+
+# One graph for each network is what we want here; TensorFlow would warn from the fifth on.
+logging.getLogger("tensorflow").addFilter(
+    lambda record: "triggered tf.function retracing" not in record.getMessage()
+)

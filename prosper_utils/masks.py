@@ -31,7 +31,8 @@ def top_k(scores, sparsity, *, per_layer=False):
     """Return the masks that keep the connections with the largest scores.
 
     Args:
-        scores: a list of tensors, one per kernel; larger is better.
+        scores: a list of tensors, one per kernel; larger is better.  -inf, the logarithm of a
+            score of zero, is the smallest.
         sparsity: the share to remove, in [0, 1).
         per_layer: keep the same share of every kernel instead of the best of all together.
 
@@ -58,8 +59,8 @@ def _check_scores(scores):
     if not scores:
         raise ValueError("scores: expected one tensor per kernel, found an empty list")
     for i, score in enumerate(scores):
-        if not np.all(np.isfinite(score)):
-            bad = np.count_nonzero(~np.isfinite(score))
+        if not np.all(score < np.inf):
+            bad = np.count_nonzero(~(score < np.inf))
             raise ValueError(f"scores[{i}]: expected finite numbers, found {bad} NaN or infinite")
     if not any(np.any(s) for s in scores):
         raise ValueError("scores: expected some that differ from zero, found only zeros")

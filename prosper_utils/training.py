@@ -5,7 +5,6 @@ network has then and with a fresh optimizer, so one graph serves many masks and 
 Seeds fix everything: that of the network its initial weights, that of the call the batch order.
 """
 
-import logging
 import os
 import sys
 
@@ -15,11 +14,6 @@ from prosper_utils.networks import cross_entropy, trainable
 import keras
 import tensorflow as tf
 from tqdm.auto import tqdm
-
-# One graph for each network is what we want here; TensorFlow would warn from the fifth on.
-logging.getLogger("tensorflow").addFilter(
-    lambda record: "triggered tf.function retracing" not in record.getMessage()
-)
 
 
 def trainer(model, optimizer=None):

@@ -93,6 +93,17 @@ def test_per_layer_keeps_the_same_share_everywhere():
     assert [int(np.sum(m)) for m in masks.top_k(scores, 0.9)] == [0, 15]
 
 
+def test_logarithms_of_scores_choose_the_same():
+    scores = [np.array([0.0, 1e-30, 5.0, 0.0]), np.array([2.0, 1e-3])]
+    with np.errstate(divide="ignore"):
+        logarithms = [np.log(s) for s in scores]
+    for sparsity in (0, 0.5, 0.8):
+        for a, b in zip(
+            masks.top_k(scores, sparsity), masks.top_k(logarithms, sparsity), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("sparsity", [-0.1, 1, 1.5, float("nan")])
 def test_a_sparsity_outside_is_refused(sparsity):
     with pytest.raises(ValueError, match=rf"expected a number in \[0, 1\), found {sparsity}"):

@@ -1,0 +1,35 @@
+"""Stored results: they come back as they went in, with their provenance, and say when missing."""
+
+import json
+
+from prosper_utils import results
+
+import pytest
+from conftest import ROOT
+
+
+def test_a_result_comes_back_with_its_provenance(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    rows = [{"method": "reverse", "error": 1.25e-7}, {"method": "unrolled", "error": None}]
+    results.save("some", rows, {"steps": 3}, seconds=1.23)
+    table, provenance = results.load("some")
+    assert list(table.method) == ["reverse", "unrolled"]
+    assert table.error[0] == 1.25e-7
+    assert table.error.isna()[1]
+    assert provenance["configuration"] == {"steps": 3}
+    assert set(provenance["versions"]) == {"tensorflow", "keras", "numpy"}
+    assert provenance["seconds"] == 1.2
+
+
+def test_a_missing_result_names_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"none.csv: .* run `make bench` or `make results`"):
+        results.load("none")
+
+
+def test_every_stored_table_has_its_provenance():
+    tables = sorted((ROOT / "book" / "results").glob("*.csv"))
+    assert tables
+    for path in tables:
+        provenance = json.loads(path.with_suffix(".json").read_text())
+        assert {"configuration", "versions", "python", "processor", "seconds"} <= set(provenance)
