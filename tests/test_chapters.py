@@ -66,6 +66,7 @@ def test_the_notebook_is_stored_executed_in_order_without_timing(stem):
         assert not cell.source.rstrip().endswith(";")
         assert not any(o.output_type == "error" for o in cell.outputs)
         assert not any(o.get("name") == "stderr" for o in cell.outputs)
+        assert not any("WARNING:" in o.get("text", "") for o in cell.outputs)
 
 
 @pytest.mark.parametrize("stem", STEMS)
