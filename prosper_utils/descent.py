@@ -68,7 +68,7 @@ def batch_list(batches, count=None):
     Raises:
         ValueError: if there are fewer than `count` batches, none at all, or an empty one.
     """
-    if isinstance(batches, tuple) and [hasattr(part, "shape") for part in batches] == [True, True]:
+    if is_stacked(batches):
         lengths = {len(part) for part in batches}
         if len(lengths) != 1:
             raise ValueError(f"stacked batches: expected equal lengths, found {sorted(lengths)}")
@@ -87,6 +87,11 @@ def batch_list(batches, count=None):
             if 0 in shape:
                 raise ValueError(f"batch {m}: expected examples, found shape {shape}")
     return taken
+
+
+def is_stacked(batches):
+    """Return whether batches are one pair of arrays or tensors, stacked along their first axis."""
+    return isinstance(batches, tuple) and [hasattr(p, "shape") for p in batches] == [True, True]
 
 
 def shapes(batch):

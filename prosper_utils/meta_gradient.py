@@ -12,12 +12,15 @@ With :math:`H_m` the Hessian of :math:`L_m` at :math:`w_m`,
 state is the pair of weights and buffer, :math:`b_m = \mu b_{m-1} + \nabla L_m(w_m)`,
 :math:`w_{m+1} = w_m - \alpha b_m`, and its Jacobians take the place of :math:`I - \alpha H_m`.
 
-The sweeps run in chunks of about :math:`\sqrt M` steps.  A chunk is one compiled loop, the same
-one for every chunk and every M; between chunks only states are kept, all of them ("reverse") or
-the first one of each chunk ("checkpointed").
+The sweeps run in chunks of about :math:`\sqrt M` steps (a quarter of them where all states are kept
+and the batches come stacked: fewer calls, and the states of one chunk are for a moment in memory
+twice).  A chunk is one compiled loop, the same one for every chunk and every M; between chunks only
+the weights of every step are kept ("reverse"; the Jacobian does not depend on the buffer), or the
+first state of each chunk ("checkpointed").
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -27,13 +30,14 @@ from prosper_utils.descent import (
     divergence,
     finite,
     float_tensors,
+    is_stacked,
     loss_and_gradient,
     sgd,
     shapes,
     start,
 )
 from prosper_utils.streaming import diagonal, hutchinson, row_sums, streamed
-from prosper_utils.trajectory import at, pull_back, push_forward, roll_out
+from prosper_utils.trajectory import at, length, pull_back, pull_back_once, push_forward, roll_out
 
 import numpy as np
 import tensorflow as tf
@@ -79,7 +83,7 @@ def meta_gradient(
         ValueError: for no or empty batches, an unknown method, a momentum outside [0, 1), weights
             that are not float tensors, or a loss that is NaN or infinite (it says at which step).
     """
-    weights, batches = float_tensors(weights), batch_list(batches)
+    weights, listed = float_tensors(weights), batch_list(batches)
     check_choice("method", method, (*METHODS, *STREAMING))
     check_choice("momentum_start", momentum_start, ("true", "as_released"))
     if not 0 <= momentum < 1:
@@ -87,15 +91,19 @@ def meta_gradient(
     if method in STREAMING:
         if momentum:
             raise ValueError(f"method {method!r}: expected momentum 0, found {momentum}")
-        return streamed(loss, weights, batches, learning_rate, STREAMING[method]())
+        return streamed(loss, weights, listed, learning_rate, STREAMING[method]())
     rates = tuple(tf.constant(r, weights[0].dtype) for r in (learning_rate, momentum))
-    state, inner, outer = start(weights, momentum), batches[:-1], batches[-1]
-    if momentum and inner and momentum_start == "as_released":
-        state, inner = sgd(loss, *rates)(state, inner[0]), inner[1:]
-    sweep = unrolled if method == "unrolled" else functools.partial(chunked, method)
-    gradient, finite = sweep(loss, rates, state, inner, outer)
-    if not finite:
-        raise ValueError(divergence(loss, rates, start(weights, momentum), batches))
+    state, first, outer = start(weights, momentum), 0, listed[-1]
+    if momentum and len(listed) > 1 and momentum_start == "as_released":
+        state, first = sgd(loss, *rates)(state, listed[0]), 1
+    if method == "unrolled":
+        gradient, ok = unrolled(loss, rates, state, listed[first:-1], outer)
+    else:
+        quarters = method == "reverse" and is_stacked(batches)
+        parts = chunks(batches, first, at_least=len(listed) // 4 if quarters else 1)
+        gradient, ok = chunked(method, loss, rates, state, parts, outer)
+    if not ok:
+        raise ValueError(divergence(loss, rates, start(weights, momentum), listed))
     return [w * g for w, g in zip(weights, gradient, strict=True)]
 
 
@@ -116,7 +124,7 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
     Raises:
         ValueError: as `meta_gradient` does, or if the direction does not fit the weights.
     """
-    weights, batches = float_tensors(weights), batch_list(batches)
+    weights, listed = float_tensors(weights), batch_list(batches)
     direction = [tf.cast(d, weights[0].dtype) for d in direction]
     if [d.shape for d in direction] != [w.shape for w in weights]:
         raise ValueError(
@@ -127,13 +135,13 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
     state = start(weights, momentum)
     moved = tuple(d * w for d, w in zip(direction, weights, strict=True))
     tangent = (moved, *tf.nest.map_structure(tf.zeros_like, state[1:]))
-    for part in chunks(batches[:-1]):
-        push = compiled(loss, specs(state), specs(as_tensors(part[0]))).push
-        state, tangent = push(rates, state, stack(part), tangent)
-    outer = as_tensors(batches[-1])
+    for part in chunks(batches):
+        part = stack(part)
+        state, tangent = compiled(loss, specs(state), one(part)).push(rates, state, part, tangent)
+    outer = as_tensors(listed[-1])
     value, gradient = compiled(loss, specs(state), specs(outer)).outer(state, outer)
     if not finite(value, *gradient, *tangent[0]):
-        raise ValueError(divergence(loss, rates, start(weights, momentum), batches))
+        raise ValueError(divergence(loss, rates, start(weights, momentum), listed))
     return sum(tf.reduce_sum(g * u) for g, u in zip(gradient, tangent[0], strict=True))
 
 
@@ -147,24 +155,29 @@ def unrolled(loss, rates, state, inner, outer):
     return gradient, finite(value, *last[0], *gradient)
 
 
-def chunked(method, loss, rates, state, inner, outer):
-    """Return dL_M(w_M)/dw_0 by one sweep over chunks of steps, and whether all is finite."""
-    parts, kept, outer = chunks(inner), [], as_tensors(outer)
+def chunked(method, loss, rates, state, parts, outer):
+    """Return dL_M(w_M)/dw_0 by one sweep over chunks of steps, and whether all is finite.
+
+    What is kept of a chunk are the weights of its steps, or its first state where "checkpointed"
+    will run it again; the last chunk, at hand when the way back begins, is not run again.
+    """
+    kept, outer = [], as_tensors(outer)
     functions = functools.partial(compiled, loss, specs(state))
-    for part in parts:
-        states = functions(specs(as_tensors(part[0]))).roll(rates, state, stack(part))
-        kept.append(states if method == "reverse" else state)
-        state = at(states, len(part))
+    for i, part in enumerate(parts):
+        batches, first = stack(part), state
+        weights, state = functions(one(batches)).roll(rates, first, batches)
+        again = method == "checkpointed" and i < len(parts) - 1
+        kept.append((first, None) if again else (None, weights))
     value, gradient = functions(specs(outer)).outer(state, outer)
     if method == "first_order":
         return gradient, finite(value, *state[0], *gradient)
     cotangent = (tuple(gradient), *tf.nest.map_structure(tf.zeros_like, state[1:]))
-    while parts:
-        part, states = parts.pop(), kept.pop()
-        function = functions(specs(as_tensors(part[0])))
-        if method == "checkpointed":
-            states = function.roll(rates, states, stack(part))
-        cotangent = function.pull(rates, states, stack(part), cotangent)
+    for part in reversed(parts):
+        batches, (first, weights) = stack(part), kept.pop()
+        function = functions(one(batches))
+        if weights is None:
+            weights, _ = function.roll(rates, first, batches)
+        cotangent = function.pull(rates, weights, batches, cotangent)
     return cotangent[0], finite(value, *state[0], *cotangent[0])
 
 
@@ -190,11 +203,16 @@ def compiled(loss, state, batch):
 
     @tf.function(input_signature=[rates, state, part])
     def roll(rates, state, part):
-        return roll_out(sgd(loss, *rates), state, part)
+        states = roll_out(sgd(loss, *rates), state, part)
+        return states[0], at(states, length(part))
 
-    @tf.function(input_signature=[rates, states, part, state])
-    def pull(rates, states, part, cotangent):
-        return pull_back(sgd(loss, *rates), states, part, cotangent)
+    @tf.function(input_signature=[rates, states[0], part, state])
+    def pull(rates, weights, part, cotangent):
+        def once(step, weights, batch, v):  # a step is affine in the buffer: any other will do
+            buffer = tf.nest.map_structure(tf.zeros_like, v[1:])
+            return pull_back_once(step, (weights, *buffer), batch, v)
+
+        return pull_back(sgd(loss, *rates), weights, part, cotangent, once)
 
     @tf.function(input_signature=[rates, state, part, state])
     def push(rates, state, part, tangent):
@@ -207,20 +225,35 @@ def compiled(loss, state, batch):
     return Compiled(roll, pull, push, outer)
 
 
-def chunks(batches):
-    """Split a list of M batches, in order, into lists of equal shapes and at most ceil(sqrt(M))."""
-    limit = math.ceil(math.sqrt(len(batches)))
-    parts = []
-    for batch in batches:
-        full = parts and len(parts[-1]) == limit
-        if not parts or full or shapes(batch) != shapes(parts[-1][0]):
-            parts.append([])
-        parts[-1].append(batch)
-    return parts
+def chunks(batches, first=0, at_least=1):
+    """Split the inner batches from `first` on into parts of equal shapes and about sqrt(M) batches.
+
+    Args:
+        batches: M + 1 batches, as a list or one stacked pair; the last one is left out.
+        first: how many to leave out at the beginning.
+        at_least: a part may be that long, if this is more than ceil(sqrt(M)).
+
+    Returns:
+        A list of parts, in order: lists of batches, or slices of the stacked pair, not copied.
+    """
+    stacked = is_stacked(batches)
+    end = (len(batches[0]) if stacked else len(batches)) - 1
+    limit, ends = max(at_least, math.ceil(math.sqrt(end - first))), []
+    for m in range(end, first, -1):  # from the back, so that what is left over comes first
+        cut = not stacked and m < end and shapes(batches[m - 1]) != shapes(batches[m])
+        if cut or not ends or ends[-1] - m == limit:
+            ends.append(m)
+    spans = itertools.pairwise([first, *reversed(ends)])
+    return [tuple(p[a:b] for p in batches) if stacked else list(batches[a:b]) for a, b in spans]
 
 
 def stack(part):
-    """Return batches of equal shapes as one batch with a new first axis."""
+    """Return a list of batches of equal shapes as one batch with a new first axis.
+
+    What is stacked already stays as it is, as tensors.
+    """
+    if isinstance(part, tuple):
+        return as_tensors(part)
     if isinstance(part[0], tuple | list):
         return tuple(stack(list(entries)) for entries in zip(*part, strict=True))
     return (
@@ -238,6 +271,11 @@ def as_tensors(batch):
 def specs(structure):
     """Return the shapes and types of a structure of tensors, something that can be hashed."""
     return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), structure)
+
+
+def one(stacked):
+    """Return the shapes and types of one batch of stacked ones."""
+    return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), stacked)
 
 
 def stacked_spec(spec):
