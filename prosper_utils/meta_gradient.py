@@ -12,11 +12,11 @@ With :math:`H_m` the Hessian of :math:`L_m` at :math:`w_m`,
 state is the pair of weights and buffer, :math:`b_m = \mu b_{m-1} + \nabla L_m(w_m)`,
 :math:`w_{m+1} = w_m - \alpha b_m`, and its Jacobians take the place of :math:`I - \alpha H_m`.
 
-The sweeps run in chunks of about :math:`\sqrt M` steps (a quarter of them where all states are kept
-and the batches come stacked: fewer calls, and the states of one chunk are for a moment in memory
-twice).  A chunk is one compiled loop, the same one for every chunk and every M; between chunks only
-the weights of every step are kept ("reverse"; the Jacobian does not depend on the buffer), or the
-first state of each chunk ("checkpointed").
+The sweeps run in chunks of about :math:`\sqrt M` steps, because batches in a list have to be
+stacked for a compiled loop; where they come as stacked tensors and no step is run again, in one.
+A chunk is one compiled loop, the same one for every chunk and every M; between chunks only the
+weights of every step are kept ("reverse"; the Jacobian does not depend on the buffer), or the first
+state of each chunk ("checkpointed").
 """
 
 import functools
@@ -99,8 +99,8 @@ def meta_gradient(
     if method == "unrolled":
         gradient, ok = unrolled(loss, rates, state, listed[first:-1], outer)
     else:
-        quarters = method == "reverse" and is_stacked(batches)
-        parts = chunks(batches, first, at_least=len(listed) // 4 if quarters else 1)
+        at_once = method != "checkpointed" and is_stacked(batches) and tf.is_tensor(batches[0])
+        parts = chunks(batches, first, at_least=len(listed) if at_once else 1)
         gradient, ok = chunked(method, loss, rates, state, parts, outer)
     if not ok:
         raise ValueError(divergence(loss, rates, start(weights, momentum), listed))
@@ -199,16 +199,23 @@ def compiled(loss, state, batch):
         state, batch: `tf.TensorSpec`s in the structure of a state and of a batch.
     """
     rates = (tf.TensorSpec([], state[0][0].dtype),) * 2
-    states, part = (tf.nest.map_structure(stacked_spec, s) for s in (state, batch))
+    part = tf.nest.map_structure(stacked_spec, batch)
+    handles = tuple(tf.TensorSpec([], tf.variant) for _ in state[0])  # of the weights' TensorArrays
 
     @tf.function(input_signature=[rates, state, part])
     def roll(rates, state, part):
         states = roll_out(sgd(loss, *rates), state, part)
         return states[0], at(states, length(part))
 
-    @tf.function(input_signature=[rates, states[0], part, state])
-    def pull(rates, weights, part, cotangent):
+    @tf.function(input_signature=[rates, handles, part, state])
+    def pull(rates, handles, part, cotangent):
+        weights = tuple(
+            tf.TensorArray(v.dtype, flow=handle, clear_after_read=False)
+            for handle, v in zip(handles, cotangent[0], strict=True)
+        )
+
         def once(step, weights, batch, v):  # a step is affine in the buffer: any other will do
+            weights = tuple(tf.ensure_shape(w, u.shape) for w, u in zip(weights, v[0], strict=True))
             buffer = tf.nest.map_structure(tf.zeros_like, v[1:])
             return pull_back_once(step, (weights, *buffer), batch, v)
 

@@ -13,7 +13,7 @@ The graph of only one step is alive at any time.  All three take the batches in 
 * a list, for any step: they run as Python loops, and the states are a list;
 * tensors stacked along their first axis, a single one or a tuple of them: they run as one
   `tf.while_loop` each, whose graph does not grow with the number of batches, and the states are
-  stacked likewise.  This is the form for use inside a `tf.function`.
+  kept in `tf.TensorArray`s.  This is the form for use inside a `tf.function`.
 """
 
 import tensorflow as tf
@@ -28,8 +28,8 @@ def roll_out(step, state, batches):
         batches: M batches, of any form that `step` takes, listed or stacked.
 
     Returns:
-        The M + 1 states s_0, ..., s_M: a list of them, or one state whose tensors have a new
-        first axis of length M + 1.
+        The M + 1 states s_0, ..., s_M: a list of them, or one state with a `tf.TensorArray` of
+        length M + 1 for each of its tensors.
     """
     if isinstance(batches, list):
         states = [state]
@@ -38,7 +38,8 @@ def roll_out(step, state, batches):
         return states
 
     count, flat = length(batches), tf.nest.flatten(state)
-    stores = [tf.TensorArray(s.dtype, count + 1, element_shape=s.shape) for s in flat]
+    keep = {"size": count + 1, "clear_after_read": False}
+    stores = [tf.TensorArray(s.dtype, element_shape=s.shape, **keep) for s in flat]
     stores = [store.write(0, s) for store, s in zip(stores, flat, strict=True)]
 
     def body(m, state, stores):
@@ -47,7 +48,7 @@ def roll_out(step, state, batches):
         return m + 1, state, [a.write(m + 1, s) for a, s in zip(stores, flat, strict=True)]
 
     _, _, stores = tf.while_loop(lambda m, *_: m < count, body, (0, state, stores))
-    return tf.nest.pack_sequence_as(state, [store.stack() for store in stores])
+    return tf.nest.pack_sequence_as(state, stores)
 
 
 def pull_back(step, states, batches, cotangent, pull=None):
@@ -135,5 +136,9 @@ def length(batches):
 
 
 def at(stacked, m):
-    """Return a copy of entry m of stacked batches or states; a slice would keep all of them."""
-    return tf.nest.map_structure(lambda part: tf.gather(part, m), stacked)
+    """Return entry m of stacked batches (a copy; a slice would keep all of them) or of states."""
+
+    def entry(part):
+        return part.read(m) if isinstance(part, tf.TensorArray) else tf.gather(part, m)
+
+    return tf.nest.map_structure(entry, stacked)
