@@ -8,14 +8,14 @@ which gradient descent is stable.  Both store every case as it is done and go on
 
 import argparse
 import functools
-import hashlib
 import itertools
 import math
 import time
 
 from prosper_utils import datasets, masks, networks, results, streaming
 from prosper_utils.checks import relative_error
-from prosper_utils.meta_gradient import chunked, loss_and_gradient, meta_gradient, start
+from prosper_utils.descent import loss_and_gradient, start
+from prosper_utils.meta_gradient import chunked, chunks, meta_gradient
 
 import keras
 import numpy as np
@@ -185,9 +185,9 @@ def growth_of(activation, sharpness, train, full=False):
         if m in LONG:
             value, g = loss_and_gradient(loss, weights, outer)
             # v is dL/dw_0; meta_gradient would give w * v, whose entries at w = 0 say nothing
-            inner = [pool[i % POOL] for i in range(m)]
+            parts = chunks([*(pool[i % POOL] for i in range(m)), outer])
             rates = (rate, tf.zeros_like(rate))
-            v, finite = chunked("checkpointed", loss, rates, start(initial), inner, outer)
+            v, finite = chunked("checkpointed", loss, rates, start(initial), parts, outer)
             common = {
                 "network": "LeNet-300-100" if full else "784-30-10-10",
                 "activation": activation,
@@ -248,12 +248,6 @@ SWEEPS = {
 }
 
 
-def fingerprint(data):
-    """Return the data's name and a short hash of its training part."""
-    x, y = (np.ascontiguousarray(part) for part in data.train)
-    return {"data": data.name, "sha256": hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()[:16]}
-
-
 def stored(name, configuration):
     """Return (rows, cases done, seconds) of an interrupted sweep of the same configuration."""
     try:
@@ -275,7 +269,7 @@ def main():
     for what in parser.parse_args().what:
         function, cases = SWEEPS[what]
         name = f"streaming_{what}"
-        configuration = fingerprint(data) | {"batch_size": 128}
+        configuration = datasets.fingerprint(data) | {"batch_size": 128}
         if what == "growth":
             configuration |= {"pool": POOL, "seed": 0}
         rows, done, seconds = stored(name, configuration)

@@ -10,9 +10,10 @@ Each module is one idea:
 * `descent`: gradient descent as such a step.
 * `meta_gradient`: the gradient of the loss after M steps with respect to a mask.
 * `streaming`: one factor per weight and step in place of each Jacobian, and what it costs.
-* `scores`: one number per connection: random, magnitude, SNIP, ProsPr.
+* `scores`: one number per connection: random, magnitude, SNIP, GraSP, SynFlow, ProsPr.
 * `masks`: keep the best k and hold the rest at zero, on any Keras 3 model.
 * `networks`, `datasets`, `training`: what is pruned, on what, and how it is trained.
+* `paths`: what can flow from the inputs of a network to its outputs.
 * `plots`, `checks`, `results`: how a chapter shows a figure, states a claim, loads what is stored.
 """
 

@@ -11,9 +11,11 @@ update its zeros are zero again.
 
 import base64
 import math
+import warnings
 from fractions import Fraction
 
 from prosper_utils.networks import kernels
+from prosper_utils.paths import effective
 
 import keras
 import numpy as np
@@ -27,7 +29,7 @@ def kept(size, sparsity):
     return math.ceil(size * (1 - Fraction(str(sparsity))))
 
 
-def top_k(scores, sparsity, *, per_layer=False):
+def top_k(scores, sparsity, *, per_layer=False, floor=0):
     """Return the masks that keep the connections with the largest scores.
 
     Args:
@@ -35,24 +37,65 @@ def top_k(scores, sparsity, *, per_layer=False):
             score of zero, is the smallest.
         sparsity: the share to remove, in [0, 1).
         per_layer: keep the same share of every kernel instead of the best of all together.
+        floor: keep at least that many of every kernel (or all, if it has fewer), so that none is
+            left empty; the total stays the same.  Where the floor acts, it says so in a warning.
 
     Returns:
         A list of boolean tensors with the shapes of the scores.  Of equal scores the one with the
         lower flat index wins (first kernel first, then row by row).
 
     Raises:
-        ValueError: for a sparsity outside [0, 1), no scores, NaN or infinite ones, or all zero.
+        ValueError: for a sparsity outside [0, 1), no scores, NaN or infinite ones, all zero, or a
+            floor that needs more weights than the sparsity leaves.
     """
     scores = [np.asarray(s) for s in scores]
     _check_scores(scores)
     if per_layer:
         return [top_k([s], sparsity)[0] for s in scores]
+    count = kept(sum(s.size for s in scores), sparsity)
+    chosen = _best(scores, count)
+    short = [i for i, mask in enumerate(chosen) if np.sum(mask) < min(floor, mask.size)]
+    if short:
+        needed = sum(min(floor, s.size) for s in scores)
+        if needed > count:
+            raise ValueError(
+                f"floor: expected at most the {count} weights that a sparsity of {sparsity} "
+                f"leaves, found {needed}: {floor} in each of {len(scores)} kernels"
+            )
+        warnings.warn(f"the floor of {floor} acts in kernels {short}", stacklevel=2)
+        first = [_best([s], min(floor, s.size))[0] for s in scores]
+        chosen = _best([np.where(f, np.inf, s) for f, s in zip(first, scores, strict=True)], count)
+    return [tf.constant(mask) for mask in chosen]
+
+
+def _best(scores, count):
+    """Return masks of the `count` largest scores of all arrays; of equal ones the first wins."""
     flat = np.concatenate([s.ravel() for s in scores])
-    best = np.argsort(-flat, kind="stable")[: kept(flat.size, sparsity)]
     chosen = np.zeros(flat.size, bool)
-    chosen[best] = True
+    chosen[np.argsort(-flat, kind="stable")[:count]] = True
     parts = np.split(chosen, np.cumsum([s.size for s in scores])[:-1])
-    return [tf.constant(p.reshape(s.shape)) for p, s in zip(parts, scores, strict=True)]
+    return [part.reshape(s.shape) for part, s in zip(parts, scores, strict=True)]
+
+
+def connected(model, scores, sparsity):
+    """Return masks as `top_k` does, with a floor that leaves a path from input to output.
+
+    The floor is the smallest of 0, 1, 2, 4, ... weights in every kernel with which some path has
+    all its weights; where it acts, `top_k` says so in a warning.
+
+    Args:
+        model: a model that `paths.flow` takes.
+        scores, sparsity: as for `top_k`.
+
+    Raises:
+        ValueError: if no floor leaves a path, and as `top_k` and `paths.flow` do.
+    """
+    floor = 0
+    while True:
+        masks = top_k(scores, sparsity, floor=floor)
+        if any(np.any(m) for m in effective(model, masks)):
+            return masks
+        floor = 2 * floor or 1
 
 
 def _check_scores(scores):
@@ -188,12 +231,50 @@ def empty_layers(model):
     return [path for path, count, _ in per_layer(model) if count == 0]
 
 
+def dead(mask):
+    """Return how many inputs and how many outputs of a kernel have no weight left.
+
+    Args:
+        mask: a tensor of zeros and ones whose last two axes are inputs and outputs, as those of
+            dense and convolution kernels are.
+    """
+    units = tf.reduce_any(tf.cast(mask, tf.bool), axis=list(range(len(mask.shape) - 2)))
+    return tuple(int(tf.reduce_sum(1 - tf.cast(tf.reduce_any(units, a), tf.int32))) for a in (1, 0))
+
+
+def effective_sparsity(model):
+    """Return the share of weights that are pruned or on no path from an input to an output.
+
+    Raises:
+        ValueError: for a model that `paths.flow` does not take.
+    """
+    passing = effective(model, in_force(model))
+    size = sum(mask.shape.num_elements() for mask in passing)
+    return 1 - sum(int(tf.math.count_nonzero(mask)) for mask in passing) / size
+
+
 def report(model):
-    """Return a text table: per kernel what is kept of how many, and which layers are left empty."""
-    rows = per_layer(model)
-    rows.append(("all kernels", sum(r[1] for r in rows), sum(r[2] for r in rows)))
-    lines = [f"{'kernel':<32}{'kept':>9}{'of':>9}{'share':>9}"]
-    for name, count, size in rows:
+    """Return a text table: per kernel what is kept of how many, what is cut off, what is empty.
+
+    A dead input or output of a kernel has no weight left in it.  "On a path" counts the kept
+    weights that connect an input of the network to an output; a model that `paths.flow` does not
+    take has a dash there.
+    """
+    masks = in_force(model)
+    try:
+        passing = [int(tf.math.count_nonzero(mask)) for mask in effective(model, masks)]
+    except ValueError:
+        passing = [None] * len(masks)
+    rows = [
+        (path, count, size, through, *dead(mask))
+        for (path, count, size), through, mask in zip(per_layer(model), passing, masks, strict=True)
+    ]
+    whole = None if None in passing else sum(passing)
+    rows.append(("all kernels", sum(r[1] for r in rows), sum(r[2] for r in rows), whole, "", ""))
+    lines = [f"{'kernel':<29}    kept      of   share on a path dead in   out"]
+    for name, count, size, through, inputs, outputs in rows:
+        through = "-" if through is None else f"{through:,}"
         note = "  EMPTY: nothing passes this layer" if count == 0 else ""
-        lines.append(f"{name:<32}{count:>9,}{size:>9,}{count / size:>9.2%}{note}")
+        line = f"{name:<29}{count:>8,}{size:>8,}{count / size:>8.2%}{through:>10}"
+        lines.append(f"{line}{inputs:>8}{outputs:>6}{note}")
     return "\n".join(lines)

@@ -28,7 +28,12 @@ def save(name, rows, configuration, *, seconds, packages=PACKAGES):
         packages: whose versions to note.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(FOLDER / f"{name}.csv", index=False, float_format="%.6g")
+    _replace(f"{name}.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
+    describe(name, configuration, seconds=seconds, packages=packages)
+
+
+def describe(name, configuration, *, seconds, packages=PACKAGES):
+    """Store the provenance of a result as NAME.json; arguments as for `save`."""
     provenance = {
         "configuration": configuration,
         "versions": {p: importlib.metadata.version(p) for p in packages},
@@ -37,7 +42,45 @@ def save(name, rows, configuration, *, seconds, packages=PACKAGES):
         "date": time.strftime("%Y-%m-%d"),
         "seconds": round(seconds, 1),
     }
-    (FOLDER / f"{name}.json").write_text(json.dumps(provenance, indent=1) + "\n")
+    _replace(f"{name}.json", json.dumps(provenance, indent=1) + "\n")
+
+
+def _replace(filename, text):
+    """Write a file whole or not at all."""
+    part = FOLDER / f"{filename}.part"
+    part.write_text(text)
+    part.replace(FOLDER / filename)
+
+
+def append(name, rows):
+    """Add rows to NAME.csv; what a row does not have stays empty there.
+
+    Raises:
+        ValueError: if a row has a column that the file has not.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path, table = FOLDER / f"{name}.csv", pd.DataFrame(rows)
+    columns = list(pd.read_csv(path, nrows=0)) if path.exists() else list(table)
+    if unknown := set(table) - set(columns):
+        raise ValueError(f"{path.name}: expected columns {columns}, found {sorted(unknown)} too")
+    table = table.reindex(columns=columns)
+    table.to_csv(path, mode="a", header=not path.exists(), index=False, float_format="%.6g")
+
+
+def resume(name):
+    """Return what is stored of an unfinished NAME.csv, as a table; empty if nothing is.
+
+    A last line that was half written when the machine stopped is cut off; whole lines are kept.
+    """
+    path = FOLDER / f"{name}.csv"
+    if not path.is_file():
+        return pd.DataFrame()
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        print(f"{path.name}: the last line was half written and is cut off")
+        _replace(path.name, whole)
+    return pd.read_csv(path) if whole else pd.DataFrame()
 
 
 def load(name):

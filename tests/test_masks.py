@@ -1,10 +1,12 @@
 """Masks: exactly k, ties, and zeros that stay zero however a Keras model is trained."""
 
 import math
+import warnings
 from fractions import Fraction
 
 from prosper_utils import masks, training
 from prosper_utils.networks import dense_300_100, kernels, lenet5
+from prosper_utils.paths import effective
 from prosper_utils.scores import random
 
 import keras
@@ -283,6 +285,50 @@ def test_depthwise_and_recurrent_kernels_are_saved_with_their_masks(tmp_path):
     found = masks.in_force(keras.saving.load_model(tmp_path / "model.keras"))
     assert len(found) == 6
     assert all(np.array_equal(a, b) for a, b in zip(found, chosen, strict=True))
+
+
+@given(score_lists(), SPARSITIES, st.integers(1, 3))
+def test_a_floor_keeps_the_best_of_every_layer_and_the_count(scores, sparsity, floor):
+    size = sum(s.size for s in scores)
+    needed = sum(min(floor, s.size) for s in scores)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if needed > masks.kept(size, sparsity):
+            plain = masks.top_k(scores, sparsity)
+            if any(np.sum(m) < min(floor, m.shape.num_elements()) for m in plain):
+                with pytest.raises(ValueError, match=f"found {needed}: {floor} in each of"):
+                    masks.top_k(scores, sparsity, floor=floor)
+            return
+        found = masks.top_k(scores, sparsity, floor=floor)
+    assert sum(int(np.sum(m)) for m in found) == masks.kept(size, sparsity)
+    for score, mask in zip(scores, found, strict=True):
+        inside, outside = score[mask.numpy()], score[~mask.numpy()]
+        assert inside.size >= min(floor, score.size)
+        assert not outside.size or inside.min() >= outside.max()
+
+
+def test_the_floor_says_when_it_acts():
+    scores = [np.arange(1.0, 11), np.arange(11.0, 21)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [int(np.sum(m)) for m in masks.top_k(scores, 0.5, floor=0)] == [0, 10]
+    with pytest.warns(UserWarning, match=r"floor of 2 acts in kernels \[0\]"):
+        assert [int(np.sum(m)) for m in masks.top_k(scores, 0.5, floor=2)] == [2, 8]
+
+
+@pytest.mark.filterwarnings("ignore:the floor of")
+def test_connected_leaves_a_path_with_the_smallest_floor():
+    model = dense_300_100(units=(30, 20))
+    scores = [np.random.default_rng(i).random(k.shape) for i, k in enumerate(kernels(model))]
+    scores[1] = scores[1] / 1e3  # global top-k would leave the second layer empty
+    assert not any(np.any(m) for m in effective(model, masks.top_k(scores, 0.99)))
+    found = masks.connected(model, scores, 0.99)
+    assert any(np.any(m) for m in effective(model, found))
+    assert sum(int(np.sum(m)) for m in found) == masks.kept(24_320, 0.99)
+    floor = int(np.sum(found[1]))
+    assert not any(np.any(m) for m in effective(model, masks.top_k(scores, 0.99, floor=floor // 2)))
+    with pytest.raises(ValueError, match="floor: expected at most the 3 weights"):
+        masks.connected(model, scores, 0.9999)
 
 
 def test_the_report_names_what_is_left_empty():

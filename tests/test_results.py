@@ -27,6 +27,29 @@ def test_a_missing_result_names_the_command(tmp_path, monkeypatch):
         results.load("none")
 
 
+def test_a_half_written_line_is_cut_off_and_nothing_else(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    assert results.resume("some").empty
+    results.append("some", [{"seed": 0, "error": 1.5}, {"seed": 1, "error": 2.5}])
+    results.append("some", [{"seed": 2, "error": 3.5}])
+    path = tmp_path / "some.csv"
+    whole = path.read_text()
+    assert list(results.resume("some").error) == [1.5, 2.5, 3.5]
+    assert capsys.readouterr().out == ""
+    for cut in range(1, 6):
+        path.write_text(whole[:-cut])
+        assert list(results.resume("some").error) == [1.5, 2.5]
+        assert "half written" in capsys.readouterr().out
+        results.append("some", [{"seed": 2, "error": 3.5}])
+        assert path.read_text() == whole
+    results.append("some", [{"seed": 3}])
+    assert results.resume("some").error.isna().tolist() == [False, False, False, True]
+    with pytest.raises(ValueError, match=r"some.csv: expected columns .* found \['loss'\] too"):
+        results.append("some", [{"seed": 4, "loss": 1.0}])
+    path.write_text("seed,er")
+    assert results.resume("some").empty
+
+
 def test_every_stored_table_has_its_provenance():
     tables = sorted((ROOT / "book" / "results").glob("*.csv"))
     assert tables

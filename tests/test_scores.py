@@ -4,8 +4,22 @@ import itertools
 
 from prosper_utils import datasets
 from prosper_utils.checks import relative_error
-from prosper_utils.networks import dense_300_100, kernels, lenet5
-from prosper_utils.scores import SCORES, magnitude, prospr, random, snip
+from prosper_utils.descent import loss_and_gradient
+from prosper_utils.masks import top_k
+from prosper_utils.meta_gradient import meta_gradient
+from prosper_utils.networks import as_logits, as_loss, cross_entropy, dense_300_100, kernels, lenet5
+from prosper_utils.scores import (
+    SCORES,
+    grasp,
+    iterative_prospr,
+    magnitude,
+    prospr,
+    random,
+    snip,
+    streamed_prospr,
+    synflow,
+)
+from prosper_utils.streaming import gauss_newton_diagonal, row_sums
 
 import keras
 import numpy as np
@@ -23,9 +37,10 @@ def batches(digits):
 def test_one_signature_and_no_change_to_the_model(name, build, batches):
     model = build()
     before = model.get_weights()
-    found = SCORES[name](model, batches, seed=0)
+    found = SCORES[name](model, itertools.cycle(batches), sparsity=0.9, seed=0)
     assert [s.shape for s in found] == [k.shape for k in kernels(model)]
-    assert all(np.all(s >= 0) and np.any(s > 0) for s in found)
+    assert all(np.any(s > 0) for s in found)
+    assert name == "GraSP" or all(np.all((s >= 0) | np.isneginf(s)) for s in found)
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -56,6 +71,140 @@ def test_prospr_takes_what_it_needs_of_an_endless_supply(digits, batches):
     assert relative_error(prospr(model, batches), prospr(model, batches[:3], steps=2)) > 0.01
 
 
+@pytest.fixture(scope="module")
+def tiny():
+    """A network of few enough weights for an explicit Hessian, in float64, and one batch for it."""
+    layers = [
+        keras.Input((5,), dtype="float64"),
+        keras.layers.Dense(4, "tanh", dtype="float64"),
+        keras.layers.Dense(3, dtype="float64"),
+    ]
+    model = keras.Sequential(layers)
+    generator = np.random.default_rng(0)
+    model.set_weights([generator.normal(size=w.shape) for w in model.get_weights()])
+    return model, (generator.normal(size=(7, 5)), generator.integers(0, 3, 7))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 200.0])
+def test_grasp_is_the_explicit_hessian_times_the_gradient(tiny, temperature):
+    model, batch = tiny
+    weights, logits = as_logits(model)
+    sizes = [w.shape.num_elements() for w in weights[::2]]
+
+    def loss(vector):
+        first, last = tf.split(vector, sizes)
+        values = [tf.reshape(first, (5, 4)), weights[1], tf.reshape(last, (4, 3)), weights[3]]
+        return cross_entropy(logits(values, batch[0]) / temperature, batch[1])
+
+    vector = tf.concat([tf.reshape(w, [-1]) for w in weights[::2]], 0)
+    with tf.GradientTape() as outer:
+        outer.watch(vector)
+        with tf.GradientTape() as inner:
+            inner.watch(vector)
+            value = loss(vector)
+        gradient = inner.gradient(value, vector)
+    hessian = outer.jacobian(gradient, vector)
+    expected = vector * tf.linalg.matvec(hessian, gradient)
+    found = tf.concat(
+        [tf.reshape(s, [-1]) for s in grasp(model, [batch], temperature=temperature)], 0
+    )
+    assert relative_error([found], [expected]) < 1e-10
+
+
+def test_grasp_predicts_what_the_gradient_loses(tiny):
+    """Shrinking one weight by a share h lowers |g|^2 / 2 by h times its score."""
+    model, batch = tiny
+    weights, loss = as_loss(model)
+
+    def half_square(weights):
+        _, gradient = loss_and_gradient(loss, weights, batch)
+        return float(sum(tf.reduce_sum(g**2) for g in gradient[::2])) / 2
+
+    score, h = grasp(model, [batch], temperature=1.0)[0].numpy(), 1e-5
+    for index in ((0, 0), (3, 2), (4, 1)):
+        share = np.zeros((5, 4))
+        share[index] = h
+        ends = [half_square([weights[0] * (1 - s * share), *weights[1:]]) for s in (1, -1)]
+        assert (ends[1] - ends[0]) / (2 * h) == pytest.approx(score[index], rel=1e-6)
+
+
+def test_synflow_conserves_flow():
+    """In a network without biases what flows into a layer flows out of it (Tanaka et al., 2020)."""
+    found = synflow(dense_300_100("relu", units=(30, 20)), sparsity=0.0, rounds=1)
+    totals = [float(tf.reduce_sum(s)) for s in found]
+    assert totals == pytest.approx([totals[0]] * 3, rel=1e-12)
+    into = [tf.reduce_sum(s, axis=0) for s in found[:-1]]
+    out = [tf.reduce_sum(s, axis=1) for s in found[1:]]
+    assert relative_error(into, out) < 1e-12
+    conv = synflow(lenet5(), sparsity=0.0, rounds=1)
+    assert [float(tf.reduce_sum(s)) for s in conv] == pytest.approx(
+        [float(tf.reduce_sum(conv[0]))] * 5, rel=1e-12
+    )
+
+
+def test_synflow_keeps_every_layer_where_one_round_need_not():
+    model = dense_300_100()
+    kept = [int(np.sum(m)) for m in top_k(synflow(model, sparsity=0.999), 0.999)]
+    assert sum(kept) == 267
+    assert min(kept) > 0
+
+
+def test_what_earlier_rounds_remove_stays_removed():
+    model = dense_300_100(units=(12, 8))
+    found = synflow(model, sparsity=0.9, rounds=3)
+    gone = sum(int(np.sum(np.isneginf(s))) for s in found)
+    size = sum(int(tf.size(s)) for s in found)
+    assert gone == size - int(np.ceil(size * 0.1 ** (2 / 3)))
+    assert gone < sum(int(np.sum(~m.numpy())) for m in top_k(found, 0.9))
+
+
+def test_iterative_prospr_follows_the_masked_trajectory(digits, batches):
+    """Two rounds by hand: the second on a network whose pruned weights cannot move."""
+    model = dense_300_100(units=(12, 8), dtype="float64")
+    first = prospr(model, batches)
+    masks = top_k(first, 1 - 0.1**0.5)
+    weights, loss = as_loss(model)
+
+    def masked(weights, batch):
+        w = [
+            weights[0] * m[0],
+            weights[1],
+            weights[2] * m[1],
+            weights[3],
+            weights[4] * m[2],
+            weights[5],
+        ]
+        return loss(w, batch)
+
+    m = [tf.cast(mask, tf.float64) for mask in masks]
+    second = meta_gradient(masked, weights, batches, learning_rate=0.1, method="unrolled")[::2]
+    expected = [tf.where(k, tf.abs(s), 0) for k, s in zip(masks, second, strict=True)]
+    found = iterative_prospr(model, batches, sparsity=0.9, rounds=2)
+    for f, mask in zip(found, masks, strict=True):
+        assert np.array_equal(np.isneginf(f), ~mask.numpy())
+    assert (
+        relative_error([tf.where(k, f, 0) for k, f in zip(masks, found, strict=True)], expected)
+        < 1e-10
+    )
+    once = iterative_prospr(model, batches, sparsity=0.9, rounds=1)
+    assert relative_error(once, first) < 1e-12
+
+
+def test_the_streamed_scores_are_those_of_the_curvature(batches):
+    model = lenet5("relu")
+    weights, loss = as_loss(model)
+    found = streamed_prospr(model, batches, curvature=lambda model: row_sums)
+    expected = meta_gradient(loss, weights, batches, learning_rate=0.1, method="row_sums")[::2]
+    assert relative_error(found, [tf.abs(e) for e in expected]) < 1e-6
+    found = SCORES["diagonal"](model, batches, steps=1)
+    h = gauss_newton_diagonal(as_logits(model)[1])(loss, weights, batches[0])
+    _, g = loss_and_gradient(loss, weights, batches[0])
+    moved = [w - 0.1 * d for w, d in zip(weights, g, strict=True)]
+    _, g = loss_and_gradient(loss, moved, batches[1])
+    expected = [tf.abs(w * (1 - 0.1 * c) * d) for w, c, d in zip(weights, h, g, strict=True)][::2]
+    assert relative_error(found, expected) < 1e-5
+
+
 def test_random_follows_its_seed():
     model = dense_300_100()
     assert relative_error(random(model, seed=1), random(model, seed=1)) == 0
@@ -77,6 +226,15 @@ def test_bad_input_is_named(batches):
         snip(model, [(np.ones((0, 28, 28, 1)), np.ones(0, int))])
     for score in SCORES.values():
         with pytest.raises(ValueError, match="expected a built model"):
-            score(keras.Sequential([keras.layers.Dense(10)]), batches)
+            score(keras.Sequential([keras.layers.Dense(10)]), batches, sparsity=0.5)
         with pytest.raises(ValueError, match="expected a kernel"):
-            score(keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()]), batches)
+            score(
+                keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()]),
+                batches,
+                sparsity=0.5,
+            )
+    for score in (synflow, iterative_prospr):
+        with pytest.raises(ValueError, match=r"needs one in \[0, 1\), found None"):
+            score(model, batches, sparsity=None)
+        with pytest.raises(ValueError, match="rounds: expected at least 1, found 0"):
+            score(model, batches, sparsity=0.5, rounds=0)

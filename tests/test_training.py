@@ -3,6 +3,7 @@
 import io
 
 from prosper_utils import training
+from prosper_utils.checks import relative_error
 from prosper_utils.networks import cross_entropy, dense_300_100
 
 import keras
@@ -36,6 +37,38 @@ def test_one_epoch_is_plain_gradient_descent(digits):
             v.assign_sub(0.1 * g)
     for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_steps_stop_within_an_epoch(digits):
+    data = tuple(part[:96] for part in digits.train)
+    ends = []
+    for steps in (3, 5, 6):
+        model = dense_300_100()
+        optimizer = keras.optimizers.SGD(0.1)
+        losses = training.trainer(model, optimizer)(data, steps=steps, batch_size=32)
+        assert len(losses) == -(-steps // 3)
+        assert int(optimizer.iterations.numpy()) == steps
+        ends.append(model.get_weights())
+    model = dense_300_100()
+    training.trainer(model, keras.optimizers.SGD(0.1))(data, epochs=2, batch_size=32)
+    assert relative_error(model.get_weights(), ends[-1]) < 1e-6
+    assert relative_error(ends[1], ends[2]) > 1e-4
+    with pytest.raises(ValueError, match="found epochs 1 and steps 2"):
+        training.trainer(model)(data, epochs=1, steps=2, batch_size=32)
+
+
+def test_regularisation_is_part_of_the_loss(digits):
+    """One step with an L2 penalty of r w^2 moves by -2 r times the weight more."""
+    data, ends = tuple(part[:32] for part in digits.train), []
+    for rate in (0.0, 0.01):
+        model = dense_300_100()
+        initial = model.get_weights()
+        for variable in model.trainable_variables:
+            variable.regularizer = keras.regularizers.L2(rate)
+        training.trainer(model, keras.optimizers.SGD(0.1))(data, steps=1, batch_size=32)
+        ends.append(model.get_weights())
+    moved = [a - b for a, b in zip(*ends, strict=True)]
+    assert relative_error(moved[::2], [0.1 * 2 * 0.01 * w for w in initial[::2]]) < 1e-3
 
 
 @pytest.mark.parametrize("optimizer", [None, "adam"])

@@ -1,0 +1,272 @@
+"""The pruning sweep behind chapters 07 to 09: what each score's mask is worth after training.
+
+A *case* is one network, activation, score, variant and seed: initial weights and batch order are
+those of the seed, whatever the score.  It is scored once, pruned to every sparsity, trained by the
+one protocol below, and tested once.  Cases run in parallel through joblib, each on one thread; a
+case that ends is stored at once, and the next run goes on with the rest.
+
+Choices (learning rate of the inner steps, temperature, rounds, size of the scored batch) are made
+by `tune`, on the validation images, with equally many trials for every score.
+"""
+
+import argparse
+import functools
+import itertools
+import os
+import time
+
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # before TensorFlow starts: joblib's
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")  # processes are what runs in parallel
+
+from prosper_utils import datasets, masks, networks, results, training
+from prosper_utils.paths import effective
+from prosper_utils.scores import SCORES
+
+import joblib
+import keras
+import numpy as np
+from tqdm import tqdm
+
+NETWORKS = {"LeNet-300-100": networks.dense_300_100, "LeNet-5": networks.lenet5}
+SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+PROTOCOL = {
+    "steps": 4000,
+    "batch_size": 100,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "learning_rate": 0.1,
+    "times_0.1_at": [2400, 3400],
+}
+TRIALS = {  # three for every score that has something to choose
+    "SNIP": [{"batch_size": b} for b in (100, 1000, 10000)],
+    "GraSP": [{"temperature": t} for t in (1.0, 20.0, 200.0)],
+    "SynFlow": [{"rounds": r} for r in (10, 30, 100)],
+    "iterative ProsPr": [{"rounds": r} for r in (3, 10, 30)],
+} | {
+    score: [{"learning_rate": a} for a in (0.03, 0.1, 0.3)]
+    for score in (
+        "ProsPr",
+        "ProsPr, M = 10",
+        "ProsPr, M = 100",
+        "first order",
+        "row sums",
+        "diagonal",
+    )
+}
+IN_ROUNDS = ("SynFlow", "iterative ProsPr")  # scored again for every sparsity
+CASE = ("network", "activation", "score", "variant", "seed")
+
+
+@functools.cache
+def data():
+    """Return the data set, loaded once in each process."""
+    return datasets.load()
+
+
+@functools.cache
+def trained(network, activation):
+    """Return (model, train), compiled once in each process."""
+    model = NETWORKS[network](activation)
+    for variable in model.trainable_variables:  # L2 in the loss: half the decay times w^2
+        variable.regularizer = keras.regularizers.L2(PROTOCOL["weight_decay"] / 2)
+    rate = PROTOCOL["learning_rate"]
+    rates = keras.optimizers.schedules.PiecewiseConstantDecay(
+        PROTOCOL["times_0.1_at"], [rate, 0.1 * rate, 0.01 * rate]
+    )
+    optimizer = keras.optimizers.SGD(rates, momentum=PROTOCOL["momentum"])
+    return model, training.trainer(model, optimizer)
+
+
+def score_of(model, score, seed, sparsity, **options):
+    """Return (scores, seconds) of a model with its weights as they are."""
+    batches = datasets.batches(data().train, options.pop("batch_size", 100), seed=seed)
+    begin = time.perf_counter()
+    found = SCORES[score](model, batches, sparsity=sparsity, seed=seed, **options)
+    return [np.asarray(s) for s in found], time.perf_counter() - begin
+
+
+def shuffled(chosen, seed):
+    """Return masks with as many weights in every layer, anywhere in it."""
+    generator = np.random.default_rng([seed, 1])
+    return [generator.permutation(m, axis=None).reshape(m.shape) for m in map(np.asarray, chosen)]
+
+
+def run_case(network, activation, score, variant, seed, *, sparsities, options, part="test"):
+    """Return the rows of one case, one per sparsity.
+
+    Variants: "as scored", "per layer", "floor" (with a path kept), and the sanity checks
+    "shuffled", "re-initialised", "inverted" and "other batches".
+    """
+    model, train = trained(network, activation)
+    initial = NETWORKS[network](activation, seed=seed).get_weights()
+    fresh = NETWORKS[network](activation, seed=seed + 10_000).get_weights()
+    everything = [np.ones(k.shape) for k in networks.kernels(model)]
+    rows, found, seconds = [], None, 0.0
+    for sparsity in sparsities:
+        masks.apply(model, everything)
+        model.set_weights(initial)
+        chosen = everything
+        if score != "dense":
+            if found is None or score in IN_ROUNDS:
+                drawn = seed + 10_000 if variant == "other batches" else seed
+                found, seconds = score_of(model, score, drawn, sparsity, **options)
+            chosen = choose(model, found, sparsity, variant, seed)
+        if variant == "re-initialised":
+            model.set_weights(fresh)
+        masks.apply(model, chosen)
+        begin = time.perf_counter()
+        loss = train(
+            data().train, steps=PROTOCOL["steps"], batch_size=PROTOCOL["batch_size"], seed=seed
+        )[-1]
+        rows.append(
+            dict(zip(CASE, (network, activation, score, variant, seed), strict=True))
+            | {
+                "sparsity": sparsity,
+                "error": training.error(model, getattr(data(), part)),
+                "loss": loss,
+                "kept": " ".join(str(int(np.sum(m))) for m in chosen),
+                "on_a_path": sum(int(np.sum(m)) for m in effective(model, chosen)),
+                "score_seconds": seconds,
+                "train_seconds": time.perf_counter() - begin,
+            }
+        )
+    return rows
+
+
+def choose(model, found, sparsity, variant, seed):
+    """Return the masks of a variant."""
+    if variant == "inverted":
+        found = [-s for s in found]
+    if variant == "floor":
+        return masks.connected(model, found, sparsity)
+    chosen = masks.top_k(found, sparsity, per_layer=variant == "per layer")
+    return shuffled(chosen, seed) if variant == "shuffled" else chosen
+
+
+def chosen_options(activation, score, network="LeNet-300-100"):
+    """Return the options of a score that did best on the validation images, {} if none are open."""
+    if score not in TRIALS:
+        return {}
+    table, _ = results.load("pruning_tuning")
+    here = table[(table.activation == activation) & (table.score == score)]
+    here = here[here.network == network]
+    best = here.groupby("trial").error.mean().idxmin()  # a failed trial counts as 100%
+    return TRIALS[score][int(best)]
+
+
+def cases_of(network, activation, scores, seeds, sparsities, variants=("as scored",)):
+    """Return the cases of a part of the grid, seed by seed."""
+    grid = itertools.product(seeds, scores, variants)
+    keys = [(network, activation, score, variant, seed) for seed, score, variant in grid]
+    return [dict(zip(CASE, key, strict=True)) | {"sparsities": sparsities} for key in keys]
+
+
+def plan():
+    """Return every case, headline cells first."""
+    dense, lenet = "LeNet-300-100", "LeNet-5"
+    few = ("random", "SNIP", "ProsPr", "ProsPr, M = 100")
+    streams = ("row sums", "diagonal")
+    insane = ("shuffled", "re-initialised", "inverted", "other batches")
+    cases = []
+    for activation in ("relu", "tanh"):
+        part = functools.partial(cases_of, dense, activation)
+        cases += part(("dense",), range(5), (0.0,))
+        cases += part(few, range(5), SPARSITIES)
+        cases += part([s for s in SCORES if s not in few], range(5), SPARSITIES)
+        cases += part(("random", "magnitude"), range(5), SPARSITIES, ("per layer",))
+        cases += part(streams, range(5), SPARSITIES, ("shuffled",))
+        cases += part(few, range(5, 10), (0.98, 0.99))
+    for activation in ("relu", "tanh"):
+        part = functools.partial(cases_of, dense, activation)
+        cases += part(("SNIP", "ProsPr", "SynFlow"), range(5), (0.98, 0.99), insane)
+    part = functools.partial(cases_of, lenet, "tanh")
+    five = SPARSITIES[1:]
+    cases += part(("dense",), range(5), (0.0,)) + part(few, range(5), five)
+    cases += part([s for s in SCORES if s not in few], range(5), five)
+    cases += part(streams, range(5), five, ("shuffled",))
+    cases += part(("SNIP", "ProsPr"), range(5), (0.99, 0.995), ("floor",))
+    cases += part(few, range(5, 10), (0.98, 0.99))
+    cases += cases_of(lenet, "relu", few, range(10), (0.98, 0.99))
+    return cases
+
+
+def tuning():
+    """Return the trials: every option of every score on two seeds of their own, at 98%."""
+    grid = itertools.product(("relu", "tanh"), TRIALS, range(3), (100, 101))
+    return [
+        {
+            "network": "LeNet-300-100",
+            "activation": a,
+            "score": s,
+            "variant": "as scored",
+            "seed": seed,
+        }
+        | {"variant": "as scored", "sparsities": (0.98,), "trial": trial}
+        for a, s, trial, seed in grid
+    ]
+
+
+def one(case, part):
+    """Return the rows of one case with its options; runs in a process of its own."""
+    case = dict(case)
+    trial = case.pop("trial", None)
+    if trial is None:
+        options = chosen_options(case["activation"], case["score"])
+        return run_case(**case, options=options, part=part)
+    try:
+        rows = run_case(**case, options=TRIALS[case["score"]][trial], part=part)
+    except ValueError:  # the inner loop diverged: a bad choice, and no reason to stop
+        sparsities = case.pop("sparsities")
+        rows = [case | {"sparsity": s, "error": 100.0} for s in sparsities]
+    return [row | {"trial": trial} for row in rows]
+
+
+def missing(cases, stored, keys):
+    """Return the cases with the sparsities that are not stored yet, without those that are done."""
+    done = (
+        set() if stored.empty else set(zip(*(stored[k] for k in (*keys, "sparsity")), strict=True))
+    )
+    left = []
+    for case in cases:
+        key = tuple(case[k] for k in keys)
+        open_ones = tuple(s for s in case["sparsities"] if (*key, s) not in done)
+        if open_ones:
+            left.append(case | {"sparsities": open_ones})
+    return left
+
+
+SWEEPS = {
+    "pruning_tuning": (tuning, (*CASE, "trial"), "validation"),
+    "pruning": (plan, CASE, "test"),
+}
+
+
+def configuration():
+    """Return what determines the results, but for the data."""
+    return {"protocol": PROTOCOL, "trials": TRIALS}
+
+
+def main():
+    """Run the sweeps named on the command line, or both, until done or the minutes are over."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="*", default=list(SWEEPS))
+    parser.add_argument("--minutes", type=float, default=np.inf, help="stop after so many")
+    parser.add_argument("--jobs", type=int, default=joblib.cpu_count(), help="processes")
+    arguments = parser.parse_args()
+    end = time.monotonic() + 60 * arguments.minutes
+    for name in arguments.what:
+        make, keys, part = SWEEPS[name]
+        cases = missing(make(), results.resume(name), keys)
+        work = joblib.Parallel(
+            arguments.jobs, return_as="generator_unordered", pre_dispatch="n_jobs"
+        )
+        waiting = (joblib.delayed(one)(case, part) for case in cases if time.monotonic() < end)
+        for rows in tqdm(work(waiting), name, total=len(cases), unit="case"):
+            results.append(name, rows)
+            stored = results.resume(name)
+            seconds = stored.score_seconds.sum() + stored.train_seconds.sum()
+            results.describe(name, configuration() | datasets.fingerprint(data()), seconds=seconds)
+
+
+if __name__ == "__main__":
+    main()
