@@ -15,9 +15,6 @@ import itertools
 import os
 import time
 
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # before TensorFlow starts: joblib's
-os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")  # processes are what runs in parallel
-
 from prosper_utils import datasets, masks, networks, results, training
 from prosper_utils.paths import effective
 from prosper_utils.scores import SCORES
@@ -253,6 +250,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=np.inf, help="stop after so many")
     parser.add_argument("--jobs", type=int, default=joblib.cpu_count(), help="processes")
     arguments = parser.parse_args()
+    for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(threads, "1")  # for the processes: they are what runs in parallel
     end = time.monotonic() + 60 * arguments.minutes
     for name in arguments.what:
         make, keys, part = SWEEPS[name]

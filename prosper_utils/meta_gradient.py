@@ -13,8 +13,7 @@ state is the pair of weights and buffer, :math:`b_m = \mu b_{m-1} + \nabla L_m(w
 :math:`w_{m+1} = w_m - \alpha b_m`, and its Jacobians take the place of :math:`I - \alpha H_m`.
 
 The sweeps run in chunks of about :math:`\sqrt M` steps, because batches in a list have to be
-stacked for a compiled loop; where they come as stacked tensors and no step is run again, in one
-(in two with momentum).
+stacked for a compiled loop; where they come as stacked tensors and no step is run again, in one.
 A chunk is one compiled loop, the same one for every chunk and every M; between chunks only the
 weights of every step are kept ("reverse"; the Jacobian does not depend on the buffer), or the first
 state of each chunk ("checkpointed").
@@ -101,8 +100,7 @@ def meta_gradient(
         gradient, ok = unrolled(loss, rates, state, listed[first:-1], outer)
     else:
         at_once = method != "checkpointed" and is_stacked(batches) and tf.is_tensor(batches[0])
-        few = len(listed) // len(state) if at_once else 1  # buffers are held while a chunk runs
-        parts = chunks(batches, first, at_least=few)
+        parts = chunks(batches, first, at_least=len(listed) if at_once else 1)
         gradient, ok = chunked(method, loss, rates, state, parts, outer)
     if not ok:
         raise ValueError(divergence(loss, rates, start(weights, momentum), listed))

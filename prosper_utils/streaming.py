@@ -113,9 +113,9 @@ def gauss_newton_diagonal(logits):
     r"""Return a curvature: the diagonal of the Gauss-Newton matrix of the mean cross-entropy.
 
     For one example with logits z and probabilities p the softmax has the Hessian
-    :math:`\operatorname{diag} p - p p^\top = \sum_k s_k s_k^\top` with
-    :math:`s_k = \sqrt{p_k} (e_k - p)`, so the diagonal is
-    :math:`\sum_k (\partial (s_k \cdot z) / \partial w)^2` with s_k held fixed: one backward pass
+    :math:`\operatorname{diag} p - p p^\top = \sum_y f_y f_y^\top` with
+    :math:`f_y = \sqrt{p_y} (e_y - p)`, so the diagonal is
+    :math:`\sum_y (\partial (f_y^\top z) / \partial w)^2` with f_y held fixed: one backward pass
     per class and example.  It is never negative.  It equals diag H where the logits are piecewise
     linear in every single weight, as those of ReLU networks are, with convolutions and pooling too.
 
@@ -135,14 +135,14 @@ def gauss_newton_diagonal(logits):
 
 @tf.function(autograph=False)
 def _squared_gradients(logits, weights, x):
-    """Return the mean over examples of the sum over k of (d(s_k . z)/dw)^2, one example a time."""
+    """Return the mean over examples of the sum over y of (d(f_y . z)/dw)^2, one example a time."""
 
     def add(total, example):
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(weights)
             z = logits(weights, example[None])[0]
             p = tf.stop_gradient(tf.nn.softmax(z))
-            along = tf.sqrt(p) * (z - tf.tensordot(p, z, 1))  # s_k . z for every class k
+            along = tf.sqrt(p) * (z - tf.tensordot(p, z, 1))  # f_y . z for every class y
         rows = tape.jacobian(along, weights, unconnected_gradients="zero")
         return [t + tf.reduce_sum(r**2, axis=0) for t, r in zip(total, rows, strict=True)]
 
@@ -153,14 +153,14 @@ def _squared_gradients(logits, weights, x):
 def dense_diagonal(model):
     r"""Return a curvature: diag H of a chain of dense layers, by second-order backpropagation.
 
-    With pre-activations :math:`z = a W + b`, activation :math:`\varphi` and
+    With the sums :math:`z = W^\top a` plus biases of a layer, its activation :math:`\varphi` and
     :math:`\delta = \partial L / \partial z` of one example, the Hessian with respect to z follows
-    from that of the next layer, :math:`H_\text{next}` with kernel :math:`W_\text{next}`:
+    from that of the next layer, whose quantities carry a plus:
 
-    .. math:: H_z = \Phi' \, W_\text{next} H_\text{next} W_\text{next}^\top \, \Phi'
-                    + \operatorname{diag}(\varphi''(z) \odot W_\text{next} \delta_\text{next}),
+    .. math:: H_z = (\varphi'(z) \varphi'(z)^\top) \odot (W_+ H_+ W_+^\top)
+                    + \operatorname{diag}(\varphi''(z) \odot W_+ \delta_+),
 
-    and then :math:`\partial^2 L / \partial W_{iu}^2 = a_i^2 (H_z)_{uu}`, all averaged over examples
+    and then :math:`\partial^2 L / \partial W_{ij}^2 = a_i^2 (H_z)_{jj}`, all averaged over examples
     (after Becker and LeCun, 1989, who keep only the diagonal of H_z; kept whole it is exact).
 
     Args:
