@@ -85,7 +85,7 @@ def score_of(model, score, seed, sparsity, **options):
 def shuffled(chosen, seed):
     """Return masks with as many weights in every layer, anywhere in it."""
     generator = np.random.default_rng([seed, 1])
-    return [generator.permutation(m, axis=None).reshape(m.shape) for m in map(np.asarray, chosen)]
+    return [generator.permutation(m.ravel()).reshape(m.shape) for m in map(np.asarray, chosen)]
 
 
 def run_case(network, activation, score, variant, seed, *, sparsities, options, part="test"):

@@ -14,6 +14,9 @@ Each module is one idea:
 * `masks`: keep the best k and hold the rest at zero, on any Keras 3 model.
 * `networks`, `datasets`, `training`: what is pruned, on what, and how it is trained.
 * `paths`: what can flow from the inputs of a network to its outputs.
+* `distributions`: weights on finitely many objects, and sums that reach beyond their support.
+* `evolution`: the loop in which terms of weight zero earn weight.
+* `detachment`: formulas, unification, and proofs as strings.
 * `plots`, `checks`, `results`: how a chapter shows a figure, states a claim, loads what is stored.
 """
 

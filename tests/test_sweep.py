@@ -55,7 +55,7 @@ def test_a_case_gives_a_row_for_each_sparsity(short):
     for row, twice in zip(rows, again, strict=True):
         kept = sum(map(int, row["kept"].split()))
         assert kept == round(size * (1 - row["sparsity"]))
-        assert row["on_a_path"] == kept
+        assert 0 < row["on_a_path"] <= kept
         assert row["error"] == twice["error"] < 90
         assert row["kept"] == twice["kept"]
 

@@ -1,0 +1,489 @@
+"""The loop: its adjoint by hand, which zeros get credit, its bookkeeping, and what it proves."""
+
+import functools
+import itertools
+import math
+
+from prosper_utils.detachment import detach, parse, show, theorem
+from prosper_utils.distributions import combine, distribution, pairs, support
+from prosper_utils.evolution import (
+    CREDITS,
+    BudgetSpent,
+    History,
+    Loop,
+    Settings,
+    Table,
+    detachment_table,
+    evolution_step,
+    evolve,
+    goal_weights,
+    loops,
+    move_weights,
+    one_loop,
+    propagate,
+    recompute,
+)
+from prosper_utils.trajectory import pull_back, roll_out
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from test_detachment import GOALS
+from test_distributions import adjoint, differences, magmas, subsets
+
+EVERYTHING = 10**6  # keep that many weights: no cut
+
+
+def product_of(table):
+    return lambda i, j: table[i, j]
+
+
+def chosen_pairs(table, p, extra=()):
+    return pairs(product_of(table), p, p, extra)
+
+
+# One step
+
+
+@given(magmas(), st.sampled_from([0.0, 0.2, 0.5, 1.0]))
+@settings(max_examples=100)
+def test_the_adjoint_of_a_step_by_hand(magma, a):
+    table, p, w = magma
+    n = len(p)
+    p = p / sum(p)
+    comb = np.zeros(n)
+    for (x, y), z in table.items():
+        if z is not None:
+            comb[z] += p[x] * p[y]
+    assume(sum(comb) > 0)
+    total, mean = sum(comb), comb @ w / sum(comb)
+    expected = a * w
+    for (x, y), z in table.items():
+        if z is not None:
+            expected[x] += (1 - a) / total * p[y] * (w[z] - mean)
+            expected[y] += (1 - a) / total * p[x] * (w[z] - mean)
+    step, everything = evolution_step(a, EVERYTHING), chosen_pairs(table, p, range(n))
+    found = adjoint(lambda p: step(p, everything), p, w)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(step(tf.constant(p), everything), a * p + (1 - a) * comb / total)
+
+
+@given(magmas())
+@settings(max_examples=15)
+def test_a_step_against_finite_differences(magma):
+    table, p, w = magma
+    assume(chosen_pairs(table, p).supported)
+    step, everything = evolution_step(0.4, EVERYTHING), chosen_pairs(table, p, range(len(p)))
+    found = adjoint(lambda p: step(p, everything), p, w)
+    expected = differences(lambda p: step(p, everything), p, w)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+@given(magmas(), st.data())
+def test_the_value_of_a_step_does_not_depend_on_the_extra_support(magma, data):
+    table, p, _ = magma
+    extra, step = data.draw(subsets(len(p))), evolution_step(0.3, EVERYTHING)
+    p = tf.constant(p / 0.7)
+    found, expected = (step(p, chosen_pairs(table, p, s)) for s in (extra, ()))
+    np.testing.assert_array_max_ulp(found.numpy(), expected.numpy(), maxulp=4)
+
+
+@given(magmas())
+def test_where_nothing_combines_a_step_is_the_identity(magma):
+    _, p, w = magma
+    n = len(p)
+    idle = dict.fromkeys(itertools.product(range(n), repeat=2))
+    zeros = np.flatnonzero(p == 0).tolist()
+    only_new = idle | {(x, y): 0 for x in zeros for y in range(n)}
+    for table in (idle, only_new):
+        chosen = chosen_pairs(table, p, range(n))
+        step = functools.partial(evolution_step(0.3, EVERYTHING), chosen=chosen)
+        np.testing.assert_array_equal(step(tf.constant(p)), p)
+        np.testing.assert_array_equal(adjoint(step, p, w), w)
+
+
+# Which zeros get credit
+
+
+def credits(table, p, w, steps, a, extra):
+    """Return the credit over T steps without normalisation, the states, and S."""
+
+    def step(p, chosen):
+        return a * p + (1 - a) * combine(p, p, chosen)[0]
+
+    states = roll_out(lambda p, _: step(p, chosen_pairs(table, p)), tf.constant(p), [()] * steps)
+    chosen = support(states[-1]) if extra == "support" else extra
+    batches = [chosen_pairs(table, state, chosen) for state in states[:-1]]
+    again = roll_out(step, states[0], batches)
+    np.testing.assert_array_equal(again[-1], states[-1])
+    return pull_back(step, again, batches, tf.constant(w)).numpy(), states
+
+
+@given(magmas(), st.integers(1, 3), st.sampled_from([0.0, 0.3, 0.5]))
+@settings(max_examples=100)
+def test_fixed_identity_support_and_exact_credit_are_ordered(magma, steps, a):
+    table, p, w = magma
+    w, tiny = np.abs(w), 1e-12
+    identity, states = credits(table, p, w, steps, a, ())
+    decoupled, _ = credits(table, p, w, steps, a, "support")
+    exact, _ = credits(table, p, w, steps, a, range(len(p)))
+    fixed = np.where(p > 0, identity, 0)
+    assert np.all(fixed <= identity + tiny)
+    assert np.all(identity <= decoupled + tiny)
+    assert np.all(decoupled <= exact + tiny)
+    if steps == 1:
+        known = sorted({*support(p), *support(states[-1])})
+        np.testing.assert_allclose(decoupled[known], exact[known], rtol=1e-13)
+
+
+@given(magmas(), st.integers(1, 3))
+@settings(max_examples=15)
+def test_exact_credit_is_the_derivative_of_the_whole_trajectory(magma, steps):
+    table, p, w = magma
+
+    def image(p):
+        p = p.numpy()
+        for _ in range(steps):
+            comb = np.zeros(len(p))
+            for (x, y), z in table.items():
+                if z is not None:
+                    comb[z] += p[x] * p[y]
+            p = 0.5 * p + 0.5 * comb
+        return p
+
+    exact, _ = credits(table, p, w, steps, 0.5, range(len(p)))
+    np.testing.assert_allclose(exact, differences(image, p, w), rtol=1e-5, atol=1e-7)
+
+
+@given(magmas(), st.integers(1, 3))
+def test_credit_is_exact_where_s_is_closed_step_by_step(magma, steps):
+    table, p, w = magma
+    _, states = credits(table, p, w, steps, 0.5, ())
+    closed = set(support(states[-1]))
+    for state in states[:-1]:
+        met = support(state)
+        found = [table[k] for x in closed for y in met for k in ((x, y), (y, x))]
+        closed = closed.union(z for z in found if z is not None)
+    decoupled, _ = credits(table, p, w, steps, 0.5, sorted(closed))
+    exact, _ = credits(table, p, w, steps, 0.5, range(len(p)))
+    known = support(states[-1])
+    np.testing.assert_allclose(decoupled[known], exact[known], rtol=1e-12, atol=1e-14)
+
+
+@given(magmas(), st.integers(1, 3), st.sampled_from([0.2, 0.5]))
+def test_persistence_gives_every_element_of_the_image_its_part(magma, steps, a):
+    table, p, _ = magma
+    _, states = credits(table, p, np.zeros(len(p)), steps, a, ())
+    for v in support(states[-1]):
+        own = np.eye(len(p))[v]
+        found, _ = credits(table, p, own, steps, a, ())
+        assert found[v] >= a**steps - 1e-15
+        if states[-2][v] == 0:  # it was generated in the last step, so it only persisted
+            np.testing.assert_allclose(found[v], a**steps, rtol=1e-15)
+
+
+def successors(last):
+    """Return a table where 0 ∘ k = k + 1 for 0 < k < last; k + 1 has depth k."""
+    return Table({"a": 0, "b": 1}, lambda x, y: y + 1 if x == 0 and 0 < y < last else None)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_the_horizon_is_one_step_further_with_extra_support(steps):
+    p = tf.constant([0.5, 0.5], tf.float64)
+
+    def found(credit, depth):
+        table, chosen = successors(20), Settings(credit=credit, steps=steps)
+        loop = one_loop(table, p, {depth + 1: 1.0}, chosen)
+        gain = loop.credit - tf.tensordot(loop.states[0], loop.credit, 1)
+        return [k for k in table.objects[2:] if gain[table.places[k]] > 1e-9]
+
+    goal = {depth: depth + 1 for depth in range(1, steps + 3)}
+    for depth in range(2, steps + 1):
+        assert goal[depth] - 1 in found("identity", depth)
+    assert found("identity", steps + 1) == []
+    assert goal[steps + 1] - 1 in found("support", steps + 1)
+    assert found("support", steps + 2) == []
+
+
+# Left identity = right identity: E = NC is equality, C in an equality the product, and as there are
+# no constants, the left and the right identity are terms that do not unify, NCpp and NNp.
+MONOID = {
+    "t": parse("CNCpqCNCqrNCpr"),  # p = q, q = r: p = r
+    "s": parse("CNCpqNCqp"),  # p = q: q = p
+    "R": parse("NCCpNNqp"),  # p r = p
+    "L": parse("NCCNCppqq"),  # l q = q
+}
+LEFT_IS_RIGHT = parse("NCNCppNNq")
+
+
+def test_left_identity_is_right_identity():
+    assert theorem("DsR", MONOID) == parse("NCpCpNNq")
+    assert theorem("DDtDsRL", MONOID) == LEFT_IS_RIGHT
+
+
+def test_only_the_extra_support_reaches_it_in_two_steps():
+    gains = {}
+    for credit in ("fixed", "identity", "support"):
+        table = detachment_table(MONOID)
+        p = distribution(table.places, dict.fromkeys(MONOID.values(), 0.25))
+        loop = one_loop(table, p, {LEFT_IS_RIGHT: 1.0}, Settings(credit=credit))
+        lemma = table.places[theorem("DtDsR", MONOID)]
+        assert p.shape == 4
+        assert loop.states[-1][lemma] > 0
+        gains[credit] = loop.credit - tf.tensordot(loop.states[0], loop.credit, 1)
+        assert (LEFT_IS_RIGHT in table.places) == (credit == "support")
+        if credit == "support":
+            assert gains[credit][lemma] > 0
+            assert loop.states[-1][table.places[LEFT_IS_RIGHT]] == 0
+            assert table.proof(LEFT_IS_RIGHT) == "DDtDsRL"
+    assert not np.any(gains["fixed"])
+    assert not np.any(gains["identity"])
+
+
+# Bookkeeping
+
+
+def test_a_table_asks_once_and_counts_failures():
+    asked = []
+
+    def product(x, y):
+        asked.append((x, y))
+        return x + y if len(x + y) < 4 else None
+
+    table = Table({"a": "a", "b": "bb"}, product, budget=3)
+    assert table.product(0, 1) == 2
+    assert table.product(1, 1) is None
+    assert [table.product(1, 1), table.product(0, 1)] == [None, 2]
+    assert table.product(0, 0) == 3
+    with pytest.raises(BudgetSpent):
+        table.product(1, 0)
+    assert table.product(0, 0) == 3
+    assert asked == [("a", "bb"), ("bb", "bb"), ("a", "a")]
+    assert table.objects == ["a", "bb", "abb", "aa"]
+    assert table.met == {0: 0, 1: 0, 2: 1, 3: 3}
+
+
+def test_a_table_keeps_the_shorter_proof_and_improves_what_is_built_on_it():
+    table = Table({"a": 1, "b": 3}, lambda x, y: x + y)
+    two = table.product(0, 0)
+    four = table.product(two, two)
+    assert table.proof(4) == "DDaaDaa"
+    table.product(four, 0)
+    assert table.proof(5) == "DDDaaDaaa"
+    assert table.product(0, 1) == four
+    assert table.proof(4) == "Dab"
+    assert table.proof(5) == "DDaba"
+    assert table.lengths[four] == 3
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("keep", [10, EVERYTHING])
+def test_recomputing_with_extra_support_changes_no_value(steps, keep):
+    table, chosen = detachment_table(limit=15), Settings(steps=steps, keep=keep)
+    p = distribution(table.places, dict(zip(table.axioms, (0.2, 0.3, 0.5), strict=True)))
+    states = propagate(table, p, chosen)
+    extra = support(states[-1])
+    again, batches = recompute(table, states, extra, chosen)
+    assert len(batches[0].left) > batches[0].supported
+    for old, new in zip(states, again, strict=True):
+        np.testing.assert_array_equal(old, new[: len(old)])
+        assert not np.any(new[len(old) :])
+
+
+def small(budget=10_000, goals=GOALS, **chosen):
+    """Run for some thousand combinations; return the table, the history and the weights."""
+    table = detachment_table(budget=budget)
+    return table, *evolve(table, goal_weights(goals), Settings(keep=40, **chosen))
+
+
+@pytest.mark.parametrize("credit", CREDITS)
+def test_every_run_is_repeatable_and_keeps_its_books(credit):
+    table, history, weights = small(credit=credit, loops=12, purge_every=5)
+    assert len(table.products) <= 10_000
+    assert sum(weights.values()) == pytest.approx(1, abs=1e-12)
+    assert not set(weights) & set(GOALS)
+    assert [r["loop"] for r in history.rows] == list(range(1, len(history.rows) + 1))
+    counts = [r["combinations"] for r in history.rows]
+    assert counts == sorted(counts)
+    assert all(r["support"] <= 40 for r in history.rows)
+    assert all(len(purge["weights"]) <= 32 for purge in history.purges)
+    for goal, hit in history.proofs.items():
+        assert show(theorem(hit["proof"])) == goal
+        assert hit["combinations"] <= 10_000
+    assert small(credit=credit, loops=12, purge_every=5)[1] == history
+
+
+def test_support_grows_only_where_it_can():
+    sizes = {c: len(small(credit=c, loops=2)[2]) for c in CREDITS}
+    assert sizes["fixed"] == sizes["fitness"] == sizes["multiplicative"] == 3
+    assert min(sizes[c] for c in ("identity", "support", "random")) > 3
+
+
+def test_the_divergence_falls():
+    rows = small(loops=20)[1].rows
+    assert rows[-1]["divergence"] < rows[0]["divergence"] - 1
+
+
+def test_the_budget_is_spent_to_the_last_combination():
+    table, history, _ = small(2000)
+    assert len(table.products) == 2000
+    assert history.rows[-1]["combinations"] < 2000
+    assert history.settings["budget"] == 2000
+
+
+def test_goals_earn_weight_only_if_they_may_be_stored():
+    goals = ["Cpp", "CCpCpqCpq"]
+    assert not set(goals) & set(small(goals=goals, loops=5)[2])
+    assert set(goals) & set(small(goals=goals, loops=5, store_goals=True)[2])
+
+
+def test_the_seed_matters_only_where_something_is_random():
+    one, other = (small(credit="random", loops=3, seed=s)[2] for s in (0, 1))
+    assert one != other
+    one, other = (small(credit="support", loops=3, seed=s)[2] for s in (0, 1))
+    assert one == other
+
+
+def test_a_purge_keeps_the_heaviest():
+    target = goal_weights(GOALS)
+    runs = [
+        list(loops(detachment_table(), target, Settings(loops=3, keep=40, **purge)))
+        for purge in ({}, {"purge_every": 2, "purge_to": 10})
+    ]
+    before, after = (run[2].states[0].numpy() for run in runs)
+    assert np.count_nonzero(before) > 10
+    heaviest = np.argsort(-before, kind="stable")[:10]
+    assert set(np.flatnonzero(after)) == set(heaviest)
+    np.testing.assert_allclose(
+        after[heaviest], before[heaviest] / sum(before[heaviest]), rtol=1e-12
+    )
+
+
+def test_weights_move_by_the_credit_above_average():
+    p = np.array([0.5, 0.3, 0.2, 0.0, 0.0, 0.0, 0.0])
+    credit = np.array([1.0, -4.0, 5.0, 2.0, 90.0, 0.30001, 80.0])  # on average 0.3
+    loop = Loop([tf.constant(p)], [2, 3, 4, 5], tf.constant(credit))
+    barred = [4]  # and 6 is not in the extra support
+    change = 0.1 * (credit - 0.3) / 4.7
+    expected = {
+        "support": [0.5 + change[0], 0.3 + change[1], 0.2 + change[2], change[3], 0, 0, 0],
+        "multiplicative": [*(p * np.exp(change))[:3], 0, 0, 0, 0],
+    }
+    for name, weights in expected.items():
+        chosen = Settings(credit=name, step_size=0.1)
+        moved = move_weights(loop, barred, chosen, None)
+        np.testing.assert_allclose(moved, np.array(weights) / sum(weights), rtol=1e-12)
+    few = move_weights(loop, barred, Settings(step_size=0.1, keep=2), None)
+    assert support(few) == [0, 2]
+    assert sum(few.numpy()) == pytest.approx(1, abs=1e-15)
+
+
+def test_a_history_can_be_saved_and_loaded(tmp_path):
+    _, history, _ = small(loops=4, purge_every=2)
+    assert history.purges
+    assert history.proofs
+    history.save(tmp_path / "run.json")
+    assert History.load(tmp_path / "run.json") == history
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"steps": 0}, "steps: expected at least 1, found 0"),
+        ({"keep": 0}, "keep: expected at least 1, found 0"),
+        ({"loops": 0}, "loops: expected at least 1, found 0"),
+        ({"purge_every": 0}, "purge_every: expected at least 1, found 0"),
+        ({"purge_to": 0}, "purge_to: expected at least 1, found 0"),
+        ({"step_size": 0}, "step_size: expected more than 0, found 0"),
+        ({"epsilon": -1.0}, "epsilon: expected more than 0, found -1.0"),
+        ({"persistence": 1.5}, r"persistence: expected a number in \[0, 1\], found 1.5"),
+        ({"persistence": math.nan}, r"persistence: expected a number in \[0, 1\], found nan"),
+        ({"credit": "blend"}, "credit: expected one of fixed, .*; found 'blend'"),
+    ],
+)
+def test_bad_settings_are_refused(chosen, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**chosen)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({}, "at least one object, each once, found none"),
+        ({parse("Cpp"): -1.0}, "not all zero, found -1.0"),
+        ({parse("Cpp"): 0.0}, "not all zero, found zero for every object"),
+        ({"nonsense": 1.0}, "formula: expected a tuple as parse returns it, found 'nonsense'"),
+        ({parse("CpCqp"): 1.0}, "expected goals that are no axioms, found CpCqp"),
+    ],
+)
+def test_bad_targets_are_refused(target, message):
+    with pytest.raises(ValueError, match=message):
+        evolve(detachment_table(), target, Settings())
+
+
+@pytest.mark.parametrize(
+    ("goals", "message"),
+    [
+        (["Cpp", "CpX"], "formula: expected C, N or a variable at position 2, found 'X'"),
+        ([(-2, 0)], "formula: expected a tuple as parse returns it"),
+        (["Cpp", "Cqq"], "each once, found .* twice"),
+        ([], "found none"),
+    ],
+)
+def test_bad_goals_are_refused(goals, message):
+    with pytest.raises(ValueError, match=message):
+        goal_weights(goals)
+
+
+@pytest.mark.parametrize("budget", [0, -5, math.nan])
+def test_a_budget_of_nothing_is_refused(budget):
+    with pytest.raises(
+        ValueError, match=f"budget: expected at least 1 combination, found {budget}"
+    ):
+        detachment_table(budget=budget)
+
+
+def test_a_table_without_axioms_is_refused():
+    with pytest.raises(ValueError, match="support: expected at least one object"):
+        detachment_table({})
+
+
+def test_goals_weigh_by_their_size():
+    weights = goal_weights(["Cpp", "CpCqCrCsp", parse("CNpNp")])
+    assert sum(weights.values()) == pytest.approx(1, abs=1e-15)
+    assert weights[parse("Cpp")] / weights[parse("CpCqCrCsp")] == pytest.approx(2, rel=1e-14)
+
+
+# What it proves
+
+
+@pytest.mark.parametrize("credit", ["support", "fixed", "fitness"])
+def test_the_blend_proves_goals_and_the_extremes_do_not(credit):
+    table = detachment_table(budget=60_000)
+    history, _ = evolve(table, goal_weights(GOALS), Settings(credit=credit, loops=30))
+    for goal, hit in history.proofs.items():
+        assert theorem(hit["proof"]) == parse(goal)
+        assert len(hit["proof"]) >= len(GOALS[goal])
+    assert len(history.proofs) >= 14 if credit == "support" else len(history.proofs) <= 4
+
+
+def test_products_of_a_table_are_detachments_within_the_limit():
+    table = detachment_table(limit=9)
+    p = distribution(table.places, dict.fromkeys(table.axioms, 1.0))
+    propagate(table, p, Settings())
+    for (i, j), k in table.products.items():
+        formula = detach(table.objects[i], table.objects[j], 9)
+        assert formula == (None if k is None else table.objects[k])
+
+
+def test_a_run_in_which_no_goal_has_been_met():
+    words = Table({c: c for c in "ban"}, lambda x, y: x + y if x + y in "banana" else None)
+    history, _ = evolve(words, {"banana": 1.0}, Settings(credit="fixed", loops=2))
+    assert [row["proved"] for row in history.rows] == [0, 0]
+    assert all(row["divergence"] > 0 for row in history.rows)
+    assert history.proofs == {}
