@@ -16,7 +16,7 @@ from pathlib import Path
 
 from prosper_utils import datasets, networks, results
 from prosper_utils.checks import relative_error
-from prosper_utils.descent import sgd
+from prosper_utils.descent import sgd, start
 from prosper_utils.meta_gradient import directional, meta_gradient
 from prosper_utils.trajectory import at, length
 
@@ -42,18 +42,18 @@ def problem(name, steps, batch_size=128, **options):
     )
 
 
-def plain(loss):
+def plain(loss, momentum):
     """Return M training steps as one compiled loop, what all times are compared with."""
 
     @tf.function
     def run(weights, batches):
-        step = sgd(loss, OPTIONS["learning_rate"])
+        step = sgd(loss, OPTIONS["learning_rate"], momentum)
 
         def body(m, state):
             return m + 1, step(state, at(batches, m))
 
         last = length(batches) - 1
-        return tf.while_loop(lambda m, _: m < last, body, (0, (tuple(weights),)))[1]
+        return tf.while_loop(lambda m, _: m < last, body, (0, start(weights, momentum)))[1]
 
     return run
 
@@ -75,13 +75,13 @@ def compare(runs, repeats):
     return {name: (first[name], statistics.median(later[name])) for name in runs}
 
 
-def calls(weights, loss, batches, methods, **options):
+def calls(weights, loss, batches, methods, momentum=0.0):
     """Return {name: a call to time}, with the plain steps first."""
-    steps = plain(loss)
+    steps = plain(loss, momentum)
     runs = {"plain steps": lambda: steps(weights, batches)}
     for method in methods:
         runs[method] = lambda method=method: meta_gradient(
-            loss, weights, batches, method=method, **OPTIONS, **options
+            loss, weights, batches, method=method, momentum=momentum, **OPTIONS
         )
     return runs
 

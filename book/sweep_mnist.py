@@ -17,7 +17,7 @@ import time
 
 from prosper_utils import datasets, masks, networks, results, training
 from prosper_utils.paths import effective
-from prosper_utils.scores import SCORES
+from prosper_utils.scores import SCORES, prospr
 
 import joblib
 import keras
@@ -34,6 +34,10 @@ PROTOCOL = {
     "learning_rate": 0.1,
     "times_0.1_at": [2400, 3400],
 }
+AHEAD = {f"ProsPr, M = {m}": functools.partial(prospr, steps=m) for m in (1, 30, 300, 1000)} | {
+    "first order, M = 100": functools.partial(prospr, steps=100, method="first_order")
+}
+RULES = SCORES | AHEAD  # the scores of the package, and more lengths of looking ahead
 TRIALS = {  # three for every score that has something to choose
     "SNIP": [{"batch_size": b} for b in (100, 1000, 10000)],
     "GraSP": [{"temperature": t} for t in (1.0, 20.0, 200.0)],
@@ -48,10 +52,12 @@ TRIALS = {  # three for every score that has something to choose
         "first order",
         "row sums",
         "diagonal",
+        *AHEAD,
     )
 }
 IN_ROUNDS = ("SynFlow", "iterative ProsPr")  # scored again for every sparsity
 CASE = ("network", "activation", "score", "variant", "seed")
+OUTCOME = ("error", "loss", "kept", "on_a_path", "train_seconds")
 
 
 @functools.cache
@@ -78,7 +84,7 @@ def score_of(model, score, seed, sparsity, **options):
     """Return (scores, seconds) of a model with its weights as they are."""
     batches = datasets.batches(data().train, options.pop("batch_size", 100), seed=seed)
     begin = time.perf_counter()
-    found = SCORES[score](model, batches, sparsity=sparsity, seed=seed, **options)
+    found = RULES[score](model, batches, sparsity=sparsity, seed=seed, **options)
     return [np.asarray(s) for s in found], time.perf_counter() - begin
 
 
@@ -93,41 +99,50 @@ def run_case(network, activation, score, variant, seed, *, sparsities, options, 
 
     Variants: "as scored", "per layer", "floor" (with a path kept), and the sanity checks
     "shuffled", "re-initialised", "inverted" and "other batches".
+
+    A score that fails, because its inner loop diverges or all its entries are the same, is a
+    result: a row without an error of the network.
     """
-    model, train = trained(network, activation)
+    case = dict(zip(CASE, (network, activation, score, variant, seed), strict=True))
+    model, _ = trained(network, activation)
     initial = NETWORKS[network](activation, seed=seed).get_weights()
-    fresh = NETWORKS[network](activation, seed=seed + 10_000).get_weights()
+    drawn = seed + 10_000 if variant == "other batches" else seed
     everything = [np.ones(k.shape) for k in networks.kernels(model)]
     rows, found, seconds = [], None, 0.0
     for sparsity in sparsities:
         masks.apply(model, everything)
         model.set_weights(initial)
-        chosen = everything
-        if score != "dense":
-            if found is None or score in IN_ROUNDS:
-                drawn = seed + 10_000 if variant == "other batches" else seed
-                found, seconds = score_of(model, score, drawn, sparsity, **options)
-            chosen = choose(model, found, sparsity, variant, seed)
-        if variant == "re-initialised":
-            model.set_weights(fresh)
-        masks.apply(model, chosen)
-        begin = time.perf_counter()
-        loss = train(
-            data().train, steps=PROTOCOL["steps"], batch_size=PROTOCOL["batch_size"], seed=seed
-        )[-1]
-        rows.append(
-            dict(zip(CASE, (network, activation, score, variant, seed), strict=True))
-            | {
-                "sparsity": sparsity,
-                "error": training.error(model, getattr(data(), part)),
-                "loss": loss,
-                "kept": " ".join(str(int(np.sum(m))) for m in chosen),
-                "on_a_path": sum(int(np.sum(m)) for m in effective(model, chosen)),
-                "score_seconds": seconds,
-                "train_seconds": time.perf_counter() - begin,
-            }
-        )
+        chosen, failure, outcome = everything, "", {}
+        try:
+            if score != "dense":
+                if found is None or score in IN_ROUNDS:
+                    found, seconds = score_of(model, score, drawn, sparsity, **options)
+                chosen = choose(model, found, sparsity, variant, seed)
+            outcome = train_and_test(case, chosen, part)
+        except ValueError as error:
+            failure = str(error)
+        said = " ".join(f"{name}={value}" for name, value in options.items())
+        row = {"sparsity": sparsity, "options": said, **dict.fromkeys(OUTCOME), **outcome}
+        rows.append(case | row | {"score_seconds": seconds, "failure": failure})
     return rows
+
+
+def train_and_test(case, chosen, part):
+    """Return the outcome of one cell: the model of the case, pruned, trained and tested."""
+    network, activation, _, variant, seed = (case[key] for key in CASE)
+    model, train = trained(network, activation)
+    if variant == "re-initialised":
+        model.set_weights(NETWORKS[network](activation, seed=seed + 10_000).get_weights())
+    masks.apply(model, chosen)
+    begin = time.perf_counter()
+    loss = train(
+        data().train, steps=PROTOCOL["steps"], batch_size=PROTOCOL["batch_size"], seed=seed
+    )[-1]
+    error = training.error(model, getattr(data(), part))
+    kept = " ".join(str(int(np.sum(m))) for m in chosen)
+    on_a_path = sum(int(np.sum(m)) for m in effective(model, chosen))
+    outcome = (error, loss, kept, on_a_path, time.perf_counter() - begin)
+    return dict(zip(OUTCOME, outcome, strict=True))
 
 
 def choose(model, found, sparsity, variant, seed):
@@ -140,14 +155,14 @@ def choose(model, found, sparsity, variant, seed):
     return shuffled(chosen, seed) if variant == "shuffled" else chosen
 
 
-def chosen_options(activation, score, network="LeNet-300-100"):
+def chosen_options(network, activation, score):
     """Return the options of a score that did best on the validation images, {} if none are open."""
     if score not in TRIALS:
         return {}
     table, _ = results.load("pruning_tuning")
-    here = table[(table.activation == activation) & (table.score == score)]
-    here = here[here.network == network]
-    best = here.groupby("trial").error.mean().idxmin()  # a failed trial counts as 100%
+    for column, value in zip(CASE, (network, activation, score), strict=False):
+        table = table[table[column] == value]
+    best = table.error.fillna(100).groupby(table.trial).mean().idxmin()  # no error: it failed
     return TRIALS[score][int(best)]
 
 
@@ -158,48 +173,43 @@ def cases_of(network, activation, scores, seeds, sparsities, variants=("as score
     return [dict(zip(CASE, key, strict=True)) | {"sparsities": sparsities} for key in keys]
 
 
+HEADLINE = ("random", "SNIP", "ProsPr", "ProsPr, M = 100")
+REST = tuple(score for score in SCORES if score not in HEADLINE)
+
+
 def plan():
     """Return every case, headline cells first."""
-    dense, lenet = "LeNet-300-100", "LeNet-5"
-    few = ("random", "SNIP", "ProsPr", "ProsPr, M = 100")
-    streams = ("row sums", "diagonal")
-    insane = ("shuffled", "re-initialised", "inverted", "other batches")
+    dense = [functools.partial(cases_of, "LeNet-300-100", a) for a in ("relu", "tanh")]
+    lenet = functools.partial(cases_of, "LeNet-5", "tanh")
+    few, five, two = range(5), SPARSITIES[1:], (0.98, 0.99)
+    streams, insane = ("row sums", "diagonal"), ("re-initialised", "inverted", "other batches")
     cases = []
-    for activation in ("relu", "tanh"):
-        part = functools.partial(cases_of, dense, activation)
-        cases += part(("dense",), range(5), (0.0,))
-        cases += part(few, range(5), SPARSITIES)
-        cases += part([s for s in SCORES if s not in few], range(5), SPARSITIES)
-        cases += part(("random", "magnitude"), range(5), SPARSITIES, ("per layer",))
-        cases += part(streams, range(5), SPARSITIES, ("shuffled",))
-        cases += part(few, range(5, 10), (0.98, 0.99))
-    for activation in ("relu", "tanh"):
-        part = functools.partial(cases_of, dense, activation)
-        cases += part(("SNIP", "ProsPr", "SynFlow"), range(5), (0.98, 0.99), insane)
-    part = functools.partial(cases_of, lenet, "tanh")
-    five = SPARSITIES[1:]
-    cases += part(("dense",), range(5), (0.0,)) + part(few, range(5), five)
-    cases += part([s for s in SCORES if s not in few], range(5), five)
-    cases += part(streams, range(5), five, ("shuffled",))
-    cases += part(("SNIP", "ProsPr"), range(5), (0.99, 0.995), ("floor",))
-    cases += part(few, range(5, 10), (0.98, 0.99))
-    cases += cases_of(lenet, "relu", few, range(10), (0.98, 0.99))
+    for part in dense:
+        cases += part(("dense",), few, (0.0,)) + part(HEADLINE, few, SPARSITIES)
+    cases += lenet(("dense",), few, (0.0,)) + lenet(HEADLINE, few, five)
+    for part in dense:
+        cases += part(REST, few, SPARSITIES) + part(HEADLINE, range(5, 10), two)
+    cases += lenet(REST, few, five) + lenet(HEADLINE, range(5, 10), two)
+    for part in dense:
+        cases += part(streams, few, SPARSITIES, ("shuffled",))
+        cases += part(("random", "magnitude"), few, SPARSITIES, ("per layer",))
+        cases += part(("SNIP", "ProsPr", "SynFlow"), few, two, ("shuffled", *insane))
+        cases += part(AHEAD, few, SPARSITIES[3:])
+    cases += lenet(streams, few, five, ("shuffled",))
+    cases += lenet(("SNIP", "ProsPr", "magnitude"), few, (0.99, 0.995), ("floor",))
+    cases += cases_of("LeNet-5", "relu", HEADLINE, range(10), two)
     return cases
 
 
 def tuning():
     """Return the trials: every option of every score on two seeds of their own, at 98%."""
-    grid = itertools.product(("relu", "tanh"), TRIALS, range(3), (100, 101))
+    arms = [("LeNet-300-100", a, score) for a in ("relu", "tanh") for score in TRIALS]
+    arms += [("LeNet-5", "tanh", score) for score in TRIALS if score in SCORES]
+    arms += [("LeNet-5", "relu", score) for score in HEADLINE if score in TRIALS]
     return [
-        {
-            "network": "LeNet-300-100",
-            "activation": a,
-            "score": s,
-            "variant": "as scored",
-            "seed": seed,
-        }
-        | {"variant": "as scored", "sparsities": (0.98,), "trial": trial}
-        for a, s, trial, seed in grid
+        case | {"trial": trial}
+        for (network, activation, score), trial in itertools.product(arms, range(3))
+        for case in cases_of(network, activation, (score,), (100, 101), (0.98,))
     ]
 
 
@@ -208,13 +218,9 @@ def one(case, part):
     case = dict(case)
     trial = case.pop("trial", None)
     if trial is None:
-        options = chosen_options(case["activation"], case["score"])
+        options = chosen_options(*(case[key] for key in CASE[:3]))
         return run_case(**case, options=options, part=part)
-    try:
-        rows = run_case(**case, options=TRIALS[case["score"]][trial], part=part)
-    except ValueError:  # the inner loop diverged: a bad choice, and no reason to stop
-        sparsities = case.pop("sparsities")
-        rows = [case | {"sparsity": s, "error": 100.0} for s in sparsities]
+    rows = run_case(**case, options=TRIALS[case["score"]][trial], part=part)
     return [row | {"trial": trial} for row in rows]
 
 

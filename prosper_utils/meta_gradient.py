@@ -12,11 +12,11 @@ With :math:`H_m` the Hessian of :math:`L_m` at :math:`w_m`,
 state is the pair of weights and buffer, :math:`b_m = \mu b_{m-1} + \nabla L_m(w_m)`,
 :math:`w_{m+1} = w_m - \alpha b_m`, and its Jacobians take the place of :math:`I - \alpha H_m`.
 
-The sweeps run in chunks of about :math:`\sqrt M` steps, because batches in a list have to be
-stacked for a compiled loop; where they come as stacked tensors and no step is run again, in one.
-A chunk is one compiled loop, the same one for every chunk and every M; between chunks only the
-weights of every step are kept ("reverse"; the Jacobian does not depend on the buffer), or the first
-state of each chunk ("checkpointed").
+The sweeps run in chunks of steps: of about :math:`\sqrt M` where a chunk will be run again, of at
+least 64 where batches in a list have to be stacked for a compiled loop, and in one chunk where they
+come as stacked tensors.  A chunk is one compiled loop, the same one for every chunk and every M;
+between chunks only the weights of every step are kept ("reverse"; the Jacobian does not depend on
+the buffer), or the first state of each chunk ("checkpointed").
 """
 
 import functools
@@ -42,6 +42,7 @@ from prosper_utils.trajectory import at, length, pull_back, pull_back_once, push
 import numpy as np
 import tensorflow as tf
 
+COPIED = 64  # how many batches of a list are at least stacked at once, if there are so many
 METHODS = ("reverse", "checkpointed", "unrolled", "first_order")
 STREAMING = {
     "row_sums": lambda: row_sums,
@@ -99,8 +100,9 @@ def meta_gradient(
     if method == "unrolled":
         gradient, ok = unrolled(loss, rates, state, listed[first:-1], outer)
     else:
-        at_once = method != "checkpointed" and is_stacked(batches) and tf.is_tensor(batches[0])
-        parts = chunks(batches, first, at_least=len(listed) if at_once else 1)
+        free = is_stacked(batches) and tf.is_tensor(batches[0])  # nothing to copy into tensors
+        at_least = 1 if method == "checkpointed" else len(listed) if free else COPIED
+        parts = chunks(batches, first, at_least)
         gradient, ok = chunked(method, loss, rates, state, parts, outer)
     if not ok:
         raise ValueError(divergence(loss, rates, start(weights, momentum), listed))
