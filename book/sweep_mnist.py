@@ -274,4 +274,6 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    import sweep_mnist  # by its name, under which the processes of joblib can import it
+
+    sweep_mnist.main()

@@ -271,10 +271,11 @@ def report(model):
     ]
     whole = None if None in passing else sum(passing)
     rows.append(("all kernels", sum(r[1] for r in rows), sum(r[2] for r in rows), whole, "", ""))
-    lines = [f"{'kernel':<29}    kept      of   share on a path dead in   out"]
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{'kernel':<{width}}{'kept':>9}{'of':>9}{'share':>9}  on a path  dead in  out"]
     for name, count, size, through, inputs, outputs in rows:
         through = "-" if through is None else f"{through:,}"
-        note = "  EMPTY: nothing passes this layer" if count == 0 else ""
-        line = f"{name:<29}{count:>8,}{size:>8,}{count / size:>8.2%}{through:>10}"
-        lines.append(f"{line}{inputs:>8}{outputs:>6}{note}")
+        line = f"{name:<{width}}{count:>9,}{size:>9,}{count / size:>9.2%}"
+        lines.append(f"{line}{through:>11}{inputs:>9}{outputs:>5}".rstrip())
+    lines += [f"EMPTY, nothing passes: {path}" for path in empty_layers(model)]
     return "\n".join(lines)
