@@ -186,15 +186,16 @@ def plan():
     cases = []
     for part in dense:
         cases += part(("dense",), few, (0.0,)) + part(HEADLINE, few, SPARSITIES)
-    cases += lenet(("dense",), few, (0.0,)) + lenet(HEADLINE, few, five)
+        cases += part(HEADLINE, range(5, 10), two)
     for part in dense:
-        cases += part(REST, few, SPARSITIES) + part(HEADLINE, range(5, 10), two)
-    cases += lenet(REST, few, five) + lenet(HEADLINE, range(5, 10), two)
+        cases += part(REST, few, SPARSITIES)
     for part in dense:
+        cases += part(AHEAD, few, SPARSITIES[3:])
+        cases += part(("SNIP", "ProsPr", "SynFlow"), few, two, ("shuffled", *insane))
         cases += part(streams, few, SPARSITIES, ("shuffled",))
         cases += part(("random", "magnitude"), few, SPARSITIES, ("per layer",))
-        cases += part(("SNIP", "ProsPr", "SynFlow"), few, two, ("shuffled", *insane))
-        cases += part(AHEAD, few, SPARSITIES[3:])
+    cases += lenet(("dense",), few, (0.0,)) + lenet(HEADLINE, few, five)
+    cases += lenet(HEADLINE, range(5, 10), two) + lenet(REST, few, five)
     cases += lenet(streams, few, five, ("shuffled",))
     cases += lenet(("SNIP", "ProsPr", "magnitude"), few, (0.99, 0.995), ("floor",))
     cases += cases_of("LeNet-5", "relu", HEADLINE, range(10), two)

@@ -11,7 +11,15 @@ LOOKS = {
     "random": {"color": "#767676", "marker": "s", "linestyle": ":"},
     "magnitude": {"color": "#AA4499", "marker": "v", "linestyle": "-."},
     "SNIP": {"color": "#0072B2", "marker": "o", "linestyle": "--"},
+    "GraSP": {"color": "#56B4E9", "marker": "<", "linestyle": "-."},
+    "SynFlow": {"color": "#009E73", "marker": "^", "linestyle": "--"},
     "ProsPr": {"color": "#D55E00", "marker": "D", "linestyle": "-"},
+    "ProsPr, M = 10": {"color": "#D55E00", "marker": "d", "linestyle": "--"},
+    "ProsPr, M = 100": {"color": "#882255", "marker": "P", "linestyle": "-"},
+    "iterative ProsPr": {"color": "#E69F00", "marker": "*", "linestyle": "-"},
+    "first order": {"color": "#000000", "marker": "x", "linestyle": "--"},
+    "row sums": {"color": "#332288", "marker": "+", "linestyle": ":"},
+    "diagonal": {"color": "#332288", "marker": "1", "linestyle": "-."},
 }
 
 STYLE = {

@@ -1,0 +1,64 @@
+"""Comparisons over seeds: intervals, paired differences, and Holm's correction."""
+
+from prosper_utils.comparison import holm, interval, paired
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+NUMBERS = st.floats(-100, 100)
+
+
+@given(st.lists(NUMBERS, min_size=3, max_size=12).filter(lambda v: np.std(v) > 1e-3))
+def test_the_interval_is_that_of_the_t_test(values):
+    expected = stats.ttest_1samp(values, 0)
+    found = interval(values)
+    assert found.mean == pytest.approx(np.mean(values))
+    assert found[1:3] == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert found.p == pytest.approx(expected.pvalue, abs=1e-12)
+
+
+def test_half_of_the_narrow_intervals_miss():
+    draws = np.random.default_rng(0).normal(1, 1, (2000, 5))
+    inside = [low < 1 < high for _, low, high, _ in (interval(d, 0.5) for d in draws)]
+    assert np.mean(inside) == pytest.approx(0.5, abs=0.05)
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=8), NUMBERS)
+def test_what_a_seed_adds_to_both_does_not_matter(pairs, shift):
+    first, second = np.transpose(pairs)
+    moved = shift * np.arange(len(first))
+    assert paired(first + moved, second + moved)[:3] == pytest.approx(
+        paired(first, second)[:3], abs=1e-6
+    )
+    assert paired(second, first).mean == pytest.approx(-paired(first, second).mean)
+
+
+def test_values_that_agree_have_no_width():
+    assert interval([2.0, 2.0, 2.0]) == (2.0, 2.0, 2.0, 0.0)
+    assert paired([1.0, 3.0], [1.0, 3.0]) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_holm_on_an_example_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=10), st.randoms())
+def test_holm_follows_a_permutation_and_lies_between_the_bounds(p_values, random):
+    adjusted, order = holm(p_values), list(range(len(p_values)))
+    random.shuffle(order)
+    assert holm([p_values[i] for i in order]) == pytest.approx(adjusted[order])
+    assert all(adjusted >= np.array(p_values) - 1e-15)
+    assert all(adjusted <= np.minimum(1, len(p_values) * np.array(p_values)) + 1e-15)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="at least two"):
+        interval([1.0])
+    with pytest.raises(ValueError, match="finite"):
+        interval([1.0, np.nan])
+    with pytest.raises(ValueError, match="as many values twice"):
+        paired([1.0, 2.0], [1.0, 2.0, 3.0])
