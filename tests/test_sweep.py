@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 
+from prosper_utils import results
 from prosper_utils.networks import dense_300_100
 
 import numpy as np
@@ -83,3 +85,51 @@ def test_what_is_stored_is_not_stale(name):
     now = json.loads(json.dumps(sweep_mnist.configuration()))
     assert {key: stored[key] for key in now} == now, f"{name} is stale: run `make results`"
     assert stored["data"] == "mnist"
+
+
+def test_a_score_that_fails_is_a_row_without_an_error(short, monkeypatch):
+    def broken(model, batches, *, sparsity=None, seed=0):
+        return [np.full(shape, np.nan) for shape in ((784, 30), (30, 10), (10, 10))]
+
+    monkeypatch.setitem(sweep_mnist.RULES, "broken", broken)
+    settings = {"sparsities": (0.5, 0.9), "options": {}}
+    rows = sweep_mnist.run_case("small", "relu", "broken", "as scored", 0, **settings)
+    fine = sweep_mnist.run_case("small", "relu", "random", "as scored", 0, **settings)
+    assert [row["sparsity"] for row in rows] == [0.5, 0.9]
+    for row, other in zip(rows, fine, strict=True):
+        assert row["error"] is None
+        assert "NaN" in row["failure"]
+        assert other["failure"] == ""
+        assert list(row) == list(other)
+
+
+def test_a_dask_cluster_gives_the_rows_that_joblib_gives(digits):
+    from distributed import LocalCluster
+
+    cases = sweep_mnist.cases_of("LeNet-300-100", "relu", ("random",), range(2), (0.9,))
+    expected = list(sweep_mnist.in_parallel(cases, "validation", jobs=2))
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, sweep_mnist.on_dask(cluster):
+        found = list(sweep_mnist.in_parallel(cases, "validation"))
+    seconds = ("score_seconds", "train_seconds")
+    by_seed = [
+        sorted(({k: v for k, v in row.items() if k not in seconds} for (row,) in rows), key=str)
+        for rows in (expected, found)
+    ]
+    assert by_seed[0] == by_seed[1]
+    assert [row["seed"] for row in by_seed[0]] == [0, 1]
+
+
+@pytest.mark.skipif(
+    os.environ.get("PROSPER_DATASET") != "mnist", reason="the stored results are those of MNIST"
+)
+def test_a_stored_cell_comes_again():
+    table, _ = results.load("pruning")
+    key = ("LeNet-300-100", "relu", "SNIP", "as scored")
+    rows = table.set_index(list(sweep_mnist.CASE[:4])).sort_index().loc[key]
+    same = rows[rows.sparsity == 0.98]
+    stored = same[same.seed == 0].iloc[0]
+    case = dict(zip(sweep_mnist.CASE, (*key, 0), strict=True)) | {"sparsities": (0.98,)}
+    (row,) = sweep_mnist.one(case, "test")
+    assert row["kept"] == stored.kept
+    assert abs(row["error"] - stored.error) < 3 * same.error.std()
