@@ -31,6 +31,7 @@ notebooks: $(READY)  ## sync the pairs of notebooks and execute them in place
 results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped
 	$(BIN)/python book/sweep_streaming.py
 	$(BIN)/python book/sweep_mnist.py
+	$(BIN)/python book/sweep_proofs.py
 
 bench: $(READY)  ## measure time and memory of the meta-gradients (with PyTorch if it is installed)
 	$(BIN)/python book/bench.py

@@ -16,7 +16,9 @@ Each module is one idea:
 * `paths`: what can flow from the inputs of a network to its outputs.
 * `distributions`: weights on finitely many objects, and sums that reach beyond their support.
 * `evolution`: the loop in which terms of weight zero earn weight.
+* `regrowth`: the same loop on a network, whose zero weights earn weight while it trains.
 * `detachment`: formulas, unification, and proofs as strings.
+* `comparison`: intervals over seeds, paired differences, and a correction for many claims.
 * `plots`, `checks`, `results`: how a chapter shows a figure, states a claim, loads what is stored.
 """
 

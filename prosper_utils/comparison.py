@@ -45,18 +45,32 @@ def interval(values, level=0.95):
     return Interval(mean, mean - margin, mean + margin, p)
 
 
-def paired(first, second, level=0.95):
-    """Return the `Interval` of first - second, two lists of numbers with the same seeds.
+def by_seed(table, value="error", **where):
+    """Return {seed: value} of the rows of a stored table that have these entries.
+
+    Args:
+        table: a data frame with a column `seed`.
+        value: the column to return.
+        where: which entry each of these columns must have, such as score="SNIP", sparsity=0.98.
 
     Raises:
-        ValueError: as `interval` does, or if the lists differ in length.
+        ValueError: if there are no such rows, or a seed comes twice.
     """
-    first, second = np.asarray(first, float), np.asarray(second, float)
-    if first.shape != second.shape:
-        raise ValueError(
-            f"paired: expected as many values twice, found {first.shape} and {second.shape}"
-        )
-    return interval(first - second, level)
+    for column, entry in where.items():
+        table = table[table[column] == entry]
+    if table.empty or table.seed.duplicated().any():
+        found = "none" if table.empty else "a seed twice"
+        raise ValueError(f"{where}: expected one row for each seed, found {found}")
+    return dict(zip(table.seed.tolist(), table[value].tolist(), strict=True))
+
+
+def paired(first, second, level=0.95):
+    """Return the `Interval` of first - second, two {seed: value}, over the seeds that both have.
+
+    Raises:
+        ValueError: as `interval` does; so if they share fewer than two seeds.
+    """
+    return interval([first[seed] - second[seed] for seed in sorted(first) if seed in second], level)
 
 
 def holm(p_values):

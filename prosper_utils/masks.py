@@ -45,15 +45,21 @@ def top_k(scores, sparsity, *, per_layer=False, floor=0):
         lower flat index wins (first kernel first, then row by row).
 
     Raises:
-        ValueError: for a sparsity outside [0, 1), no scores, NaN or infinite ones, all zero, or a
-            floor that needs more weights than the sparsity leaves.
+        ValueError: for a sparsity outside [0, 1) or one that leaves fewer weights than there are
+            kernels, no scores, NaN or infinite ones, all zero, or a floor that needs more weights
+            than the sparsity leaves.
     """
     scores = [np.asarray(s) for s in scores]
     _check_scores(scores)
     if per_layer:
         return [top_k([s], sparsity)[0] for s in scores]
     count = kept(sum(s.size for s in scores), sparsity)
-    chosen = _best(scores, count)
+    if count < len(scores):
+        raise ValueError(
+            f"sparsity: expected one that leaves at least a weight for each of {len(scores)} "
+            f"kernels, found {sparsity}, which leaves {count}"
+        )
+    chosen = best(scores, count)
     short = [i for i, mask in enumerate(chosen) if np.sum(mask) < min(floor, mask.size)]
     if short:
         needed = sum(min(floor, s.size) for s in scores)
@@ -63,12 +69,12 @@ def top_k(scores, sparsity, *, per_layer=False, floor=0):
                 f"leaves, found {needed}: {floor} in each of {len(scores)} kernels"
             )
         warnings.warn(f"the floor of {floor} acts in kernels {short}", stacklevel=2)
-        first = [_best([s], min(floor, s.size))[0] for s in scores]
-        chosen = _best([np.where(f, np.inf, s) for f, s in zip(first, scores, strict=True)], count)
+        first = [best([s], min(floor, s.size))[0] for s in scores]
+        chosen = best([np.where(f, np.inf, s) for f, s in zip(first, scores, strict=True)], count)
     return [tf.constant(mask) for mask in chosen]
 
 
-def _best(scores, count):
+def best(scores, count):
     """Return masks of the `count` largest scores of all arrays; of equal ones the first wins."""
     flat = np.concatenate([s.ravel() for s in scores])
     chosen = np.zeros(flat.size, bool)
@@ -168,14 +174,20 @@ def apply(model, masks):
     """
     variables = kernels(model)
     _check_masks(variables, masks)
+    fresh = [kernel for kernel in variables if not isinstance(kernel.constraint, Mask)]
+    for kernel in fresh:
+        constrain(model, kernel, Mask(tf.ones(kernel.shape), inner=kernel.constraint))
     for kernel, mask in zip(variables, masks, strict=True):
-        if isinstance(kernel.constraint, Mask):
-            kernel.constraint.mask.assign(tf.cast(mask, tf.bool))
-        else:
-            _constrain(model, kernel, Mask(mask, inner=kernel.constraint))
-        kernel.assign(kernel.constraint(kernel.value))
+        kernel.constraint.mask.assign(tf.cast(mask, tf.bool))
+        kernel.assign(tf.where(kernel.constraint.mask, kernel.value, tf.zeros_like(kernel.value)))
+    if fresh:
+        rebuild(model)
+
+
+def rebuild(model):
+    """Let a model that is compiled take notice of new constraints; its optimizer is kept."""
     if getattr(model, "train_function", None) is not None:
-        model.make_train_function(force=True)  # the compiled step knows only older constraints
+        model.make_train_function(force=True)
 
 
 def _check_masks(variables, masks):
@@ -191,7 +203,7 @@ def _check_masks(variables, masks):
             raise ValueError(f"mask of {kernel.path}: expected zeros and ones, found other values")
 
 
-def _constrain(model, kernel, constraint):
+def constrain(model, kernel, constraint):
     """Put a constraint on a kernel, and on its layer, whose configuration is what gets saved."""
     kernel.constraint = constraint
     attribute = f"{kernel.name.removesuffix('_kernel')}_constraint"

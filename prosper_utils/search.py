@@ -3,16 +3,18 @@ r"""Plain search and a genetic algorithm, for comparison with the loop of `evolu
 They combine the objects of the same `Table`, under the same budget, and pass no credit back.
 
 *Breadth first* asks for all products with the shorter proofs first.  *Lightest first* takes the
-lightest object that it has not taken yet, and combines it with all those taken before.  The
-*genetic algorithm* breeds a population: a child is the product of two parents, each the fittest of
-a few drawn at random, or, by mutation, anything met; and who is fit survives,
+lightest object that it has not taken yet, and combines it with all that it has taken, itself too.
+The *genetic algorithm* breeds a population: a child is the product of two parents, each the fittest
+of a few drawn at random, or, by mutation, anything met; and who is fit survives,
 
 .. math:: \text{population} \leftarrow \text{the fittest of (population} \cup \text{children)}
           \cup \text{some of the others} .
 
 Its fitness is a function of the object alone (`similarity` to a goal, `smallness`), or counts the
-proofs of goals that it was of use in (`usefulness`).  In all of them, an object that is barred may
-be met, and is never combined: as in the loop, a goal is proved and not remembered.
+proofs of goals that it was of use in (`usefulness`).
+
+In all of them, an object that is barred may be met, and is never combined.  The loop is a little
+freer: a goal has no weight when a trajectory begins, but may be combined within it.
 """
 
 import dataclasses
@@ -55,7 +57,17 @@ def breadth_first(table, barred=()):
                         levels.setdefault(n, []).append(z)
 
 
-def lightest_first(table, barred=(), weight=len):
+def size(table, place):
+    """Return the size of the object at a place."""
+    return len(table.objects[place])
+
+
+def size_and_proof(table, place):
+    """Return the size of the object at a place and of its kept proof, added up."""
+    return len(table.objects[place]) + table.lengths[place]
+
+
+def lightest_first(table, barred=(), weight=size):
     """Ask a table for the products of the lightest objects first, until it is spent.
 
     It ends before that if no pair is left.
@@ -63,24 +75,24 @@ def lightest_first(table, barred=(), weight=len):
     Args:
         table: an `evolution.Table`, in which new objects are entered.
         barred: objects that must not be combined.
-        weight: function of an object; among equals, what was met first comes first.
+        weight: function of the table and a place, asked when the object is met; among equals, what
+            was met first comes first.
     """
-    barred, taken = set(barred), []
-    waiting = [(weight(x), k) for k, x in enumerate(table.objects) if x not in barred]
-    heapq.heapify(waiting)
-    seen = len(table.objects)
-    while waiting:
-        taken.append(heapq.heappop(waiting)[1])
-        given = taken[-1]
+    barred, taken, waiting, seen = set(barred), [], [], 0
+    while True:
+        for k in range(seen, len(table.objects)):
+            if table.objects[k] not in barred:
+                heapq.heappush(waiting, (weight(table, k), k))
+        seen = len(table.objects)
+        if not waiting:
+            return
+        given = heapq.heappop(waiting)[1]
+        taken.append(given)
         for pair in dict.fromkeys(pair for y in taken for pair in ((given, y), (y, given))):
             try:
                 table.product(*pair)
             except BudgetSpent:
                 return
-        for k in range(seen, len(table.objects)):
-            if table.objects[k] not in barred:
-                heapq.heappush(waiting, (weight(table.objects[k]), k))
-        seen = len(table.objects)
 
 
 def smallness(table, target):

@@ -5,6 +5,7 @@ network has then and with a fresh optimizer, so one graph serves many masks and 
 Seeds fix everything: that of the network its initial weights, that of the call the batch order.
 """
 
+import itertools
 import math
 import os
 import sys
@@ -25,10 +26,12 @@ def trainer(model, optimizer=None):
         optimizer: any Keras optimizer; by default SGD with learning rate 0.1 and momentum 0.9.
 
     Returns:
-        train(data, *, epochs=None, steps=None, batch_size=128, seed=0): `data` is a pair (x, y),
-        how long to train is given in epochs or in steps, `seed` fixes the batch order, and what is
-        left at the end of an epoch, less than a batch, is not used in it.  The loss is the mean
-        cross-entropy and whatever regularisation the model asks for.
+        train(data, *, epochs=None, steps=None, batch_size=128, seed=0, every=None, after=None,
+        made=0): `data` is a pair (x, y), how long to train is given in epochs or in steps, `seed`
+        fixes the batch order, and what is left at the end of an epoch, less than a batch, is not
+        used in it.  The loss is the mean cross-entropy and whatever regularisation the model asks
+        for.  `after(step, optimizer)` is called after every `every` steps.  Of a training that was
+        interrupted, `made` steps are not made again; then the optimizer is taken as it is.
         It returns the mean training loss of each epoch, a list of floats; it raises a ValueError
         if not one of epochs and steps is given, no whole batch can be taken, or a loss becomes NaN
         or infinite.
@@ -36,23 +39,39 @@ def trainer(model, optimizer=None):
     optimizer = optimizer or keras.optimizers.SGD(learning_rate=0.1, momentum=0.9)
     optimizer.build(trainable(model))
     fresh = [tf.identity(v.value) for v in optimizer.variables]
-    run_epoch = compiled_epoch(model, optimizer)
+    run = compiled_run(model, optimizer)
 
-    def train(data, *, epochs=None, steps=None, batch_size=128, seed=0):
+    def train(
+        data,
+        *,
+        epochs=None,
+        steps=None,
+        batch_size=128,
+        seed=0,
+        every=None,
+        after=None,
+        made=0,
+    ):
         x, y = check_pair(data, batch_size)
         if (epochs is None) == (steps is None):
             raise ValueError(f"expected epochs or steps, found epochs {epochs} and steps {steps}")
         each = len(x) // batch_size
-        left = epochs * each if steps is None else steps
-        for variable, value in zip(optimizer.variables, fresh, strict=True):
-            variable.assign(value)
+        last = epochs * each if steps is None else steps
+        if not made:
+            for variable, value in zip(optimizer.variables, fresh, strict=True):
+                variable.assign(value)
         losses = []
-        for epoch in progress(range(math.ceil(left / each)), "training", "epoch"):
+        for epoch in progress(range(made // each, math.ceil(last / each)), "training", "epoch"):
             rows = tf.constant(epoch_order(len(x), batch_size, seed, epoch))
-            count = tf.constant(min(each, left - epoch * each))
-            constraints = tuple(v.constraint for v in model.trainable_variables)
-            losses.append(float(run_epoch(constraints, x, y, rows, count)))
-            if not tf.math.is_finite(losses[-1]):
+            total, begin, end = 0.0, max(made, epoch * each), min(last, (epoch + 1) * each)
+            for first, stop in itertools.pairwise(stops(begin, end, every)):
+                constraints = tuple(v.constraint for v in model.trainable_variables)
+                span = tf.constant([first, stop]) - epoch * each
+                total += float(run(constraints, x, y, rows, span))
+                if every and stop % every == 0:
+                    after(stop, optimizer)
+            losses.append(total / (end - begin))
+            if not math.isfinite(losses[-1]):
                 raise ValueError(
                     f"expected a finite training loss, found {losses[-1]} in epoch {epoch}: "
                     "try a smaller learning rate"
@@ -62,27 +81,34 @@ def trainer(model, optimizer=None):
     return train
 
 
-def compiled_epoch(model, optimizer):
-    """Return a compiled function that trains on the batches x[rows[i]], y[rows[i]], i < count.
+def stops(begin, end, every):
+    """Return begin, the multiples of `every` between, and end, a list of integers."""
+    between = range(begin + every - begin % every, end, every) if every else ()
+    return [begin, *between, end]
 
-    It takes (constraints, x, y, rows, count) and returns the mean loss.  The optimizer applies the
-    constraints of the variables; they are an argument so that new ones make a new graph.
+
+def compiled_run(model, optimizer):
+    """Return a compiled function that trains on x[rows[i]], y[rows[i]] for i in a span.
+
+    It takes (constraints, x, y, rows, span), span a pair (first, stop), and returns the sum of the
+    losses.  The optimizer applies the constraints of the variables; they are an argument so that
+    new ones make a new graph.
     """
     variables = trainable(model)
 
     @tf.function
-    def epoch(constraints, x, y, rows, count):
+    def run(constraints, x, y, rows, span):
         total = tf.constant(0.0)
-        for i in tf.range(count):
+        for i in tf.range(span[0], span[1]):
             batch = tf.gather(rows, i)
             with tf.GradientTape() as tape:
                 loss = cross_entropy(model(tf.gather(x, batch), training=True), tf.gather(y, batch))
                 loss = tf.add_n([loss, *model.losses])
             optimizer.apply(tape.gradient(loss, variables), variables)
             total += tf.cast(loss, tf.float32)
-        return total / tf.cast(count, tf.float32)
+        return total
 
-    return epoch
+    return run
 
 
 def error(model, data, *, chunk=2000):

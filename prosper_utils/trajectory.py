@@ -118,7 +118,8 @@ def pull_back_once(step, state, batch, cotangent):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(state)
         image = step(state, batch)
-    return tape.gradient(image, state, cotangent, unconnected_gradients="zero")
+    pulled = tape.gradient(image, state, cotangent, unconnected_gradients="zero")
+    return tf.nest.map_structure(tf.convert_to_tensor, pulled)  # a gather would give slices
 
 
 def push_forward_once(step, state, batch, tangent):

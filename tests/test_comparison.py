@@ -1,8 +1,9 @@
 """Comparisons over seeds: intervals, paired differences, and Holm's correction."""
 
-from prosper_utils.comparison import holm, interval, paired
+from prosper_utils.comparison import by_seed, holm, interval, paired
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,17 +29,32 @@ def test_half_of_the_narrow_intervals_miss():
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=8), NUMBERS)
 def test_what_a_seed_adds_to_both_does_not_matter(pairs, shift):
-    first, second = np.transpose(pairs)
-    moved = shift * np.arange(len(first))
-    assert paired(first + moved, second + moved)[:3] == pytest.approx(
-        paired(first, second)[:3], abs=1e-6
-    )
+    first, second = (dict(enumerate(column)) for column in np.transpose(pairs))
+    moved = [{seed: v + shift * seed for seed, v in arm.items()} for arm in (first, second)]
+    assert paired(*moved)[:3] == pytest.approx(paired(first, second)[:3], abs=1e-6)
     assert paired(second, first).mean == pytest.approx(-paired(first, second).mean)
+
+
+def test_only_seeds_that_both_have_are_paired():
+    found = paired({0: 5.0, 1: 1.0, 2: 2.0}, {2: 1.0, 1: 0.5, 7: 9.0})
+    assert found == interval([0.5, 1.0])
+    with pytest.raises(ValueError, match="at least two"):
+        paired({0: 1.0, 1: 2.0}, {1: 1.0, 2: 2.0})
+
+
+def test_an_arm_of_a_table_by_seed():
+    columns = {"score": ["a", "a", "b", "a"], "seed": [1, 0, 0, 1], "error": [3.0, 2.0, 9.0, 4.0]}
+    table = pd.DataFrame(columns | {"sparsity": [0.9, 0.9, 0.9, 0.5]})
+    assert by_seed(table, score="a", sparsity=0.9) == {1: 3.0, 0: 2.0}
+    with pytest.raises(ValueError, match="found a seed twice"):
+        by_seed(table, score="a")
+    with pytest.raises(ValueError, match="found none"):
+        by_seed(table, score="c")
 
 
 def test_values_that_agree_have_no_width():
     assert interval([2.0, 2.0, 2.0]) == (2.0, 2.0, 2.0, 0.0)
-    assert paired([1.0, 3.0], [1.0, 3.0]) == (0.0, 0.0, 0.0, 1.0)
+    assert paired({4: 1.0, 5: 3.0}, {4: 1.0, 5: 3.0}) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_holm_on_an_example_by_hand():
@@ -60,5 +76,3 @@ def test_bad_input():
         interval([1.0])
     with pytest.raises(ValueError, match="finite"):
         interval([1.0, np.nan])
-    with pytest.raises(ValueError, match="as many values twice"):
-        paired([1.0, 2.0], [1.0, 2.0, 3.0])

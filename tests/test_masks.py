@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_networks import Subclassed, functional
 
@@ -50,8 +50,14 @@ def score_lists(draw):
     return [np.reshape(v, s) for v, s in zip(lists, shapes, strict=True)]
 
 
+def leaves_enough(scores, sparsity):
+    """Return whether there is a weight for every kernel."""
+    return masks.kept(sum(s.size for s in scores), sparsity) >= len(scores)
+
+
 @given(score_lists(), SPARSITIES)
 def test_top_k_keeps_the_best_and_of_equals_the_first(scores, sparsity):
+    assume(leaves_enough(scores, sparsity))
     found = masks.top_k(scores, sparsity)
     assert [m.shape for m in found] == [s.shape for s in scores]
     flat = np.concatenate([s.ravel() for s in scores])
@@ -64,6 +70,7 @@ def test_top_k_keeps_the_best_and_of_equals_the_first(scores, sparsity):
 
 @given(score_lists(), SPARSITIES, st.floats(0.1, 100))
 def test_top_k_does_not_depend_on_the_scale(scores, sparsity, scale):
+    assume(leaves_enough(scores, sparsity))
     for a, b in zip(
         masks.top_k(scores, sparsity),
         masks.top_k([s * scale for s in scores], sparsity),
@@ -110,6 +117,13 @@ def test_logarithms_of_scores_choose_the_same():
 def test_a_sparsity_outside_is_refused(sparsity):
     with pytest.raises(ValueError, match=rf"expected a number in \[0, 1\), found {sparsity}"):
         masks.top_k([np.ones(4)], sparsity)
+
+
+def test_a_sparsity_that_leaves_fewer_weights_than_layers_is_refused():
+    scores = [np.arange(1.0, 41.0)] * 3
+    assert sum(int(np.sum(m)) for m in masks.top_k(scores, 0.975)) == 3
+    with pytest.raises(ValueError, match=r"each of 3 kernels, found 0\.99, which leaves 2"):
+        masks.top_k(scores, 0.99)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +303,7 @@ def test_depthwise_and_recurrent_kernels_are_saved_with_their_masks(tmp_path):
 
 @given(score_lists(), SPARSITIES, st.integers(1, 3))
 def test_a_floor_keeps_the_best_of_every_layer_and_the_count(scores, sparsity, floor):
+    assume(leaves_enough(scores, sparsity))
     size = sum(s.size for s in scores)
     needed = sum(min(floor, s.size) for s in scores)
     with warnings.catch_warnings():

@@ -114,6 +114,16 @@ def test_no_influence_is_zero_credit():
     np.testing.assert_array_equal(found, [0.0, 0.0])
 
 
+def test_what_is_gathered_comes_back_as_a_tensor():
+    def step(state, rows):
+        return tf.gather(state, rows)
+
+    states = roll_out(step, tf.constant([1.0, 2.0, 3.0]), [[2, 2, 0]])
+    found = pull_back(step, states, [[2, 2, 0]], tf.constant([1.0, 10.0, 100.0]))
+    assert tf.is_tensor(found)
+    np.testing.assert_array_equal(found, [100.0, 0.0, 11.0])
+
+
 def test_states_and_batches_must_match():
     state, batches, _ = random_run(0, 2)
     states = roll_out(affine, state, batches)

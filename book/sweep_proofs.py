@@ -1,0 +1,375 @@
+"""The sweep behind chapter 12: which goals each way of searching proves, at equal budget.
+
+A *case* is one arm at one setting: a step size, a K, a number of steps T, and a seed for what is
+random.  All arms combine formulas in a table of their own, which counts what they attempt, failures
+included, and stops them at the budget; none may combine a goal, unless the arm says so.  Cases run
+in parallel through joblib, each on one thread; a case that ends is stored at once, and the next run
+goes on with the rest.
+
+The genetic algorithm's choices are made before by its own sweep, on seeds of their own.  A third
+sweep measures the credit itself: its rank correlation with what mass on a lemma does to the loss.
+"""
+
+import argparse
+import dataclasses
+import functools
+import itertools
+import os
+import time
+
+from prosper_utils import results, search
+from prosper_utils.detachment import enumerate_theorems, parse
+from prosper_utils.distributions import distribution, feedback, normalised, support
+from prosper_utils.evolution import (
+    Loop,
+    Settings,
+    detachment_table,
+    evolution_step,
+    evolve,
+    goal_weights,
+    loops,
+    padded,
+    proofs,
+    propagate,
+    recompute,
+    row,
+    target_vector,
+)
+from prosper_utils.trajectory import pull_back
+
+import joblib
+import numpy as np
+import tensorflow as tf
+from scipy.stats import spearmanr
+from tqdm import tqdm
+
+SHORTEST = {  # the shortest known proofs, from the list of the Metamath project
+    "Cpp": "DD211",
+    "CNpCpq": "DD2D131",
+    "CCpCpqCpq": "DD22D21",
+    "CCpqCCrpCrq": "DD2D121",
+    "CCpqCCpCqrCpr": "DD2D1D221",
+    "CpCCpqq": "DD2D1D2DD2111",
+    "CpCNpq": "DD2D1D2DD2D1311",
+    "CCpqCCqrCpr": "DD2D1D2DD2D1211",
+    "CNNpp": "DD2DD2D13DD2D1311",
+    "CCpCqrCCspCCsqCsr": "DD2D1D2D12DD2D121",
+    "CpNNp": "D3DD2DD2D13DD2D1311",
+    "CCpCqrCqCpr": "DD2D1DD22D11DD2D112",
+    "CNNpCCpqq": "DD2D1D2DD211DD2D13DD2D131",
+    "CCpCqrCCpCrsCpCqs": "DD2D12D2D1DD2D1D2DD2D1211",
+    "CNCpNqq": "D3DD2D1D3DD2DD2D13DD2D13111",
+    "CCCNpqrCpr": "DD2D1DD22D1DD2D1D2DD2D13111",
+    "CCNpqCNqp": "DD2D13D2D1D3DD2DD2D13DD2D1311",
+    "CCpNqCqNp": "DD2D13DD2D1DD22D2DD2D13DD2D1311",
+    "CNCpqCNpr": "DD2D1DD22D1DD2D131DD2D11DD2D131",
+    "CpCqNCpNq": "DD2D13DD2D1D2DD2DD2D13DD2D13111",
+    "CNCpNqCrq": "DD2D13DD2D1DD22D11DD2D11DD2D131",
+    "CCNppp": "DD2DD2D13D2DD2D1311",
+    "CCCpqrCNpr": "DD2D1DD22D1DD2D1311",
+    "CNCpqCqr": "DD2D1DD22D11DD2D11DD2D131",
+}
+BUDGET, LIMIT = 200_000, 25
+CHECKPOINTS = (100, 200, 500, 1000, 2000, 5000, *range(10_000, BUDGET + 1, 10_000))
+STEP_SIZES, KEEPS, MIDDLE = (0.01, 0.02, 0.03, 0.05), (100, 150, 200), (0.03, 150)
+LOOPS = {  # arms of the loop, and how each differs from the blend
+    "blend": {},
+    "identity": {"credit": "identity"},
+    "fixed": {"credit": "fixed"},
+    "fitness": {"credit": "fitness"},
+    "a = 0": {"persistence": 0.0},
+    "a = 0.2": {"persistence": 0.2},
+    "a = 0.8": {"persistence": 0.8},
+    "random growth": {"credit": "random"},
+    "multiplicative": {"credit": "multiplicative"},
+    "purge every 1": {"purge_every": 1},
+    "purge every 2": {"purge_every": 2},
+    "purge every 5": {"purge_every": 5},
+    "purge every 20": {"purge_every": 20},
+}
+SEARCHES = {
+    "breadth first": search.breadth_first,
+    "lightest first": search.lightest_first,
+    "light and short first": functools.partial(search.lightest_first, weight=search.size_and_proof),
+}
+GENETIC = {f"genetic, {fitness}": {"fitness": fitness} for fitness in search.FITNESS}
+TRIALS = [
+    {"population": population, "mutation": mutation}
+    for population, mutation in itertools.product((50, 200, 800), (0.1, 0.4, 0.7))
+]
+STORED, HELD_OUT = ", goals stored", ", held out"
+CASE = ("arm", "steps", "step_size", "keep", "seed")
+QUALITY = {"loops": (1, 3, 5, 10), "mass": 0.02, "length": 7, "modes": ("support", "identity")}
+WIDTHS = {1: (150, 400, 1_000_000), 2: (150, 400)}  # by T: how many weights a step keeps
+
+
+def split(seed):
+    """Return half of the goals, drawn by the seed, and the other half."""
+    names = np.random.default_rng(seed).permutation(sorted(SHORTEST)).tolist()
+    return names[: len(names) // 2], names[len(names) // 2 :]
+
+
+def run_case(arm, steps, step_size, keep, seed, trial=None, budget=None):
+    """Return the row of one case."""
+    name = arm.removesuffix(STORED).removesuffix(HELD_OUT)
+    stored = arm.endswith(STORED)
+    goals, others = split(seed) if arm.endswith(HELD_OUT) else (list(SHORTEST), [])
+    table = detachment_table(limit=LIMIT, budget=budget or BUDGET)
+    target, begin = goal_weights(goals), time.perf_counter()
+    history, weights, options = [], {}, {}
+    if name in SEARCHES:
+        SEARCHES[name](table, () if stored else target)
+    elif name in GENETIC:
+        options = GENETIC[name] | (trial or chosen_options(name))
+        settings = search.Breeding(**options, store_goals=stored, seed=seed)
+        history = search.breed(table, target, settings).rows
+    else:
+        options = LOOPS[name] | {"steps": steps, "step_size": step_size, "keep": keep}
+        settings = Settings(**options, store_goals=stored, seed=seed)
+        found, weights = evolve(table, target, settings)
+        history = found.rows
+    seconds = time.perf_counter() - begin
+    case = dict(zip(CASE, (arm, steps, step_size, keep, seed), strict=True))
+    found = outcome(table, target, goal_weights(others) if others else {}, history)
+    found["lemmas"] = lemmas(table, target, weights)
+    found["options"] = " ".join(f"{key}={value}" for key, value in options.items())
+    return case | found | {"seconds": seconds}
+
+
+def outcome(table, target, others, history):
+    """Return what a run came to; a list of things is a text with spaces between them.
+
+    `proved` counts the goals and `held_out` those it was not given; `curve` is the goals proved at
+    each checkpoint; `divergence` holds combinations:divergence, from the last loop or generation
+    before each; `hits` holds goal:combinations:proof, in order.
+    """
+    hits = proofs(table, target)
+    when = [hit["combinations"] for hit in hits.values()]
+    last = {}
+    for checkpoint in CHECKPOINTS:
+        before = [r for r in history if r["combinations"] <= checkpoint]
+        if before:
+            last[before[-1]["combinations"]] = before[-1]["divergence"]
+    held_out = proofs(table, others)
+    return {
+        "proved": len(hits),
+        "held_out": len(held_out) if others else None,
+        "combinations": len(table.products),
+        "formulas": len(table.objects),
+        "loops": len(history),
+        "curve": " ".join(str(sum(n <= c for n in when)) for c in CHECKPOINTS),
+        "divergence": " ".join(f"{n}:{value:.4f}" for n, value in last.items()),
+        "hits": " ".join(f"{g}:{hit['combinations']}:{hit['proof']}" for g, hit in hits.items()),
+    }
+
+
+def lemmas(table, target, weights, most=16):
+    """Return the heaviest formulas as a text of formula:weight:uses:proof.
+
+    `uses` counts the goals met whose kept proof the formula is in.
+    """
+    met = [table.places[g] for g in target if g in table.places]
+    proved = [search.used(table, k) for k in met]
+    entries = []
+    for text, weight in list(weights.items())[:most]:
+        formula = parse(text)
+        uses = sum(table.places[formula] in parts for parts in proved)
+        entries.append(f"{text}:{weight:.4f}:{uses}:{table.proof(formula)}")
+    return " ".join(entries)
+
+
+def chosen_options(arm):
+    """Return the trial in which an arm proved most goals, on average over its seeds."""
+    table, _ = results.load("proofs_tuning")
+    means = table[table.arm == arm].groupby("trial").proved.mean()
+    return TRIALS[int(means.idxmax())]
+
+
+def cases_of(arms, steps=(2,), settings=(MIDDLE,), seeds=(0,)):
+    """Return the cases of a part of the plan; K and step size are zero where there are none."""
+    cases = []
+    for arm, count, seed in itertools.product(arms, steps, seeds):
+        name = arm.removesuffix(STORED).removesuffix(HELD_OUT)
+        for step_size, keep in settings if name in LOOPS else [(0.0, 0)]:
+            key = (arm, count if name in LOOPS else 0, step_size, keep, seed)
+            cases.append(dict(zip(CASE, key, strict=True)))
+    return cases
+
+
+def plan():
+    """Return every case, those that the claims of the chapter need first."""
+    grid = list(itertools.product(STEP_SIZES, KEEPS))
+    middle = [setting for setting in grid if setting[1] == MIDDLE[1]]
+    arms, purges = list(LOOPS), [arm for arm in LOOPS if arm.startswith("purge")]
+    cases = cases_of(["blend", *SEARCHES, "identity", "fixed", "fitness", "a = 0"], settings=grid)
+    cases += cases_of(GENETIC, seeds=range(6))
+    cases += cases_of(("blend", "identity"), steps=(1, 3), settings=grid)
+    cases += cases_of(["random growth"], seeds=range(6))
+    cases += cases_of([arm + HELD_OUT for arm in ("blend", "identity", *SEARCHES)], seeds=range(6))
+    cases += cases_of([arm + STORED for arm in ("blend", "identity", *SEARCHES)], settings=middle)
+    cases += cases_of([arm + STORED for arm in GENETIC], seeds=range(3))
+    cases += cases_of(("a = 0.2", "a = 0.8", "multiplicative"), settings=grid)
+    return cases + cases_of([arm for arm in arms if arm in purges], settings=middle)
+
+
+def tuning():
+    """Return the trials of the genetic algorithm, on two seeds that no other run has."""
+    return [
+        case | {"trial": trial}
+        for trial in range(len(TRIALS))
+        for case in cases_of(GENETIC, seeds=(100, 101))
+    ]
+
+
+def one(case):
+    """Return the rows of one case; runs in a process of its own."""
+    if "trial" not in case:
+        return [run_case(**case)]
+    trial = case["trial"]
+    return [run_case(**case | {"trial": TRIALS[trial]}) | {"trial": trial}]
+
+
+def quality():
+    """Return the cases of the measurement of credit."""
+    return [
+        {"steps": steps, "keep": keep, "loop": loop}
+        for steps, widths in WIDTHS.items()
+        for keep in widths
+        for loop in QUALITY["loops"]
+    ]
+
+
+@functools.cache
+def weights_at(loop):
+    """Return {formula: weight} before a loop of the blend at the middle setting."""
+    step_size, keep = MIDDLE
+    table, target = detachment_table(limit=LIMIT), goal_weights(SHORTEST)
+    settings = Settings(step_size=step_size, keep=keep, loops=loop)
+    for last in loops(table, target, settings):
+        p = last.states[0]
+    return {table.objects[k]: float(p[k]) for k in support(p)}
+
+
+def credit_case(case):
+    """Return the rows of one measurement, one for each credit mode.
+
+    Lemmas are what the blend's next two steps generate, and the theorems with short proofs, that
+    have no weight and are no goals.  They are the extra support of the mode "support".
+    """
+    begin, target = time.perf_counter(), goal_weights(SHORTEST)
+    settings = Settings(steps=case["steps"], keep=case["keep"])
+    table, p, extra = probe(weights_at(case["loop"]))
+    zero = [k for k in extra if p[k] == 0 and table.objects[k] not in target]
+    drop = drops(table, p, zero, target, settings)
+    rows = []
+    for mode in ("support", "identity", "fixed"):
+        credit = credit_of(table, padded(p, table), extra, target, settings, mode)[zero]
+        found = rank_correlation(credit, drop)
+        rows.append(case | {"mode": mode, "lemmas": len(zero), "correlation": found})
+    seconds = (time.perf_counter() - begin) / len(rows)
+    return [row | {"seconds": seconds} for row in rows]
+
+
+def rank_correlation(credit, drop):
+    """Return Spearman's rank correlation, 0 if one is constant; what rounding parts is a tie."""
+    ranked = [np.round(x / (np.abs(x).max() or 1), 12) for x in (credit, drop)]
+    if any(len(set(x)) == 1 for x in ranked):
+        return 0.0
+    return float(spearmanr(*ranked).statistic)
+
+
+def probe(weights):
+    """Return a table without a budget, the weights in it, and the places of the extra support."""
+    table = detachment_table(limit=LIMIT)
+    short = enumerate_theorems(QUALITY["length"], limit=LIMIT)
+    for x in (*weights, *short):
+        if x not in table.places:
+            table.places[x] = len(table.objects)
+            table.objects.append(x)
+            table.lengths.append(1)
+    p = distribution(table.places, weights)
+    image = propagate(table, p, Settings(keep=MIDDLE[1]))[-1]
+    extra = sorted({*support(image, 1e-6), *(table.places[x] for x in short)})
+    return table, padded(p, table), extra
+
+
+def drops(table, p, places, target, settings):
+    """Return by how much the loss drops as mass is added to each place, the total kept at one."""
+
+    def loss(p):
+        states = propagate(table, padded(p, table), settings)
+        return row(0, table, target, Loop(states, [], None), settings)["divergence"]
+
+    before, found = loss(p), []
+    for k in places:
+        more = QUALITY["mass"] * tf.one_hot(k, len(table.objects), dtype=p.dtype)
+        found.append(before - loss(normalised(padded(p, table) + more)))
+    return np.array(found)
+
+
+def credit_of(table, p, extra, target, settings, mode):
+    """Return the credit of all objects in a mode, with the extra support given."""
+    extra = extra if mode == "support" else ()
+    states = propagate(table, p, settings)
+    states, batches = recompute(table, states, extra, settings)
+    tau = target_vector(table, target, p.dtype)
+    cotangent = feedback(tau, states[-1], settings.epsilon)
+    step = evolution_step(settings.persistence, settings.keep)
+    credit = pull_back(step, states, batches, cotangent).numpy()
+    return np.where(states[0] > 0, credit, 0) if mode == "fixed" else credit
+
+
+def missing(cases, stored, keys):
+    """Return the cases that are not stored yet."""
+    done = set() if stored.empty else set(zip(*(stored[key] for key in keys), strict=True))
+    return [case for case in cases if tuple(case[key] for key in keys) not in done]
+
+
+SWEEPS = {
+    "proofs_tuning": (tuning, one, (*CASE, "trial")),
+    "proofs": (plan, one, CASE),
+    "proofs_credit": (quality, credit_case, ("steps", "keep", "loop")),
+}
+
+
+def configuration():
+    """Return what determines the results."""
+    return {
+        "goals": SHORTEST,
+        "budget": BUDGET,
+        "largest_formula": LIMIT,
+        "settings": dataclasses.asdict(Settings()),
+        "arms": LOOPS,
+        "trials": TRIALS,
+        "breeding": dataclasses.asdict(search.Breeding()),
+        "credit": QUALITY | {"keep": WIDTHS},
+    }
+
+
+def main():
+    """Run the sweeps named on the command line, or all, until done or the minutes are over."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="*", default=list(SWEEPS))
+    parser.add_argument("--minutes", type=float, default=np.inf, help="stop after so many")
+    parser.add_argument("--jobs", type=int, default=joblib.cpu_count(), help="processes")
+    arguments = parser.parse_args()
+    for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(threads, "1")  # for the processes: they are what runs in parallel
+    end = time.monotonic() + 60 * arguments.minutes
+    for name in arguments.what:
+        make, run, keys = SWEEPS[name]
+        cases = missing(make(), results.resume(name), keys)
+        work = joblib.Parallel(
+            arguments.jobs, return_as="generator_unordered", pre_dispatch="n_jobs"
+        )
+        waiting = (joblib.delayed(run)(case) for case in cases if time.monotonic() < end)
+        for rows in tqdm(work(waiting), name, total=len(cases), unit="case"):
+            results.append(name, rows)
+            seconds = results.resume(name).seconds.sum()
+            results.describe(name, configuration(), seconds=seconds)
+
+
+if __name__ == "__main__":
+    import sweep_proofs  # by its name, under which the processes of joblib can import it
+
+    sweep_proofs.main()

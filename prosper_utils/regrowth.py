@@ -1,0 +1,295 @@
+r"""Regrowth: a sparse network whose zero weights earn weight while it trains.
+
+It is the loop of `evolution` on a network.  The support is the set of kept weights, with mask
+:math:`c`; the extra support is all the others.  A step of training takes w to
+
+.. math:: u = w - \alpha \, \nabla L(w), \qquad w' = c \odot u,
+
+where w itself is the persistence term, and u is not zero where w is: there it is what the weight
+would have earned.  A mask that only masks throws this away.  `Earning` lets it add up,
+
+.. math:: e' = d \, e + (1 - d) \, (1 - c) \odot u ,
+
+and every so many steps `regrow` purges by weight and admits by credit: of the kept weights a share
+with the smallest :math:`|w|` is dropped, and as many of the others with the largest :math:`|e|` are
+grown, at the value zero and with fresh momentum.  The number of kept weights never changes.
+
+With chance in place of credit this is SET (Mocanu et al., 2018), with the gradient of one batch
+RigL (Evci et al., 2020), with momentum near to sparse momentum (Dettmers and Zettlemoyer, 2019).
+"""
+
+import math
+from pathlib import Path
+
+from prosper_utils import masks
+from prosper_utils.descent import batch_list, loss_and_gradient
+from prosper_utils.networks import as_loss, kernel_indices, kernels
+from prosper_utils.trajectory import pull_back, roll_out
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("prosper_utils")
+class Earning(masks.Mask):
+    """A mask that adds up what the weights it holds at zero would have earned.
+
+    Args:
+        mask, inner: as for `masks.Mask`.
+        decay: how much of the credit stays in each step (d), in [0, 1).
+    """
+
+    def __init__(self, mask, inner=None, decay=0.98):
+        super().__init__(mask, inner)
+        self.decay = decay
+        self.credit = tf.Variable(tf.zeros(self.mask.shape), trainable=False, name="credit")
+
+    def __call__(self, w):
+        w = tf.convert_to_tensor(w)
+        earned = tf.cast(tf.where(self.mask, tf.zeros_like(w), w), tf.float32)
+        self.credit.assign(self.decay * self.credit + (1 - self.decay) * earned)
+        return super().__call__(w)
+
+    def get_config(self):
+        """Return the mask, the inner constraint and the decay; the credit is not part of it."""
+        return super().get_config() | {"decay": self.decay}
+
+
+def earn(model, chosen, decay=0.98):
+    """Prune a model as `masks.apply` does; from now on its zero weights earn credit.
+
+    Args:
+        model: any built Keras 3 model.
+        chosen: a list of tensors of zeros and ones, one per kernel.
+        decay: how much of the credit stays in each step, in [0, 1).
+
+    Raises:
+        ValueError: for a decay outside [0, 1), or masks that do not fit.
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay: expected a number in [0, 1), found {decay}")
+    masks.apply(model, chosen)
+    for kernel in kernels(model):
+        plain = kernel.constraint
+        masks.constrain(model, kernel, Earning(plain.mask, plain.inner, decay))
+    masks.rebuild(model)
+
+
+def earned(model):
+    """Return the credit of every weight, a list with one tensor per kernel.
+
+    Raises:
+        ValueError: if `earn` has not been called on the model.
+    """
+    constraints = [kernel.constraint for kernel in kernels(model)]
+    if not all(isinstance(c, Earning) for c in constraints):
+        raise ValueError(f"model {model.name!r}: expected weights that earn; call `earn` on it")
+    return [tf.abs(c.credit) for c in constraints]
+
+
+def gradient_credit(model, batch):
+    """Return |dL/dw| on one batch for every weight of the kernels, those at zero included."""
+    weights, loss = as_loss(model)
+    _, gradient = loss_and_gradient(loss, weights, batch)
+    return [tf.abs(gradient[i]) for i in kernel_indices(model)]
+
+
+def lookahead_credit(model, batches, *, steps=3, learning_rate=0.1):
+    r"""Return |dF/dc|: how the loss after M steps answers to the mask of the current weights.
+
+    The mask stays in force, :math:`w_0 = c \odot w`, :math:`w_{m+1} = w_m - \alpha \, c \odot
+    \nabla L_m(w_m)`, so that a weight at zero has credit: :math:`-\alpha \sum_m g_m \odot v_{m+1}`.
+    It is pulled back through states that are pairs (w, c).
+
+    Args:
+        model: a model with masks in force.
+        batches: at least M + 1 batches, as a list or endless.
+        steps: how many steps to look ahead (M), at least 1.
+        learning_rate: the step size of these steps (alpha).
+    """
+    if steps < 1:
+        raise ValueError(f"steps: expected M >= 1, found {steps}")
+    weights, loss = as_loss(model)
+    scored, taken = kernel_indices(model), batch_list(batches, steps + 1)
+    chosen = [tf.ones_like(w) for w in weights]
+    for i, mask in zip(scored, masks.in_force(model), strict=True):
+        chosen[i] = tf.cast(mask, weights[i].dtype)
+
+    def step(state, batch):
+        w, c = state
+        _, gradient = loss_and_gradient(loss, w, batch)
+        moved = [a - learning_rate * b * g for a, b, g in zip(w, c, gradient, strict=True)]
+        return moved, c
+
+    states = roll_out(step, (weights, chosen), taken[:-1])
+    _, gradient = loss_and_gradient(loss, states[-1][0], taken[-1])
+    none = [tf.zeros_like(w) for w in weights]
+    v, through_steps = pull_back(step, states, taken[:-1], (gradient, none))
+    return [tf.abs(weights[i] * v[i] + through_steps[i]) for i in scored]
+
+
+def regrow(model, share, credit, optimizer=None):
+    """Drop a share of the kept weights, the lightest, and grow as many others by credit.
+
+    Where fewer others have any credit, fewer are dropped.  The grown ones begin at zero.
+
+    Args:
+        model: a model with masks in force.
+        share: the share of the kept weights to drop, in [0, 1).
+        credit: a list of tensors, one per kernel, that are not negative.
+        optimizer: a built Keras optimizer whose momentum of the grown weights is set to zero.
+
+    Returns:
+        How many weights were dropped, and grown.
+
+    Raises:
+        ValueError: for a share outside [0, 1), credit that does not fit or is NaN, infinite or
+            negative, or weights that are not zero where the masks are.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"share to drop: expected a number in [0, 1), found {share}")
+    kept = [mask.numpy() for mask in masks.in_force(model)]
+    sizes = [np.abs(kernel.numpy()) for kernel in kernels(model)]
+    credit = [np.asarray(c, np.float64) for c in credit]
+    _check(model, kept, sizes, credit)
+    others = [np.where(k, -np.inf, c) for k, c in zip(kept, credit, strict=True)]
+    count = sum(int(np.sum(k)) for k in kept)
+    moved = min(math.floor(share * count), sum(int(np.sum(o > 0)) for o in others))
+    light = [np.where(k, s, -np.inf) for k, s in zip(kept, sizes, strict=True)]
+    stay = masks.best(light, count - moved)
+    grown = masks.best(others, moved)
+    masks.apply(model, [a | b for a, b in zip(stay, grown, strict=True)])
+    if optimizer is not None:
+        forget(optimizer, kernels(model), grown)
+    return moved
+
+
+def _check(model, kept, sizes, credit):
+    """Raise a ValueError unless credit fits the kernels, and weights are zero outside the masks."""
+    if [c.shape for c in credit] != [s.shape for s in sizes]:
+        raise ValueError(
+            f"credit: expected shapes {[s.shape for s in sizes]}, found {[c.shape for c in credit]}"
+        )
+    for kernel, k, s, c in zip(kernels(model), kept, sizes, credit, strict=True):
+        if not np.all((c >= 0) & (c < np.inf)):
+            raise ValueError(f"credit of {kernel.path}: expected finite numbers >= 0, found others")
+        if np.any(s[~k]):
+            raise ValueError(
+                f"{kernel.path}: expected zeros where its mask is, found {np.count_nonzero(s[~k])} "
+                "other weights: the kernel has changed since the mask was made"
+            )
+
+
+def forget(optimizer, variables, places):
+    """Set what a built Keras optimizer remembers of these places of variables to zero."""
+    for variable, place in zip(variables, places, strict=True):
+        name = variable.path.replace("/", "_")
+        for slot in optimizer.variables:
+            if name in slot.path and slot.shape == variable.shape:
+                slot.assign(tf.where(place, tf.zeros_like(slot), slot))
+
+
+class Regrowth:
+    """The loop on one model: it counts the steps of training, and regrows when it is time.
+
+    The share to drop falls from `share` to zero by a cosine.
+
+    Args:
+        model: any built Keras 3 model; it is pruned at once, and its zero weights begin to earn.
+        chosen: the first masks, one per kernel.
+        every: after how many steps to regrow.
+        until: the last step at which to regrow.
+        share: the share of the kept weights to drop at first, in [0, 1).
+        decay: how much of the credit stays in each step, in [0, 1).
+        credit: a function of the model that returns one tensor per kernel, not negative.
+
+    Attributes:
+        moved: one pair (step, how many weights were dropped and grown) for each time.
+
+    Raises:
+        ValueError: for an interval or a last step below 1, a share or decay outside [0, 1), or
+            masks that do not fit.
+    """
+
+    def __init__(
+        self,
+        model,
+        chosen,
+        *,
+        every=100,
+        until,
+        share=0.3,
+        decay=0.98,
+        credit=earned,
+    ):
+        for name, found in (("every", every), ("until", until)):
+            if found < 1:
+                raise ValueError(f"{name}: expected at least 1 step, found {found}")
+        if not 0 <= share < 1:
+            raise ValueError(f"share to drop: expected a number in [0, 1), found {share}")
+        earn(model, chosen, decay)
+        self.model, self.every, self.until = model, every, until
+        self.share, self.credit, self.moved = share, credit, []
+
+    def after(self, step, optimizer):
+        """Take note that a step of training has been made; regrow if it is time."""
+        if step % self.every == 0 and step <= self.until:
+            share = self.share * (1 + math.cos(math.pi * step / self.until)) / 2
+            self.moved.append((step, regrow(self.model, share, self.credit(self.model), optimizer)))
+
+    def save(self, path, optimizer):
+        """Write weights, masks, credit and the optimizer's state to a file, an .npz."""
+        arrays = {f"{kind}_{i}": v.numpy() for kind, i, v in self._variables(optimizer)}
+        np.savez(path, moved=np.array(self.moved, np.int64).reshape(-1, 2), **arrays)
+
+    def load(self, path, optimizer):
+        """Set the model and the optimizer to what `save` wrote; training can then go on.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is of another model or optimizer; then nothing has been changed.
+        """
+        variables = list(self._variables(optimizer))
+        with np.load(path) as file:
+            found = {name: file[name] for name in file.files}
+        wanted = {f"{kind}_{i}": tuple(v.shape) for kind, i, v in variables}
+        shapes = {name: array.shape for name, array in found.items() if name != "moved"}
+        if shapes != wanted or "moved" not in found:
+            other = sorted(n for n in {*shapes, *wanted} if shapes.get(n) != wanted.get(n))
+            raise ValueError(
+                f"{Path(path).name}: expected the state of this model and optimizer, found other "
+                f"shapes or names of {', '.join(other[:5]) or 'what was moved'}"
+            )
+        for kind, i, variable in variables:
+            variable.assign(found[f"{kind}_{i}"])
+        self.moved = [tuple(pair) for pair in found["moved"].tolist()]
+
+    def _variables(self, optimizer):
+        """Yield (kind, number, variable) for all that changes in training."""
+        constraints = [kernel.constraint for kernel in kernels(self.model)]
+        kinds = {
+            "weight": self.model.variables,
+            "mask": [c.mask for c in constraints],
+            "credit": [c.credit for c in constraints],
+            "optimizer": optimizer.variables,
+        }
+        for kind, variables in kinds.items():
+            for i, variable in enumerate(variables):
+                yield kind, i, variable
+
+
+class RegrowthCallback(keras.callbacks.Callback):
+    """The loop under plain `model.fit`, one batch of which is one step.
+
+    Args:
+        loop: a `Regrowth` of the model that is fitted.
+    """
+
+    def __init__(self, loop):
+        super().__init__()
+        self.loop = loop
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Count the step that has been made."""
+        self.loop.after(int(self.model.optimizer.iterations.numpy()), self.model.optimizer)

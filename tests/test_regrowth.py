@@ -1,0 +1,235 @@
+"""Regrowth: credit against its formula, exactly k weights, runs that go on where they stopped."""
+
+import functools
+import itertools
+
+from prosper_utils import datasets, masks, regrowth, scores, training
+from prosper_utils.networks import as_loss, dense_300_100, kernels, lenet5
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+OPTIMIZERS = {
+    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.01),
+}
+small = functools.partial(dense_300_100, units=(20, 10))
+
+
+def kept(model):
+    return [np.array(m) for m in masks.in_force(model)]
+
+
+def pruned(sparsity=0.9, **options):
+    model = small(**options)
+    return model, masks.top_k(scores.random(model, seed=1), sparsity)
+
+
+def test_what_is_earned_is_the_mean_of_the_steps_that_were_masked(digits):
+    model, chosen = pruned(dtype="float64")
+    regrowth.earn(model, chosen, decay=0.75)
+    expected = [np.zeros(k.shape) for k in kernels(model)]
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(model.trainable_variables)
+    for batch in itertools.islice(datasets.batches(digits.train, 32), 4):
+        weights, loss = as_loss(model)
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            value = loss(weights, batch)
+        gradient = tape.gradient(value, weights)
+        optimizer.apply(gradient, model.trainable_variables)
+        for i, mask in enumerate(chosen):
+            step = np.where(mask, 0, -0.1 * gradient[2 * i].numpy())
+            expected[i] = 0.75 * expected[i] + 0.25 * step
+    for found, value in zip(regrowth.earned(model), expected, strict=True):
+        np.testing.assert_allclose(found, abs(value), rtol=1e-4, atol=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.99))
+def test_the_lightest_go_and_the_most_credited_come(seed, share):
+    model, chosen = pruned()
+    masks.apply(model, chosen)
+    generator = np.random.default_rng(seed)
+    credit = [generator.random(k.shape) for k in kernels(model)]
+    before, sizes = kept(model), [abs(k.numpy()) for k in kernels(model)]
+    moved = regrowth.regrow(model, share, credit)
+    after = kept(model)
+    assert sum(m.sum() for m in after) == sum(m.sum() for m in before)
+    assert moved == int(share * sum(m.sum() for m in before))
+    lost = np.concatenate([s[b & ~a] for s, a, b in zip(sizes, after, before, strict=True)])
+    held = np.concatenate([s[b & a] for s, a, b in zip(sizes, after, before, strict=True)])
+    new = np.concatenate([c[a & ~b] for c, a, b in zip(credit, after, before, strict=True)])
+    out = np.concatenate([c[~a & ~b] for c, a, b in zip(credit, after, before, strict=True)])
+    assert len(lost) == len(new) == moved
+    if moved:
+        assert lost.max() <= held.min()
+        assert new.min() >= out.max()
+    for kernel, a, b in zip(kernels(model), after, before, strict=True):
+        assert not np.any(kernel.numpy()[~(a & b)])
+
+
+def test_without_credit_nothing_moves():
+    model, chosen = pruned()
+    masks.apply(model, chosen)
+    before, credit = kept(model), [np.zeros(k.shape) for k in kernels(model)]
+    assert regrowth.regrow(model, 0.5, credit) == 0
+    credit[0][np.nonzero(~before[0])[0][0], np.nonzero(~before[0])[1][0]] = 1.0
+    assert regrowth.regrow(model, 0.5, credit) == 1
+    assert all(np.sum(a != b) in (0, 1, 2) for a, b in zip(before, kept(model), strict=True))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("build", [small, lenet5])
+def test_under_fit_k_is_exact_zeros_are_zero_and_the_grown_earn_weight(build, optimizer, digits):
+    model = build()
+    chosen = masks.top_k(scores.random(model, seed=1), 0.9)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(OPTIMIZERS[optimizer](), loss)
+    loop = regrowth.Regrowth(model, chosen, every=5, until=20)
+    callback = regrowth.RegrowthCallback(loop)
+    model.fit(*digits.train, batch_size=64, epochs=1, verbose=0, callbacks=[callback])
+    assert [step for step, _ in loop.moved] == [5, 10, 15, 20]
+    assert loop.moved[0][1] > loop.moved[-2][1] > 0
+    after = kept(model)
+    assert sum(m.sum() for m in after) == sum(int(np.sum(m)) for m in chosen)
+    grown = 0
+    for kernel, mask, first in zip(kernels(model), after, chosen, strict=True):
+        assert not np.any(kernel.numpy()[~mask])
+        grown += np.count_nonzero(kernel.numpy()[mask & ~first.numpy()])
+    assert grown > 0
+
+
+def test_the_momentum_of_the_grown_begins_at_zero(digits):
+    model, chosen = pruned()
+    optimizer = OPTIMIZERS["momentum"]()
+    regrowth.earn(model, chosen)
+    training.trainer(model, optimizer)(digits.train, steps=4, batch_size=64)
+    before = kept(model)
+    slots = [v for v in optimizer.variables if "kernel" in v.path]
+    assert len(slots) == 3
+    assert all(np.any(s.numpy()[~b]) for s, b in zip(slots, before, strict=True))
+    assert regrowth.regrow(model, 0.3, regrowth.earned(model), optimizer) > 0
+    for slot, a, b in zip(slots, kept(model), before, strict=True):
+        assert not np.any(slot.numpy()[a & ~b])
+        assert np.any(slot.numpy()[a & b])
+
+
+def test_lookahead_credit_is_the_slope_along_a_mask_that_stays(digits):
+    model, chosen = pruned(dtype="float64")
+    masks.apply(model, chosen)
+    batches = list(itertools.islice(datasets.batches(digits.train, 32), 4))
+    weights, loss = as_loss(model)
+
+    def outer(c):
+        w = [m * v for m, v in zip(c, weights, strict=True)]
+        for batch in batches[:-1]:
+            with tf.GradientTape() as tape:
+                tape.watch(w)
+                value = loss(w, batch)
+            slope = tape.gradient(value, w)
+            w = [v - 0.5 * m * g for v, m, g in zip(w, c, slope, strict=True)]
+        return float(loss(w, batches[-1]))
+
+    found = regrowth.lookahead_credit(model, batches, steps=3, learning_rate=0.5)
+    base = [np.ones(w.shape) for w in weights]
+    for i, mask in enumerate(chosen):
+        base[2 * i] = mask.numpy().astype(float)
+    for i, mask in enumerate(chosen):
+        order = np.argsort(-(found[i].numpy() * ~mask.numpy()), axis=None)
+        places = [np.unravel_index(k, mask.shape) for k in order[:3]]  # not in the mask
+        places.append(tuple(np.argwhere(mask.numpy())[0]))
+        for place in places:
+            ends = []
+            for sign in (1, -1):
+                c = [b.copy() for b in base]
+                c[2 * i][place] += sign * 1e-5
+                ends.append(outer(c))
+            slope = abs(ends[0] - ends[1]) / 2e-5
+            assert found[i].numpy()[place] == pytest.approx(slope, rel=1e-5, abs=1e-9)
+
+
+def test_gradient_credit_is_the_size_of_the_gradient(digits):
+    model, chosen = pruned()
+    masks.apply(model, chosen)
+    batch = tuple(part[:64] for part in digits.train)
+    with tf.GradientTape() as tape:
+        logits = model(batch[0])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(batch[1], logits)
+    expected = tape.gradient(loss, model.trainable_variables)[::2]
+    for found, value in zip(regrowth.gradient_credit(model, batch), expected, strict=True):
+        np.testing.assert_allclose(found, abs(value), rtol=1e-4, atol=1e-7)
+
+
+def run(digits, path, *parts):
+    """Train for 24 steps in one go, or in parts that go on from what was saved; return weights."""
+    made = 0
+    for steps in parts:
+        model, chosen = pruned(seed=3)
+        optimizer = OPTIMIZERS["momentum"]()
+        train = training.trainer(model, optimizer)
+        loop = regrowth.Regrowth(model, chosen, every=4, until=20)
+        if made:
+            loop.load(path, optimizer)
+        options = {"batch_size": 64, "every": 4, "after": loop.after, "made": made}
+        train(digits.train, steps=steps, **options)
+        loop.save(path, optimizer)
+        made = steps
+    assert len(loop.moved) == 5
+    return model.get_weights(), kept(model)
+
+
+def test_a_run_that_was_interrupted_goes_on_as_if_nothing_had_happened(digits, tmp_path):
+    whole = run(digits, tmp_path / "whole.npz", 24)
+    parts = run(digits, tmp_path / "parts.npz", 10, 24)
+    for a, b in zip(itertools.chain(*whole), itertools.chain(*parts), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_state_of_another_model_is_refused_and_changes_nothing(digits, tmp_path):
+    model, chosen = pruned()
+    optimizer = OPTIMIZERS["momentum"]()
+    optimizer.build(model.trainable_variables)
+    loop = regrowth.Regrowth(model, chosen, until=10)
+    loop.save(tmp_path / "state.npz", optimizer)
+    other = dense_300_100(units=(20, 12))
+    theirs = regrowth.Regrowth(other, masks.top_k(scores.random(other), 0.5), until=10)
+    built = OPTIMIZERS["momentum"]()
+    built.build(other.trainable_variables)
+    before = other.get_weights()
+    with pytest.raises(ValueError, match=r"state\.npz: expected the state of this model .*credit_1"):
+        theirs.load(tmp_path / "state.npz", built)
+    assert all(np.array_equal(a, b) for a, b in zip(before, other.get_weights(), strict=True))
+    with pytest.raises(FileNotFoundError):
+        theirs.load(tmp_path / "none.npz", built)
+
+
+def test_bad_input_is_named():
+    model, chosen = pruned()
+    credit = [np.ones(k.shape) for k in kernels(model)]
+    with pytest.raises(ValueError, match="expected weights that earn"):
+        regrowth.earned(model)
+    for share in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"share to drop: expected a number in \[0, 1\)"):
+            regrowth.regrow(model, share, credit)
+        with pytest.raises(ValueError, match="share to drop"):
+            regrowth.Regrowth(model, chosen, until=10, share=share)
+    for interval in ({"every": 0}, {"until": 0}):
+        with pytest.raises(ValueError, match="expected at least 1 step, found 0"):
+            regrowth.Regrowth(model, chosen, **{"until": 10} | interval)
+    with pytest.raises(ValueError, match="decay: expected"):
+        regrowth.earn(model, chosen, decay=1.0)
+    with pytest.raises(ValueError, match="steps: expected M >= 1, found 0"):
+        regrowth.lookahead_credit(model, [], steps=0)
+    masks.apply(model, chosen)
+    with pytest.raises(ValueError, match="credit: expected shapes"):
+        regrowth.regrow(model, 0.1, credit[:2])
+    with pytest.raises(ValueError, match="expected finite numbers >= 0"):
+        regrowth.regrow(model, 0.1, [np.nan * c for c in credit])
+    kernel = kernels(model)[0]
+    kernel.assign(tf.ones(kernel.shape))
+    with pytest.raises(ValueError, match="the kernel has changed since the mask was made"):
+        regrowth.regrow(model, 0.1, credit)

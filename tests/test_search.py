@@ -1,0 +1,234 @@
+"""Plain search and the genetic algorithm: what they ask for, in which order, and what they bar."""
+
+import math
+
+from prosper_utils.detachment import detach, enumerate_theorems, parse, show, theorem
+from prosper_utils.evolution import Table, detachment_table, goal_weights, proofs
+from prosper_utils.search import (
+    FITNESS,
+    Breeding,
+    breadth_first,
+    breed,
+    lightest_first,
+    offspring,
+    similarity,
+    size_and_proof,
+    smallness,
+    subformulas,
+    survivors,
+    used,
+    usefulness,
+)
+
+import numpy as np
+import pytest
+from test_detachment import GOALS
+
+TARGET = goal_weights(GOALS)
+
+
+class Asked(Table):
+    """A table that notes what it is asked for."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.asked = []
+
+    def product(self, i, j):
+        self.asked.append((self.objects[i], self.objects[j]))
+        return super().product(i, j)
+
+
+def words(last, budget=math.inf):
+    """Return a table of the words of a and b with at most so many letters."""
+    axioms = {"a": "a", "b": "b"}
+    return Asked(axioms, lambda x, y: x + y if len(x + y) <= last else None, budget)
+
+
+# Plain search
+
+
+@pytest.mark.parametrize("limit", [None, 15])
+def test_breadth_first_meets_the_theorems_in_the_order_of_their_proofs(limit):
+    table, expected = detachment_table(limit=limit), enumerate_theorems(11, limit=limit)
+    table.budget = 9500
+    breadth_first(table)
+    assert len(table.products) == 9500
+    assert table.lengths == sorted(table.lengths)
+    met = {x for x, length in zip(table.objects, table.lengths, strict=True) if length <= 9}
+    assert met == {x for x, proof in expected.items() if len(proof) <= 9}
+    for x in met:
+        assert len(table.proof(x)) == len(expected[x])
+
+
+@pytest.mark.parametrize("search", [breadth_first, lightest_first])
+def test_a_search_asks_for_every_pair_once_and_ends(search):
+    table = words(4)
+    search(table)
+    assert len(table.objects) == 2 + 4 + 8 + 16
+    assert sorted(table.asked) == sorted({(x, y) for x in table.objects for y in table.objects})
+
+
+@pytest.mark.parametrize("search", [breadth_first, lightest_first])
+def test_what_is_barred_is_met_and_not_combined(search):
+    table = words(4)
+    search(table, {"ab", "aaaa"})
+    assert {"ab", "aaaa", "aba"} < set(table.objects)
+    assert not {"ab", "aaaa"} & {x for pair in table.asked for x in pair}
+    assert "abab" in table.objects  # as a and bab
+
+
+@pytest.mark.parametrize("search", [breadth_first, lightest_first])
+def test_a_search_spends_its_budget_to_the_last_combination(search):
+    table = words(20, budget=500)
+    search(table)
+    assert len(table.products) == 500
+
+
+def test_lightest_first_takes_the_lightest():
+    weights = {"a": 1, "b": 5, "aa": 2, "ab": 9, "ba": 3, "bb": 9}
+    table = words(2)
+    lightest_first(table, weight=lambda table, k: weights[table.objects[k]])
+    given = list(dict.fromkeys(max(pair, key=lambda x: (weights[x], x)) for pair in table.asked))
+    assert given == ["a", "aa", "b", "ba", "ab", "bb"]
+
+
+def test_size_and_proof_adds_them_up():
+    table = words(3)
+    assert size_and_proof(table, table.product(0, table.product(0, 1))) == 3 + 5
+
+
+# Fitness
+
+
+def test_smallness_is_how_the_target_weighs():
+    table = detachment_table()
+    for goal in TARGET:
+        table.places[goal] = len(table.objects)
+        table.objects.append(goal)
+    found = smallness(table, TARGET)([table.places[goal] for goal in TARGET])
+    np.testing.assert_allclose(found / sum(found), list(TARGET.values()), rtol=1e-12)
+
+
+def test_subformulas_are_counted_up_to_renaming():
+    found = {show(x): n for x, n in subformulas(parse("CCpqCqNp")).items()}
+    assert found == {"CCpqCqNp": 1, "Cpq": 1, "CpNq": 1, "Np": 1, "p": 4}
+
+
+def test_similarity_is_to_the_closest_goal_that_is_missing():
+    table = detachment_table()
+    target = goal_weights(["CpNNp", "Cpp"])
+    score, places = similarity(table, target), [0, 2]
+    own = [subformulas(table.objects[k]) for k in places]
+
+    def dice(one, other):
+        return 2 * (one & other).total() / (one.total() + other.total())
+
+    goals = [subformulas(g) for g in target]
+    assert score(places).tolist() == [max(dice(x, g) for g in goals) for x in own]
+    table.product(table.product(table.product(1, 0), 0), 0)  # D21, then DD211: Cpp
+    identity = table.product(table.product(1, 0), 0)
+    assert show(table.objects[identity]) == "Cpp"
+    assert score([identity]).tolist() == [dice(subformulas(parse("Cpp")), goals[0])]
+    assert similarity(table, goal_weights(["Cpp"]))([identity]).tolist() == [1.0]
+
+
+def test_usefulness_credits_what_the_proofs_of_goals_use():
+    table = detachment_table()
+    target = goal_weights(["Cpp", "CpNNp"])
+    score = usefulness(table, target)
+    assert score([0, 1, 2]).max() < 0.001
+    lemma = table.product(1, 0)
+    goal = table.product(lemma, 0)
+    assert table.objects[goal] in target
+    assert used(table, goal) == {0, 1, lemma, goal}
+    found = score([0, 1, 2, lemma])
+    assert found[[0, 1, 3]].min() > target[parse("Cpp")] > 0.001 > found[2]
+
+
+# The genetic algorithm
+
+
+@pytest.mark.parametrize("fitness", FITNESS)
+def test_a_run_is_repeatable_and_keeps_its_books(fitness):
+    def run(seed):
+        table = detachment_table(budget=4000)
+        return table, breed(table, TARGET, Breeding(fitness, population=60, seed=seed))
+
+    (table, history), (_, again), (_, other) = run(0), run(0), run(1)
+    assert history == again != other
+    assert len(table.products) == 4000
+    counts = [row["combinations"] for row in history.rows]
+    assert counts == sorted(counts)
+    assert history.rows[-1]["proved"] <= len(history.proofs)
+    assert history.settings["fitness"] == fitness
+    for goal, hit in history.proofs.items():
+        assert show(theorem(hit["proof"])) == goal
+    assert all(math.isfinite(row["divergence"]) for row in history.rows)
+
+
+def test_goals_are_combined_only_if_they_may_be_stored():
+    def combined(store_goals):
+        table = detachment_table(budget=4000)
+        breed(table, TARGET, Breeding("smallness", mutation=0.5, store_goals=store_goals))
+        return {table.objects[k] for pair in table.products for k in pair} & set(TARGET)
+
+    assert combined(True)
+    assert not combined(False)
+
+
+def test_parents_are_the_fittest_of_a_few():
+    table, generator = words(2), np.random.default_rng(0)
+    chosen = Breeding(population=50, mutation=0, tournament=40)
+    children = offspring(table, [0, 1], np.array([1.0, 2.0]), set(), chosen, generator)
+    assert {table.objects[k] for k in children} == {"bb"}
+    assert len(children) == 50
+    table = words(2)
+    table.product(0, 0)
+    chosen = Breeding(population=200, mutation=1.0)
+    offspring(table, [1], np.array([1.0]), {"aa"}, chosen, generator)
+    assert {"a", "b"} == {x for pair in table.asked[1:] for x in pair} - {"ab", "ba", "bb"}
+
+
+def test_the_elite_survives():
+    generator, fitness = np.random.default_rng(0), np.arange(10.0)
+    found = survivors(list(range(20, 30)), fitness, Breeding(population=6, elite=0.5), generator)
+    assert found[:3] == [29, 28, 27]
+    assert len(set(found)) == 6
+    assert sorted(survivors([4, 5], fitness[:2], Breeding(population=6), generator)) == [4, 5]
+
+
+def test_it_stops_after_its_generations():
+    table = words(2)
+    history = breed(table, {"ab": 1.0}, Breeding("smallness", population=5, generations=7))
+    assert len(history.rows) == 7
+    assert proofs(table, {"ab": 1.0}).keys() == history.proofs.keys()
+
+
+def test_products_are_detachments():
+    table = detachment_table(limit=9, budget=2000)
+    lightest_first(table)
+    for (i, j), k in table.products.items():
+        formula = detach(table.objects[i], table.objects[j], 9)
+        assert formula == (None if k is None else table.objects[k])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"fitness": "beauty"}, "fitness: expected one of similarity, .*; found 'beauty'"),
+        ({"population": 0}, "population: expected at least 1, found 0"),
+        ({"tournament": 0}, "tournament: expected at least 1, found 0"),
+        ({"generations": -1}, "generations: expected at least 1, found -1"),
+        ({"elite": 1.5}, r"elite: expected a number in \[0, 1\], found 1.5"),
+        ({"mutation": -0.1}, r"mutation: expected a number in \[0, 1\], found -0.1"),
+    ],
+)
+def test_bad_settings_are_refused(chosen, message):
+    with pytest.raises(ValueError, match=message):
+        Breeding(**chosen)
+
+
+def test_bad_targets_are_refused():
+    with pytest.raises(ValueError, match="expected goals that are no axioms, found CpCqp"):
+        breed(detachment_table(), {parse("CpCqp"): 1.0}, Breeding())

@@ -1,0 +1,170 @@
+"""The sweep of searches for proofs: what is left to do, what a case returns, what is stale."""
+
+import json
+import subprocess
+import sys
+
+from prosper_utils import results
+from prosper_utils.detachment import parse, theorem
+
+import numpy as np
+import pandas as pd
+import pytest
+import sweep_proofs
+from conftest import ROOT
+from test_detachment import GOALS
+
+BLEND = {"arm": "blend", "steps": 2, "step_size": 0.03, "keep": 40, "seed": 0}
+SEARCH = {"arm": "breadth first", "steps": 0, "step_size": 0.0, "keep": 0, "seed": 0}
+TRIAL = {"population": 40, "mutation": 0.4}
+
+
+def run(case, budget=3000, **changes):
+    return sweep_proofs.run_case(**case | changes, budget=budget)
+
+
+def hits(text):
+    return [entry.split(":") for entry in text.split()]
+
+
+def test_the_goals_are_those_of_the_calculus():
+    assert sweep_proofs.SHORTEST == GOALS
+
+
+def test_the_plan_has_no_case_twice_and_the_claims_first():
+    cases = sweep_proofs.plan()
+    keys = [tuple(case.values()) for case in cases]
+    assert len(set(keys)) == len(keys)
+    assert all(tuple(case) == sweep_proofs.CASE for case in cases)
+    for arm in ("blend", "identity", "fixed", "fitness", "a = 0", "a = 0.2", "multiplicative"):
+        grid = {k[2:4] for k in keys if k[0] == arm and k[1] == 2}
+        assert grid == {(s, k) for s in (0.01, 0.02, 0.03, 0.05) for k in (100, 150, 200)}
+    assert [case["arm"] for case in cases[:12]] == ["blend"] * 12
+    seeds = {k[4] for k in keys if k[0] == "random growth"}
+    assert len(seeds) >= 6
+
+
+def test_what_is_stored_is_not_computed_again():
+    cases = sweep_proofs.cases_of(("blend", "breadth first"), steps=(1, 2))
+    cases = [case for k, case in enumerate(cases) if case not in cases[:k]]
+    assert len(cases) == 3
+    keys = sweep_proofs.CASE
+    assert sweep_proofs.missing(cases, pd.DataFrame(), keys) == cases
+    assert sweep_proofs.missing(cases, pd.DataFrame(cases[:1]), keys) == cases[1:]
+    assert sweep_proofs.missing(cases, pd.DataFrame(cases), keys) == []
+
+
+@pytest.mark.parametrize("case", [BLEND, SEARCH, SEARCH | {"arm": "genetic, usefulness"}])
+def test_a_case_gives_a_row_that_can_be_checked(case):
+    more = {"trial": TRIAL} if case["arm"].startswith("genetic") else {}
+    row, again = run(case, **more), run(case, **more)
+    row.pop("seconds"), again.pop("seconds")
+    assert row == again
+    found = hits(row["hits"])
+    assert len(found) == row["proved"] > 0
+    for goal, when, proof in found:
+        assert theorem(proof) == parse(goal)
+        assert int(when) <= row["combinations"] == 3000
+    curve = [int(n) for n in row["curve"].split()]
+    assert len(curve) == len(sweep_proofs.CHECKPOINTS)
+    assert curve == sorted(curve)
+    assert curve[-1] == row["proved"]
+    counts = [int(n) for n, _ in hits(row["divergence"])]
+    assert counts == sorted(set(counts))
+    assert bool(counts) == (case["arm"] != "breadth first")
+
+
+def test_lemmas_come_with_weights_and_proofs():
+    found = hits(run(BLEND)["lemmas"])
+    assert 3 < len(found) <= 16
+    weights = [float(weight) for _, weight, _, _ in found]
+    assert weights == sorted(weights, reverse=True)
+    for formula, _, uses, proof in found:
+        assert theorem(proof) == parse(formula)
+        assert 0 <= int(uses) <= 24
+
+
+def test_held_out_goals_are_counted_apart_and_may_be_stored():
+    goals, others = sweep_proofs.split(0)
+    assert sorted(goals + others) == sorted(GOALS)
+    assert len(goals) == len(others) == 12
+    row = run(SEARCH, 20_000, arm="breadth first, held out")
+    assert {goal for goal, _, _ in hits(row["hits"])} <= set(goals)
+    assert row["held_out"] > 0
+    assert run(SEARCH)["held_out"] is None
+
+
+def test_goals_are_stored_where_the_arm_says_so():
+    for arm, stored in (("blend", False), ("blend, goals stored", True)):
+        texts = {formula for formula, *_ in hits(run(BLEND, 10_000, arm=arm)["lemmas"])}
+        assert bool(texts & set(GOALS)) == stored
+    stored, barred = (run(SEARCH, 60_000, arm="breadth first" + s) for s in (", goals stored", ""))
+    assert stored["proved"] > barred["proved"]
+
+
+def test_credit_is_compared_with_the_loss(monkeypatch):
+    monkeypatch.setitem(sweep_proofs.QUALITY, "length", 5)
+    rows = sweep_proofs.credit_case({"steps": 1, "keep": 150, "loop": 1})
+    found = {row["mode"]: row["correlation"] for row in rows}
+    assert 0.99 < found["support"] <= 1
+    assert found["fixed"] == found["identity"] == 0
+    assert len({row["lemmas"] for row in rows}) == 1
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_drop_is_credit_times_mass_if_there_is_little(monkeypatch, steps):
+    monkeypatch.setitem(sweep_proofs.QUALITY, "mass", 1e-10)
+    target = sweep_proofs.goal_weights(sweep_proofs.SHORTEST)
+    settings = sweep_proofs.Settings(steps=steps, keep=10**6)
+    table, p, extra = sweep_proofs.probe(sweep_proofs.weights_at(1))
+    everything = sorted({*extra, *range(len(table.objects))})
+    places = extra[:20]
+    drop = sweep_proofs.drops(table, p, places, target, settings)
+    p = sweep_proofs.padded(p, table)
+    credit = sweep_proofs.credit_of(table, p, everything, target, settings, "support")
+    advantage = credit[places] - credit[: len(p)] @ p.numpy()
+    assert np.abs(advantage).max() > 1
+    np.testing.assert_allclose(drop / 1e-10, advantage, rtol=1e-3, atol=1e-3)
+
+
+def test_what_rounding_parts_is_a_tie():
+    drop = np.array([0.0, 0.0, 1.0, 2.0])
+    assert sweep_proofs.rank_correlation(drop + 1e-15 * drop[::-1], drop) == pytest.approx(1)
+    assert sweep_proofs.rank_correlation(-drop, drop) == pytest.approx(-1)
+    assert sweep_proofs.rank_correlation(np.ones(4), drop) == 0
+
+
+def test_a_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    cases = [SEARCH, SEARCH | {"arm": "lightest first"}]
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(sweep_proofs, "BUDGET", 500)
+    sweeps = {"proofs": (lambda: cases, sweep_proofs.one, sweep_proofs.CASE)}
+    monkeypatch.setattr(sweep_proofs, "SWEEPS", sweeps)
+    monkeypatch.setattr(sys, "argv", ["sweep_proofs.py", "--jobs", "1"])
+    results.append("proofs", sweep_proofs.one(cases[0]))
+    first = (tmp_path / "proofs.csv").read_text()
+    sweep_proofs.main()
+    second = (tmp_path / "proofs.csv").read_text()
+    assert second.startswith(first)
+    table, provenance = results.load("proofs")
+    assert table.arm.tolist() == ["breadth first", "lightest first"]
+    assert provenance["configuration"]["budget"] == 500
+    sweep_proofs.main()
+    assert (tmp_path / "proofs.csv").read_text() == second
+
+
+def test_it_is_a_command():
+    script = ROOT / "book" / "sweep_proofs.py"
+    said = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
+    assert said.returncode == 0
+    assert "--minutes" in said.stdout
+
+
+@pytest.mark.parametrize("name", sweep_proofs.SWEEPS)
+def test_what_is_stored_is_not_stale(name):
+    path = ROOT / "book" / "results" / f"{name}.json"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not stored yet")
+    stored = json.loads(path.read_text())["configuration"]
+    now = json.loads(json.dumps(sweep_proofs.configuration()))
+    assert stored == now, f"{name} is stale: run `make results`"
