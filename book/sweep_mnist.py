@@ -183,7 +183,7 @@ def plan():
     dense = [functools.partial(cases_of, "LeNet-300-100", a) for a in ("relu", "tanh")]
     lenet = functools.partial(cases_of, "LeNet-5", "tanh")
     few, five, two = range(5), SPARSITIES[1:], (0.98, 0.99)
-    streams, insane = ("row sums", "diagonal"), ("re-initialised", "inverted", "other batches")
+    streams, insane = ("row sums", "diagonal"), ("re-initialised", "inverted")
     cases = []
     for part in dense:
         cases += part(("dense",), few, (0.0,)) + part(HEADLINE, few, SPARSITIES)
@@ -192,8 +192,10 @@ def plan():
         cases += part(REST, few, SPARSITIES)
     for part in dense:
         cases += part(AHEAD, few, SPARSITIES[3:])
-        cases += part(("SNIP", "ProsPr", "SynFlow"), few, two, ("shuffled", *insane))
         cases += part(streams, few, SPARSITIES, ("shuffled",))
+        cases += part(("SNIP", "ProsPr"), few, two, ("shuffled", *insane, "other batches"))
+        cases += part(("SynFlow",), few, two, ("shuffled", *insane))  # it looks at no batches
+    for part in dense:
         cases += part(("random", "magnitude"), few, SPARSITIES, ("per layer",))
     cases += lenet(("dense",), few, (0.0,)) + lenet(HEADLINE, few, five)
     cases += lenet(HEADLINE, range(5, 10), two) + lenet(REST, few, five)

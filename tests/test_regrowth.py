@@ -200,7 +200,9 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing(digits, tmp_pat
     built = OPTIMIZERS["momentum"]()
     built.build(other.trainable_variables)
     before = other.get_weights()
-    with pytest.raises(ValueError, match=r"state\.npz: expected the state of this model .*credit_1"):
+    with pytest.raises(
+        ValueError, match=r"state\.npz: expected the state of this model .*credit_1"
+    ):
         theirs.load(tmp_path / "state.npz", built)
     assert all(np.array_equal(a, b) for a, b in zip(before, other.get_weights(), strict=True))
     with pytest.raises(FileNotFoundError):
