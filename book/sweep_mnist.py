@@ -198,11 +198,11 @@ def plan():
     for part in dense:
         cases += part(("random", "magnitude"), few, SPARSITIES, ("per layer",))
     cases += lenet(("dense",), few, (0.0,)) + lenet(HEADLINE, few, five)
-    cases += lenet(HEADLINE, range(5, 10), two) + lenet(REST, few, five)
-    cases += lenet(streams, few, five, ("shuffled",))
+    cases += lenet(HEADLINE, range(5, 10), two)
     cases += lenet(("SNIP", "ProsPr", "magnitude"), few, (0.99, 0.995), ("floor",))
+    cases += lenet(REST, few, five)
     cases += cases_of("LeNet-5", "relu", HEADLINE, range(10), two)
-    return cases
+    return cases + lenet(streams, few, five, ("shuffled",))
 
 
 def tuning():
