@@ -18,7 +18,7 @@ import time
 
 from prosper_utils import datasets, masks, networks, results, training
 from prosper_utils.paths import effective
-from prosper_utils.scores import SCORES, prospr
+from prosper_utils.scores import SCORES, iterative_prospr, prospr
 
 import joblib
 import keras
@@ -38,12 +38,14 @@ PROTOCOL = {
 AHEAD = {f"ProsPr, M = {m}": functools.partial(prospr, steps=m) for m in (1, 30, 300, 1000)} | {
     "first order, M = 100": functools.partial(prospr, steps=100, method="first_order")
 }
-RULES = SCORES | AHEAD  # the scores of the package, and more lengths of looking ahead
+ROUNDS = {"iterative SNIP": functools.partial(iterative_prospr, steps=0)}  # without looking ahead
+RULES = SCORES | AHEAD | ROUNDS  # the scores of the package, and what we compare them with
 TRIALS = {  # three for every score that has something to choose
     "SNIP": [{"batch_size": b} for b in (100, 1000, 10000)],
     "GraSP": [{"temperature": t} for t in (1.0, 20.0, 200.0)],
     "SynFlow": [{"rounds": r} for r in (10, 30, 100)],
     "iterative ProsPr": [{"rounds": r} for r in (3, 10, 30)],
+    "iterative SNIP": [{"rounds": r} for r in (3, 10, 30)],
 } | {
     score: [{"learning_rate": a} for a in (0.03, 0.1, 0.3)]
     for score in (
@@ -56,7 +58,8 @@ TRIALS = {  # three for every score that has something to choose
         *AHEAD,
     )
 }
-IN_ROUNDS = ("SynFlow", "iterative ProsPr")  # scored again for every sparsity
+SMALL = {"learning_rate": 0.03}
+IN_ROUNDS = ("SynFlow", "iterative ProsPr", "iterative SNIP")  # scored again for every sparsity
 CASE = ("network", "activation", "score", "variant", "seed")
 OUTCOME = ("error", "loss", "kept", "on_a_path", "train_seconds")
 
@@ -89,17 +92,12 @@ def score_of(model, score, seed, sparsity, **options):
     return [np.asarray(s) for s in found], time.perf_counter() - begin
 
 
-def shuffled(chosen, seed):
-    """Return masks with as many weights in every layer, anywhere in it."""
-    generator = np.random.default_rng([seed, 1])
-    return [generator.permutation(m.ravel()).reshape(m.shape) for m in map(np.asarray, chosen)]
-
-
 def run_case(network, activation, score, variant, seed, *, sparsities, options, part="test"):
     """Return the rows of one case, one per sparsity.
 
-    Variants: "as scored", "per layer", "floor" (with a path kept), and the sanity checks
-    "shuffled", "re-initialised", "inverted" and "other batches".
+    Variants: "as scored", "small steps" (at SMALL instead of the learning rate that was chosen),
+    "per layer", "floor" (with a path kept), and the sanity checks "shuffled", "re-initialised",
+    "inverted" and "other batches".
 
     A score that fails, because its inner loop diverges or all its entries are the same, is a
     result: a row without an error of the network.
@@ -153,7 +151,7 @@ def choose(model, found, sparsity, variant, seed):
     if variant == "floor":
         return masks.connected(model, found, sparsity)
     chosen = masks.top_k(found, sparsity, per_layer=variant == "per layer")
-    return shuffled(chosen, seed) if variant == "shuffled" else chosen
+    return masks.shuffled(chosen, seed) if variant == "shuffled" else chosen
 
 
 def chosen_options(network, activation, score):
@@ -174,6 +172,7 @@ def cases_of(network, activation, scores, seeds, sparsities, variants=("as score
     return [dict(zip(CASE, key, strict=True)) | {"sparsities": sparsities} for key in keys]
 
 
+EXACT = tuple(f"ProsPr, M = {m}" for m in (1, 10, 30, 100, 300))
 HEADLINE = ("random", "SNIP", "ProsPr", "ProsPr, M = 100")
 REST = tuple(score for score in SCORES if score not in HEADLINE)
 
@@ -183,7 +182,8 @@ def plan():
     dense = [functools.partial(cases_of, "LeNet-300-100", a) for a in ("relu", "tanh")]
     lenet = functools.partial(cases_of, "LeNet-5", "tanh")
     few, five, two = range(5), SPARSITIES[1:], (0.98, 0.99)
-    streams, insane = ("row sums", "diagonal"), ("re-initialised", "inverted")
+    streams = ("row sums", "diagonal")
+    insane = ("shuffled", "re-initialised", "inverted", "other batches")
     cases = []
     for part in dense:
         cases += part(("dense",), few, (0.0,)) + part(HEADLINE, few, SPARSITIES)
@@ -191,10 +191,11 @@ def plan():
     for part in dense:
         cases += part(REST, few, SPARSITIES)
     for part in dense:
-        cases += part(AHEAD, few, SPARSITIES[3:])
+        cases += part((*AHEAD, *ROUNDS), few, SPARSITIES[3:])
         cases += part(streams, few, SPARSITIES, ("shuffled",))
-        cases += part(("SNIP", "ProsPr"), few, two, ("shuffled", *insane, "other batches"))
-        cases += part(("SynFlow",), few, two, ("shuffled", *insane))  # it looks at no batches
+        cases += part(("SNIP", "ProsPr"), few, two, insane)
+        cases += part(("SynFlow",), few, two, insane[:2])  # no batches; in rounds, no inverse
+        cases += part(("ProsPr", *EXACT), few, SPARSITIES[3:], ("small steps",))
     for part in dense:
         cases += part(("random", "magnitude"), few, SPARSITIES, ("per layer",))
     cases += lenet(("dense",), few, (0.0,)) + lenet(HEADLINE, few, five)
@@ -222,7 +223,8 @@ def one(case, part):
     case = dict(case)
     trial = case.pop("trial", None)
     if trial is None:
-        options = chosen_options(*(case[key] for key in CASE[:3]))
+        small = case["variant"] == "small steps"
+        options = SMALL if small else chosen_options(*(case[key] for key in CASE[:3]))
         return run_case(**case, options=options, part=part)
     rows = run_case(**case, options=TRIALS[case["score"]][trial], part=part)
     return [row | {"trial": trial} for row in rows]

@@ -104,6 +104,16 @@ def connected(model, scores, sparsity):
         floor = 2 * floor or 1
 
 
+def shuffled(masks, seed=0):
+    """Return masks that keep as many weights of every kernel, anywhere in it.
+
+    What they lose is which weights a score chose; what they keep is how many of each layer.
+    """
+    generator = np.random.default_rng([seed, 1])
+    values = [np.asarray(m) for m in masks]
+    return [tf.constant(generator.permutation(v.ravel()).reshape(v.shape)) for v in values]
+
+
 def _check_scores(scores):
     if not scores:
         raise ValueError("scores: expected one tensor per kernel, found an empty list")

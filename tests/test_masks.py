@@ -361,6 +361,15 @@ def test_the_report_names_what_is_left_empty():
     assert "266,200" in lines[-2]
 
 
+def test_shuffling_keeps_the_counts_of_the_layers():
+    chosen = [np.arange(20).reshape(4, 5) < 7, np.arange(6).reshape(2, 3) < 1]
+    found = masks.shuffled(chosen, seed=0)
+    assert [m.shape for m in found] == [(4, 5), (2, 3)]
+    assert [int(np.sum(m)) for m in found] == [7, 1]
+    assert not np.array_equal(found[0], chosen[0])
+    assert np.array_equal(found[0], masks.shuffled(chosen, seed=0)[0])
+
+
 def test_masks_that_do_not_fit_change_nothing():
     model = dense_300_100()
     before = model.get_weights()

@@ -26,15 +26,6 @@ def test_what_is_stored_is_not_computed_again():
     assert [case["seed"] for case in left] == [1, 1]
 
 
-def test_shuffling_keeps_the_counts_of_the_layers():
-    chosen = [np.arange(20).reshape(4, 5) < 7, np.arange(6).reshape(2, 3) < 1]
-    found = sweep_mnist.shuffled(chosen, seed=0)
-    assert [m.shape for m in found] == [(4, 5), (2, 3)]
-    assert [int(m.sum()) for m in found] == [7, 1]
-    assert not np.array_equal(found[0], chosen[0])
-    assert np.array_equal(found[0], sweep_mnist.shuffled(chosen, seed=0)[0])
-
-
 @pytest.fixture
 def short(monkeypatch, digits):
     """Make the sweep small: a few steps of a small network on the digits."""
