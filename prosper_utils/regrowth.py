@@ -129,7 +129,24 @@ def lookahead_credit(model, batches, *, steps=3, learning_rate=0.1):
     return [tf.abs(weights[i] * v[i] + through_steps[i]) for i in scored]
 
 
-def regrow(model, share, credit, optimizer=None):
+def last_step(model, optimizer):
+    """Return the size of the last step of every weight: of u what is left without persistence.
+
+    Args:
+        model: a model in training.
+        optimizer: its built Keras SGD optimizer with momentum, whose buffers are the steps.
+
+    Raises:
+        ValueError: for an optimizer without such buffers.
+    """
+    found = [_slots(optimizer, kernel) for kernel in kernels(model)]
+    if not all(len(slots) == 1 for slots in found):
+        name = type(optimizer).__name__
+        raise ValueError(f"optimizer: expected SGD with momentum and no more, found {name}")
+    return [tf.abs(slots[0].value) for slots in found]
+
+
+def regrow(model, share, credit, optimizer=None, weight=None):
     """Drop a share of the kept weights, the lightest, and grow as many others by credit.
 
     Where fewer others have any credit, fewer are dropped.  The grown ones begin at zero.
@@ -139,6 +156,7 @@ def regrow(model, share, credit, optimizer=None):
         share: the share of the kept weights to drop, in [0, 1).
         credit: a list of tensors, one per kernel, that are not negative.
         optimizer: a built Keras optimizer whose momentum of the grown weights is set to zero.
+        weight: a list of tensors, one per kernel, to purge by in place of :math:`|w|`.
 
     Returns:
         How many weights were dropped, and grown.
@@ -156,7 +174,8 @@ def regrow(model, share, credit, optimizer=None):
     others = [np.where(k, -np.inf, c) for k, c in zip(kept, credit, strict=True)]
     count = sum(int(np.sum(k)) for k in kept)
     moved = min(math.floor(share * count), sum(int(np.sum(o > 0)) for o in others))
-    light = [np.where(k, s, -np.inf) for k, s in zip(kept, sizes, strict=True)]
+    heavy = sizes if weight is None else [np.asarray(v, np.float64) for v in weight]
+    light = [np.where(k, s, -np.inf) for k, s in zip(kept, heavy, strict=True)]
     stay = masks.best(light, count - moved)
     grown = masks.best(others, moved)
     masks.apply(model, [a | b for a, b in zip(stay, grown, strict=True)])
@@ -184,10 +203,14 @@ def _check(model, kept, sizes, credit):
 def forget(optimizer, variables, places):
     """Set what a built Keras optimizer remembers of these places of variables to zero."""
     for variable, place in zip(variables, places, strict=True):
-        name = variable.path.replace("/", "_")
-        for slot in optimizer.variables:
-            if name in slot.path and slot.shape == variable.shape:
-                slot.assign(tf.where(place, tf.zeros_like(slot), slot))
+        for slot in _slots(optimizer, variable):
+            slot.assign(tf.where(place, tf.zeros_like(slot), slot))
+
+
+def _slots(optimizer, variable):
+    """Return the variables in which a built Keras optimizer remembers something of a variable."""
+    name = f"/{variable.path.replace('/', '_')}_"
+    return [v for v in optimizer.variables if name in v.path and v.shape == variable.shape]
 
 
 class Regrowth:
@@ -203,6 +226,8 @@ class Regrowth:
         share: the share of the kept weights to drop at first, in [0, 1).
         decay: how much of the credit stays in each step, in [0, 1).
         credit: a function of the model that returns one tensor per kernel, not negative.
+        weight: a function of the model and the optimizer that returns what to purge by, one tensor
+            per kernel; by default the size of each weight.
 
     Attributes:
         moved: one pair (step, how many weights were dropped and grown) for each time.
@@ -222,6 +247,7 @@ class Regrowth:
         share=0.3,
         decay=0.98,
         credit=earned,
+        weight=None,
     ):
         for name, found in (("every", every), ("until", until)):
             if found < 1:
@@ -230,13 +256,17 @@ class Regrowth:
             raise ValueError(f"share to drop: expected a number in [0, 1), found {share}")
         earn(model, chosen, decay)
         self.model, self.every, self.until = model, every, until
-        self.share, self.credit, self.moved = share, credit, []
+        self.share, self.credit, self.weight, self.moved = share, credit, weight, []
 
     def after(self, step, optimizer):
         """Take note that a step of training has been made; regrow if it is time."""
         if step % self.every == 0 and step <= self.until:
             share = self.share * (1 + math.cos(math.pi * step / self.until)) / 2
-            self.moved.append((step, regrow(self.model, share, self.credit(self.model), optimizer)))
+            credit, weight = self.credit(self.model), None
+            if self.weight is not None:
+                weight = self.weight(self.model, optimizer)
+            count = regrow(self.model, share, credit, optimizer, weight)
+            self.moved.append((step, count))
 
     def save(self, path, optimizer):
         """Write weights, masks, credit and the optimizer's state to a file, an .npz."""

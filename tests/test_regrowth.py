@@ -118,6 +118,30 @@ def test_the_momentum_of_the_grown_begins_at_zero(digits):
         assert np.any(slot.numpy()[a & b])
 
 
+def test_without_persistence_what_stood_still_goes(digits):
+    model, chosen = pruned()
+    optimizer = OPTIMIZERS["momentum"]()
+    regrowth.earn(model, chosen)
+    training.trainer(model, optimizer)(digits.train, steps=4, batch_size=64)
+    before, weights = kept(model), [k.numpy() for k in kernels(model)]
+    steps = [s.numpy() for s in regrowth.last_step(model, optimizer)]
+    velocity = [v.numpy() for v in optimizer.variables if "kernel" in v.path]
+    for step, value in zip(steps, velocity, strict=True):
+        np.testing.assert_array_equal(step, abs(value))
+    moved = regrowth.regrow(model, 0.3, regrowth.earned(model), optimizer, steps)
+    dropped = [b & ~a for b, a in zip(before, kept(model), strict=True)]
+    held = [b & a for b, a in zip(before, kept(model), strict=True)]
+    largest = max(s[d].max(initial=0) for s, d in zip(steps, dropped, strict=True))
+    assert largest <= min(s[h].min() for s, h in zip(steps, held, strict=True))
+    assert sum(d.sum() for d in dropped) == moved > 0
+    lost = np.concatenate([abs(w[d]) for w, d in zip(weights, dropped, strict=True)])
+    assert lost.max() > min(abs(w[h]).min() for w, h in zip(weights, held, strict=True))
+    adam = OPTIMIZERS["adam"]()
+    adam.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="expected SGD with momentum and no more, found Adam"):
+        regrowth.last_step(model, adam)
+
+
 def test_lookahead_credit_is_the_slope_along_a_mask_that_stays(digits):
     model, chosen = pruned(dtype="float64")
     masks.apply(model, chosen)

@@ -1,0 +1,78 @@
+"""What the sweeps have in common: a command that computes what is not stored yet, in parallel.
+
+A sweep is a list of cases.  Each runs on one thread, in a process of joblib or on a Dask cluster; a
+case that ends is stored at once, and the next run goes on with the rest.
+"""
+
+import argparse
+import contextlib
+import os
+import time
+
+from prosper_utils import results
+
+import joblib
+import numpy as np
+from tqdm import tqdm
+
+
+def missing(cases, stored, keys):
+    """Return the cases, dictionaries, that are not among the stored rows; keys tell them apart."""
+    done = set() if stored.empty else set(zip(*(stored[key] for key in keys), strict=True))
+    return [case for case in cases if tuple(case[key] for key in keys) not in done]
+
+
+def in_parallel(one, cases, jobs=-1):
+    """Yield one(case) for each case as it ends, whatever the order; they are started in order."""
+    work = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch="n_jobs")
+    yield from work(joblib.delayed(one)(case) for case in cases)
+
+
+@contextlib.contextmanager
+def on_dask(cluster, *files):
+    """Let joblib send its work to a Dask cluster instead of processes of its own.
+
+    Args:
+        cluster: a Dask cluster, or the address of its scheduler; None changes nothing.
+        files: the scripts that the workers import.
+    """
+    if cluster is None:
+        yield
+        return
+    from distributed import Client
+
+    with Client(cluster) as client:
+        for file in (*files, __file__):
+            client.upload_file(file)
+        with joblib.parallel_config("dask"):
+            yield
+
+
+def command(script, sweeps, configuration):
+    """Run the sweeps named on the command line, or all, until done or the minutes are over.
+
+    Args:
+        script: the module whose command it is; the processes import it by its name.
+        sweeps: {name of the result: (left, one)}; left takes the rows that are stored, a table, and
+            returns the cases to run; one takes a case and returns its rows.
+        configuration: function that returns what determines the results.
+    """
+    parser = argparse.ArgumentParser(description=script.__doc__)
+    parser.add_argument("what", nargs="*", default=list(sweeps))
+    parser.add_argument("--minutes", type=float, default=np.inf, help="stop after so many")
+    parser.add_argument("--jobs", type=int, default=joblib.cpu_count(), help="processes")
+    parser.add_argument("--dask", metavar="ADDRESS", help="the scheduler of a Dask cluster")
+    arguments = parser.parse_args()
+    for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(threads, "1")  # for the processes: they are what runs in parallel
+    end = time.monotonic() + 60 * arguments.minutes
+    for name in arguments.what:
+        left, one = sweeps[name]
+        cases = left(results.resume(name))
+        waiting = (case for case in cases if time.monotonic() < end)
+        with on_dask(arguments.dask, script.__file__):
+            done = in_parallel(one, waiting, arguments.jobs)
+            for rows in tqdm(done, name, total=len(cases), unit="case"):
+                results.append(name, rows)
+                seconds = np.nansum(results.resume(name).filter(regex="seconds$"))
+                results.describe(name, configuration(), seconds=float(seconds))
