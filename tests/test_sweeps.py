@@ -1,0 +1,51 @@
+"""What the sweeps share: the command stores what is missing, once, and goes on where it stopped."""
+
+import sys
+
+from prosper_utils import results
+
+import numpy as np
+import pandas as pd
+import sweeps
+
+
+def one(case):
+    return [case | {"square": case["n"] ** 2, "seconds": 2.0}]
+
+
+def left(stored):
+    return sweeps.missing([{"n": n} for n in range(5)], stored, ("n",))
+
+
+def test_what_is_stored_is_not_missing():
+    cases = [{"a": a, "b": b} for a in "xy" for b in (1, 2)]
+    assert sweeps.missing(cases, pd.DataFrame(), ("a", "b")) == cases
+    assert sweeps.missing(cases, pd.DataFrame(cases[1:3]), ("a", "b")) == [cases[0], cases[3]]
+    assert sweeps.missing(cases, pd.DataFrame(cases), ("a", "b")) == []
+
+
+def test_every_case_is_run_once():
+    rows = list(sweeps.in_parallel(one, ({"n": n} for n in range(5)), jobs=2))
+    assert sorted(row["square"] for (row,) in rows) == [0, 1, 4, 9, 16]
+
+
+def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sweep.py", "--jobs", "1", *arguments])
+        sweeps.command(sweeps, {"squares": (left, one)}, lambda: {"known": True})
+
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    run("--minutes", "0")
+    assert not list(tmp_path.iterdir())
+    results.append("squares", one({"n": 3}))
+    first = (tmp_path / "squares.csv").read_text()
+    run("squares")
+    second = (tmp_path / "squares.csv").read_text()
+    assert second.startswith(first)
+    table, provenance = results.load("squares")
+    assert table.n.tolist() == [3, 0, 1, 2, 4]
+    np.testing.assert_array_equal(table.square, table.n**2)
+    assert provenance["configuration"] == {"known": True}
+    assert provenance["seconds"] == 10
+    run()
+    assert (tmp_path / "squares.csv").read_text() == second
