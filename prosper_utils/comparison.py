@@ -45,6 +45,21 @@ def interval(values, level=0.95):
     return Interval(mean, mean - margin, mean + margin, p)
 
 
+def plus_minus(found):
+    """Return an `Interval` as a text for a table, "mean ± half its width"."""
+    return f"{found.mean:.1f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{found.high - found.mean:.1f}"
+
+
+def stated(found):
+    """Return the `Interval` of a difference as a text, "mean [low, high]" and a star if 0 is out.
+
+    Its spaces do not break, so that it stays on one line in a table.
+    """
+    star = "" if found.low <= 0 <= found.high else " *"
+    text = f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]{star}"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
 def by_seed(table, value="error", **where):
     """Return {seed: value} of the rows of a stored table that have these entries.
 

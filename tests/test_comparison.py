@@ -1,6 +1,14 @@
 """Comparisons over seeds: intervals, paired differences, and Holm's correction."""
 
-from prosper_utils.comparison import by_seed, holm, interval, paired
+from prosper_utils.comparison import (
+    Interval,
+    by_seed,
+    holm,
+    interval,
+    paired,
+    plus_minus,
+    stated,
+)
 
 import numpy as np
 import pandas as pd
@@ -76,3 +84,14 @@ def test_bad_input():
         interval([1.0])
     with pytest.raises(ValueError, match="finite"):
         interval([1.0, np.nan])
+
+
+def test_intervals_as_texts_do_not_break():
+    texts = {
+        stated(Interval(-1.25, -2.04, -0.46, 0.01)): "-1.2 [-2.0, -0.5] *",
+        stated(Interval(0.5, -0.3, 1.3, 0.3)): "+0.5 [-0.3, +1.3]",
+        plus_minus(Interval(4.06, 3.92, 4.2, 0.0)): "4.1 ± 0.1",
+    }
+    for found, expected in texts.items():
+        assert " " not in found
+        assert found.replace("\N{NO-BREAK SPACE}", " ") == expected
