@@ -59,6 +59,7 @@ TRIALS = {  # three for every score that has something to choose
     )
 }
 SMALL = {"learning_rate": 0.03}
+FLOORS = {f"floor of {n}": n for n in (10, 30, 50)}
 IN_ROUNDS = ("SynFlow", "iterative ProsPr", "iterative SNIP")  # scored again for every sparsity
 CASE = ("network", "activation", "score", "variant", "seed")
 OUTCOME = ("error", "loss", "kept", "on_a_path", "train_seconds")
@@ -96,8 +97,8 @@ def run_case(network, activation, score, variant, seed, *, sparsities, options, 
     """Return the rows of one case, one per sparsity.
 
     Variants: "as scored", "small steps" (at SMALL instead of the learning rate that was chosen),
-    "per layer", "floor" (with a path kept), and the sanity checks "shuffled", "re-initialised",
-    "inverted" and "other batches".
+    "per layer", "floor" (the least that keeps a path), those of FLOORS, and the sanity checks
+    "shuffled", "re-initialised", "inverted" and "other batches".
 
     A score that fails, because its inner loop diverges or all its entries are the same, is a
     result: a row without an error of the network.
@@ -150,6 +151,8 @@ def choose(model, found, sparsity, variant, seed):
         found = [-s for s in found]
     if variant == "floor":
         return masks.connected(model, found, sparsity)
+    if variant in FLOORS:
+        return masks.top_k(found, sparsity, floor=FLOORS[variant])
     chosen = masks.top_k(found, sparsity, per_layer=variant == "per layer")
     return masks.shuffled(chosen, seed) if variant == "shuffled" else chosen
 
@@ -201,10 +204,13 @@ def plan():
     cases += lenet(("dense",), few, (0.0,)) + lenet(HEADLINE, few, five)
     cases += lenet(HEADLINE[1:], range(5, 10), two)
     cases += lenet(("SNIP", "ProsPr", "magnitude"), few, (0.99, 0.995), ("floor",))
-    late = ("ProsPr, M = 10", "first order")
-    cases += lenet([score for score in REST if score not in late], few, five)
+    cases += lenet(("iterative ProsPr",), few, five)
+    cases += lenet(("SNIP", "ProsPr"), few, five[-1:], tuple(FLOORS))
+    last = ("ProsPr, M = 10", "first order")
+    others = [score for score in REST if score not in ("iterative ProsPr", *last)]
+    cases += lenet(others, few, five)
     cases += cases_of("LeNet-5", "relu", HEADLINE[1:], range(10), two)
-    cases += lenet(streams, few, five, ("shuffled",)) + lenet(late, few, five)
+    cases += lenet(streams, few, five, ("shuffled",)) + lenet(last, few, five)
     return cases + cases_of("LeNet-5", "relu", HEADLINE[:1], few, two)
 
 
