@@ -13,10 +13,10 @@ state is the pair of weights and buffer, :math:`b_m = \mu b_{m-1} + \nabla L_m(w
 :math:`w_{m+1} = w_m - \alpha b_m`, and its Jacobians take the place of :math:`I - \alpha H_m`.
 
 The sweeps run in chunks of steps: of about :math:`\sqrt M` where a chunk will be run again, of at
-least 64 where batches in a list have to be stacked for a compiled loop, and in one chunk where they
-come as stacked tensors.  A chunk is one compiled loop, the same one for every chunk and every M;
-between chunks only the weights of every step are kept ("reverse"; the Jacobian does not depend on
-the buffer), or the first state of each chunk ("checkpointed").
+least 64 where batches in a list have to be stacked for a compiled loop or the buffers of a chunk
+are in memory while it runs, else in one chunk.  A chunk is one compiled loop, the same one for
+every chunk and every M; between chunks only the weights of every step are kept ("reverse"; the
+Jacobian does not depend on the buffer), or the first state of each chunk ("checkpointed").
 """
 
 import functools
@@ -101,7 +101,8 @@ def meta_gradient(
         gradient, ok = unrolled(loss, rates, state, listed[first:-1], outer)
     else:
         free = is_stacked(batches) and tf.is_tensor(batches[0])  # nothing to copy into tensors
-        at_least = 1 if method == "checkpointed" else len(listed) if free else COPIED
+        whole = free and not momentum  # the loop over a chunk holds the buffers of its steps, too
+        at_least = 1 if method == "checkpointed" else len(listed) if whole else COPIED
         parts = chunks(batches, first, at_least)
         gradient, ok = chunked(method, loss, rates, state, parts, outer)
     if not ok:
