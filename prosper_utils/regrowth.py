@@ -96,11 +96,13 @@ def gradient_credit(model, batch):
 
 
 def lookahead_credit(model, batches, *, steps=3, learning_rate=0.1):
-    r"""Return |dF/dc|: how the loss after M steps answers to the mask of the current weights.
+    r"""Return max(-dF/dc, 0): by how much the loss after M steps falls as a mask entry opens.
 
-    The mask stays in force, :math:`w_0 = c \odot w`, :math:`w_{m+1} = w_m - \alpha \, c \odot
-    \nabla L_m(w_m)`, so that a weight at zero has credit: :math:`-\alpha \sum_m g_m \odot v_{m+1}`.
-    It is pulled back through states that are pairs (w, c).
+    The mask is that of the current weights and stays in force, :math:`w_0 = c \odot w`,
+    :math:`w_{m+1} = w_m - \alpha \, c \odot \nabla L_m(w_m)`, so that a weight at zero has the
+    slope :math:`-\alpha \sum_m g_m \odot v_{m+1}`.
+    It is pulled back through states that are pairs (w, c).  Its sign is kept, since the weight's
+    own steps are in it: where the loss would rise there is no credit.
 
     Args:
         model: a model with masks in force.
@@ -126,7 +128,7 @@ def lookahead_credit(model, batches, *, steps=3, learning_rate=0.1):
     _, gradient = loss_and_gradient(loss, states[-1][0], taken[-1])
     none = [tf.zeros_like(w) for w in weights]
     v, through_steps = pull_back(step, states, taken[:-1], (gradient, none))
-    return [tf.abs(weights[i] * v[i] + through_steps[i]) for i in scored]
+    return [tf.nn.relu(-(weights[i] * v[i] + through_steps[i])) for i in scored]
 
 
 def last_step(model, optimizer):
