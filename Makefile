@@ -32,6 +32,7 @@ results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped
 	$(BIN)/python book/sweep_streaming.py
 	$(BIN)/python book/sweep_mnist.py
 	$(BIN)/python book/sweep_proofs.py
+	$(BIN)/python book/sweep_regrowth.py
 
 bench: $(READY)  ## measure time and memory of the meta-gradients (with PyTorch if it is installed)
 	$(BIN)/python book/bench.py

@@ -9,21 +9,17 @@ Choices (learning rate of the inner steps, temperature, rounds, size of the scor
 by `tune`, on the validation images, with equally many trials for every score.
 """
 
-import argparse
-import contextlib
 import functools
 import itertools
-import os
 import time
 
 from prosper_utils import datasets, masks, networks, results, training
 from prosper_utils.paths import effective
 from prosper_utils.scores import SCORES, iterative_prospr, prospr
 
-import joblib
 import keras
 import numpy as np
-from tqdm import tqdm
+import sweeps
 
 NETWORKS = {"LeNet-300-100": networks.dense_300_100, "LeNet-5": networks.lenet5}
 SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
@@ -252,68 +248,25 @@ def missing(cases, stored, keys):
     return left
 
 
-SWEEPS = {
-    "pruning_tuning": (tuning, (*CASE, "trial"), "validation"),
-    "pruning": (plan, CASE, "test"),
-}
-
-
 def configuration():
-    """Return what determines the results, but for the data."""
+    """Return what determines the results."""
     return {"protocol": PROTOCOL, "trials": TRIALS}
 
 
-@contextlib.contextmanager
-def on_dask(cluster):
-    """Let joblib send its work to a Dask cluster instead of processes of its own.
-
-    Args:
-        cluster: a Dask cluster, or the address of its scheduler; None changes nothing.
-    """
-    if cluster is None:
-        yield
-        return
-    from distributed import Client
-
-    with Client(cluster) as client:
-        client.upload_file(__file__)  # the workers import what they run
-        with joblib.parallel_config("dask"):
-            yield
-
-
-def in_parallel(cases, part, jobs=-1):
-    """Yield the rows of each case as it ends, whatever the order; cases are started in order."""
-    work = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch="n_jobs")
-    yield from work(joblib.delayed(one)(case, part) for case in cases)
-
-
-def main():
-    """Run the sweeps named on the command line, or both, until done or the minutes are over."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", default=list(SWEEPS))
-    parser.add_argument("--minutes", type=float, default=np.inf, help="stop after so many")
-    parser.add_argument("--jobs", type=int, default=joblib.cpu_count(), help="processes")
-    parser.add_argument("--dask", metavar="ADDRESS", help="the scheduler of a Dask cluster")
-    arguments = parser.parse_args()
-    for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ.setdefault(threads, "1")  # for the processes: they are what runs in parallel
-    end = time.monotonic() + 60 * arguments.minutes
-    for name in arguments.what:
-        make, keys, part = SWEEPS[name]
-        cases = missing(make(), results.resume(name), keys)
-        waiting = (case for case in cases if time.monotonic() < end)
-        with on_dask(arguments.dask):
-            done = in_parallel(waiting, part, arguments.jobs)
-            for rows in tqdm(done, name, total=len(cases), unit="case"):
-                results.append(name, rows)
-                stored = results.resume(name)
-                seconds = stored.score_seconds.sum() + stored.train_seconds.sum()
-                results.describe(
-                    name, configuration() | datasets.fingerprint(data()), seconds=seconds
-                )
+SWEEPS = {
+    "pruning_tuning": (
+        lambda stored: missing(tuning(), stored, (*CASE, "trial")),
+        functools.partial(one, part="validation"),
+    ),
+    "pruning": (lambda stored: missing(plan(), stored, CASE), functools.partial(one, part="test")),
+}
 
 
 if __name__ == "__main__":
     import sweep_mnist  # by its name, under which the processes of joblib can import it
 
-    sweep_mnist.main()
+    sweeps.command(
+        sweep_mnist,
+        sweep_mnist.SWEEPS,
+        lambda: sweep_mnist.configuration() | datasets.fingerprint(sweep_mnist.data()),
+    )

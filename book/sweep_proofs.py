@@ -10,11 +10,9 @@ The genetic algorithm's choices are made before by its own sweep, on seeds of th
 sweep measures the credit itself: its rank correlation with what mass on a lemma does to the loss.
 """
 
-import argparse
 import dataclasses
 import functools
 import itertools
-import os
 import time
 
 from prosper_utils import results, search
@@ -37,11 +35,10 @@ from prosper_utils.evolution import (
 )
 from prosper_utils.trajectory import pull_back
 
-import joblib
 import numpy as np
+import sweeps
 import tensorflow as tf
 from scipy.stats import spearmanr
-from tqdm import tqdm
 
 SHORTEST = {  # the shortest known proofs, from the list of the Metamath project
     "Cpp": "DD211",
@@ -319,16 +316,15 @@ def credit_of(table, p, extra, target, settings, mode):
     return np.where(states[0] > 0, credit, 0) if mode == "fixed" else credit
 
 
-def missing(cases, stored, keys):
-    """Return the cases that are not stored yet."""
-    done = set() if stored.empty else set(zip(*(stored[key] for key in keys), strict=True))
-    return [case for case in cases if tuple(case[key] for key in keys) not in done]
+def left(make, keys):
+    """Return the function of the stored rows that says which cases are left."""
+    return lambda stored: sweeps.missing(make(), stored, keys)
 
 
 SWEEPS = {
-    "proofs_tuning": (tuning, one, (*CASE, "trial")),
-    "proofs": (plan, one, CASE),
-    "proofs_credit": (quality, credit_case, ("steps", "keep", "loop")),
+    "proofs_tuning": (left(tuning, (*CASE, "trial")), one),
+    "proofs": (left(plan, CASE), one),
+    "proofs_credit": (left(quality, ("steps", "keep", "loop")), credit_case),
 }
 
 
@@ -346,30 +342,7 @@ def configuration():
     }
 
 
-def main():
-    """Run the sweeps named on the command line, or all, until done or the minutes are over."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", default=list(SWEEPS))
-    parser.add_argument("--minutes", type=float, default=np.inf, help="stop after so many")
-    parser.add_argument("--jobs", type=int, default=joblib.cpu_count(), help="processes")
-    arguments = parser.parse_args()
-    for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ.setdefault(threads, "1")  # for the processes: they are what runs in parallel
-    end = time.monotonic() + 60 * arguments.minutes
-    for name in arguments.what:
-        make, run, keys = SWEEPS[name]
-        cases = missing(make(), results.resume(name), keys)
-        work = joblib.Parallel(
-            arguments.jobs, return_as="generator_unordered", pre_dispatch="n_jobs"
-        )
-        waiting = (joblib.delayed(run)(case) for case in cases if time.monotonic() < end)
-        for rows in tqdm(work(waiting), name, total=len(cases), unit="case"):
-            results.append(name, rows)
-            seconds = results.resume(name).seconds.sum()
-            results.describe(name, configuration(), seconds=seconds)
-
-
 if __name__ == "__main__":
     import sweep_proofs  # by its name, under which the processes of joblib can import it
 
-    sweep_proofs.main()
+    sweeps.command(sweep_proofs, sweep_proofs.SWEEPS, sweep_proofs.configuration)

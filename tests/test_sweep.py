@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sweep_mnist
+import sweeps
 from conftest import ROOT
 
 
@@ -98,10 +99,11 @@ def test_a_dask_cluster_gives_the_rows_that_joblib_gives(digits):
     from distributed import LocalCluster
 
     cases = sweep_mnist.cases_of("LeNet-300-100", "relu", ("random",), range(2), (0.9,))
-    expected = list(sweep_mnist.in_parallel(cases, "validation", jobs=2))
+    work = functools.partial(sweep_mnist.one, part="validation")
+    expected = list(sweeps.in_parallel(work, cases, jobs=2))
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-    with LocalCluster(**options) as cluster, sweep_mnist.on_dask(cluster):
-        found = list(sweep_mnist.in_parallel(cases, "validation"))
+    with LocalCluster(**options) as cluster, sweeps.on_dask(cluster, sweep_mnist.__file__):
+        found = list(sweeps.in_parallel(work, cases))
     seconds = ("score_seconds", "train_seconds")
     by_seed = [
         sorted(({k: v for k, v in row.items() if k not in seconds} for (row,) in rows), key=str)

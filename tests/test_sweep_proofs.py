@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-from prosper_utils import results
 from prosper_utils.detachment import parse, theorem
 
 import numpy as np
@@ -45,13 +44,13 @@ def test_the_plan_has_no_case_twice_and_the_claims_first():
 
 
 def test_what_is_stored_is_not_computed_again():
-    cases = sweep_proofs.cases_of(("blend", "breadth first"), steps=(1, 2))
-    cases = [case for k, case in enumerate(cases) if case not in cases[:k]]
-    assert len(cases) == 3
-    keys = sweep_proofs.CASE
-    assert sweep_proofs.missing(cases, pd.DataFrame(), keys) == cases
-    assert sweep_proofs.missing(cases, pd.DataFrame(cases[:1]), keys) == cases[1:]
-    assert sweep_proofs.missing(cases, pd.DataFrame(cases), keys) == []
+    left, _ = sweep_proofs.SWEEPS["proofs"]
+    cases = left(pd.DataFrame())
+    assert cases == sweep_proofs.plan()
+    assert left(pd.DataFrame(cases[3:])) == cases[:3]
+    left, _ = sweep_proofs.SWEEPS["proofs_tuning"]
+    trials = left(pd.DataFrame())
+    assert left(pd.DataFrame(trials[:5])) == trials[5:]
 
 
 @pytest.mark.parametrize("case", [BLEND, SEARCH, SEARCH | {"arm": "genetic, usefulness"}])
@@ -132,25 +131,6 @@ def test_what_rounding_parts_is_a_tie():
     assert sweep_proofs.rank_correlation(drop + 1e-15 * drop[::-1], drop) == pytest.approx(1)
     assert sweep_proofs.rank_correlation(-drop, drop) == pytest.approx(-1)
     assert sweep_proofs.rank_correlation(np.ones(4), drop) == 0
-
-
-def test_a_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    cases = [SEARCH, SEARCH | {"arm": "lightest first"}]
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
-    monkeypatch.setattr(sweep_proofs, "BUDGET", 500)
-    sweeps = {"proofs": (lambda: cases, sweep_proofs.one, sweep_proofs.CASE)}
-    monkeypatch.setattr(sweep_proofs, "SWEEPS", sweeps)
-    monkeypatch.setattr(sys, "argv", ["sweep_proofs.py", "--jobs", "1"])
-    results.append("proofs", sweep_proofs.one(cases[0]))
-    first = (tmp_path / "proofs.csv").read_text()
-    sweep_proofs.main()
-    second = (tmp_path / "proofs.csv").read_text()
-    assert second.startswith(first)
-    table, provenance = results.load("proofs")
-    assert table.arm.tolist() == ["breadth first", "lightest first"]
-    assert provenance["configuration"]["budget"] == 500
-    sweep_proofs.main()
-    assert (tmp_path / "proofs.csv").read_text() == second
 
 
 def test_it_is_a_command():

@@ -48,11 +48,15 @@ def test_every_arm_ends_with_exactly_k_weights(short, arm):
 
 
 def test_arms_and_variants_differ(short):
+    late = ("every 50", "every 500")  # beyond the last step here: the mask of SNIP does not move
     losses = [run(arm)["loss"] for arm in sweep_regrowth.ARMS]
-    losses += [run("credit", variant=variant)["loss"] for variant in sweep_regrowth.VARIANTS]
-    same = len(losses) - len(set(losses))
-    assert same == 1, losses  # every 500 is beyond the last step: the mask of SNIP, frozen
-    assert run("credit", variant="every 500")["loss"] == run("SNIP")["loss"]
+    for variant in sweep_regrowth.VARIANTS:
+        loss = run("credit", variant=variant)["loss"]
+        if variant in late:
+            assert loss == losses[0]
+        else:
+            losses.append(loss)
+    assert len(set(losses)) == len(losses), losses
 
 
 def test_the_protocol_is_as_it_says(short):
