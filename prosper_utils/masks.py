@@ -288,7 +288,7 @@ def report(model):
     except ValueError:
         passing = [None] * len(masks)
     rows = [
-        (path, count, size, through, *dead(mask))
+        (path.removeprefix(f"{model.name}/"), count, size, through, *dead(mask))
         for (path, count, size), through, mask in zip(per_layer(model), passing, masks, strict=True)
     ]
     whole = None if None in passing else sum(passing)
