@@ -44,8 +44,9 @@ def test_what_a_seed_adds_to_both_does_not_matter(pairs, shift):
 
 
 def test_only_seeds_that_both_have_are_paired():
-    found = paired({0: 5.0, 1: 1.0, 2: 2.0}, {2: 1.0, 1: 0.5, 7: 9.0})
-    assert found == interval([0.5, 1.0])
+    arms = {0: 5.0, 1: 1.0, 2: 2.0}, {2: 1.0, 1: 0.5, 7: 9.0}
+    assert paired(*arms) == interval([0.5, 1.0])
+    assert paired(*arms, level=0.5) == interval([0.5, 1.0], level=0.5)
     with pytest.raises(ValueError, match="at least two"):
         paired({0: 1.0, 1: 2.0}, {1: 1.0, 2: 2.0})
 

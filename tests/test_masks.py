@@ -346,6 +346,28 @@ def test_connected_leaves_a_path_with_the_smallest_floor():
         masks.connected(model, scores, 0.9999)
 
 
+@pytest.mark.filterwarnings("ignore:the floor of")
+def test_connected_starts_with_a_floor_of_one():
+    model = dense_300_100(units=(1, 1))
+    scores = [np.random.default_rng(i).random(k.shape) for i, k in enumerate(kernels(model))]
+    scores[1], scores[2] = scores[1] / 1e6, scores[2] / 1e3
+    found = masks.connected(model, scores, 0.9)
+    assert [int(np.sum(m)) for m in found] == [masks.kept(795, 0.9) - 2, 1, 1]
+
+
+def test_connected_leaves_alone_what_has_a_path():
+    """One of two parallel branches may be empty: the other one is a path."""
+    model = functional()
+    scores = [np.random.default_rng(i).random(k.shape) for i, k in enumerate(kernels(model))]
+    scores[0] = scores[0] / 1e3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = masks.connected(model, scores, 0.9)
+    assert not np.any(found[0])
+    expected = masks.top_k(scores, 0.9)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_the_report_names_what_is_left_empty():
     model = dense_300_100()
     assert masks.empty_layers(model) == []
@@ -368,6 +390,9 @@ def test_shuffling_keeps_the_counts_of_the_layers():
     assert [int(np.sum(m)) for m in found] == [7, 1]
     assert not np.array_equal(found[0], chosen[0])
     assert np.array_equal(found[0], masks.shuffled(chosen, seed=0)[0])
+    assert not np.array_equal(found[0], masks.shuffled(chosen, seed=1)[0])
+    often = np.mean([masks.shuffled(chosen, seed)[0] for seed in range(400)], axis=0)
+    assert often == pytest.approx(np.full((4, 5), 7 / 20), abs=0.1)  # anywhere in the kernel
 
 
 def test_masks_that_do_not_fit_change_nothing():

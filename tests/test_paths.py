@@ -82,15 +82,17 @@ def test_a_filter_without_successors_is_on_no_path():
 
 def test_activations_biases_and_types_do_not_matter():
     inputs = keras.Input((6, 6, 2))
-    x = keras.layers.Conv2D(3, 3, activation="relu")(inputs)
-    x = keras.layers.MaxPooling2D(2)(keras.layers.ReLU()(x))
+    x = keras.layers.Conv2D(3, 3, padding="same", activation="tanh", bias_initializer="ones")(
+        inputs
+    )
+    x = keras.layers.MaxPooling2D(2)(keras.layers.Activation("tanh")(keras.layers.ReLU()(x)))
     x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
     functional = keras.Model(inputs, keras.layers.Dense(4, "sigmoid")(x))
     functional.set_weights([tf.random.normal(w.shape) for w in functional.get_weights()])
     plain = keras.Sequential(
         [
             keras.Input((6, 6, 2)),
-            keras.layers.Conv2D(3, 3, use_bias=False),
+            keras.layers.Conv2D(3, 3, padding="same", use_bias=False),
             keras.layers.AveragePooling2D(2),
             keras.layers.Flatten(),
             keras.layers.Dense(4, use_bias=False),

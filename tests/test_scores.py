@@ -85,8 +85,8 @@ def tiny():
     return model, (generator.normal(size=(7, 5)), generator.integers(0, 3, 7))
 
 
-@pytest.mark.parametrize("temperature", [1.0, 200.0])
-def test_grasp_is_the_explicit_hessian_times_the_gradient(tiny, temperature):
+@pytest.mark.parametrize(("temperature", "options"), [(1.0, {"temperature": 1.0}), (200.0, {})])
+def test_grasp_is_the_explicit_hessian_times_the_gradient(tiny, temperature, options):
     model, batch = tiny
     weights, logits = as_logits(model)
     sizes = [w.shape.num_elements() for w in weights[::2]]
@@ -105,9 +105,7 @@ def test_grasp_is_the_explicit_hessian_times_the_gradient(tiny, temperature):
         gradient = inner.gradient(value, vector)
     hessian = outer.jacobian(gradient, vector)
     expected = vector * tf.linalg.matvec(hessian, gradient)
-    found = tf.concat(
-        [tf.reshape(s, [-1]) for s in grasp(model, [batch], temperature=temperature)], 0
-    )
+    found = tf.concat([tf.reshape(s, [-1]) for s in grasp(model, [batch], **options)], 0)
     assert relative_error([found], [expected]) < 1e-10
 
 
@@ -140,6 +138,15 @@ def test_synflow_conserves_flow():
     assert [float(tf.reduce_sum(s)) for s in conv] == pytest.approx(
         [float(tf.reduce_sum(conv[0]))] * 5, rel=1e-12
     )
+
+
+def test_synflow_is_the_explicit_product_of_absolute_weights(tiny):
+    """R = 1 |A| |B| 1, so each score is |w| times the flow into its input and out of its output."""
+    model, _ = tiny
+    a, b = (np.abs(k.numpy()) for k in kernels(model))
+    found = synflow(model, sparsity=0.0, rounds=1)
+    expected = [a * b.sum(axis=1), a.sum(axis=0)[:, None] * b]
+    assert relative_error(found, expected) < 1e-12
 
 
 def test_synflow_keeps_every_layer_where_one_round_need_not():

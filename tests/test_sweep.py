@@ -1,17 +1,21 @@
 """The pruning sweep: what is left to do, what a case returns, and whether a result is stale."""
 
 import functools
+import itertools
 import json
 import os
 
-from prosper_utils import results
+from prosper_utils import datasets, masks, results, training
+from prosper_utils.checks import relative_error
 from prosper_utils.networks import dense_300_100
+from prosper_utils.scores import prospr, random, snip
 
 import numpy as np
 import pandas as pd
 import pytest
 import sweep_mnist
 import sweeps
+import tensorflow as tf
 from conftest import ROOT
 
 
@@ -66,6 +70,166 @@ def test_the_variants_are_what_they_say(short):
     assert len({row["loss"] for row in rows.values()}) == 5
     dense = sweep_mnist.run_case("small", "tanh", "dense", "as scored", 0, **settings)[0]
     assert dense["kept"] == "23520 300 100"
+
+
+@pytest.fixture
+def seen(short, monkeypatch):
+    """Record what the score "spy" and the training of every cell begin with."""
+    scored, begun, trainer = [], [], training.trainer
+
+    def spy(model, batches, *, sparsity, seed, **options):
+        scored.append((model.get_weights(), next(batches)[0].numpy(), seed, sparsity, options))
+        return random(model, seed=7)
+
+    def watched(model, optimizer):
+        train = trainer(model, optimizer)
+
+        def begin(data, **settings):
+            begun.append((model.get_weights(), settings))
+            return train(data, **settings)
+
+        return begin
+
+    monkeypatch.setitem(sweep_mnist.RULES, "spy", spy)
+    monkeypatch.setattr(training, "trainer", watched)
+    return scored, begun
+
+
+SEED = 3
+
+
+def choose(variant, model, scores, sparsity):
+    """Return the masks that a variant should have."""
+    if variant == "floor":
+        return masks.connected(model, scores, sparsity)
+    if variant == "floor of 30":
+        return masks.top_k(scores, sparsity, floor=30)
+    if variant == "per layer":
+        return masks.top_k(scores, sparsity, per_layer=True)
+    chosen = masks.top_k([-s if variant == "inverted" else s for s in scores], sparsity)
+    return masks.shuffled(chosen, SEED) if variant == "shuffled" else chosen
+
+
+@pytest.mark.filterwarnings("ignore:the floor of")
+def test_a_cell_begins_with_the_weights_and_batches_of_its_seed(seen, digits):
+    """All variants: scored before pruning, trained from the same weights, but where they say so."""
+    model = sweep_mnist.NETWORKS["small"]("tanh", seed=SEED)
+    initial, scores, (scored, begun) = model.get_weights(), random(model, seed=7), seen
+    first = next(datasets.batches(digits.train, 100, seed=SEED))[0].numpy()
+    plain = ("as scored", "inverted", "per layer", "floor", "floor of 30", "shuffled")
+    for variant in (*plain, "re-initialised", "other batches"):
+        settings = {"sparsities": (0.9, 0.995), "options": {}}
+        sweep_mnist.run_case("small", "tanh", "spy", variant, SEED, **settings)
+        weights, images, seed, *_ = scored[-1]
+        assert all(np.array_equal(a, b) for a, b in zip(weights, initial, strict=True))
+        assert np.array_equal(images, first) == (seed == SEED) == (variant != "other batches")
+        for (weights, how), sparsity in zip(begun[-2:], (0.9, 0.995), strict=True):
+            assert how == {"steps": 20, "batch_size": 100, "seed": SEED}
+            chosen = choose(variant, model, scores, sparsity)
+            for w, mask, before in zip(weights[::2], chosen, initial[::2], strict=True):
+                assert not np.any(w[~mask.numpy()])
+                same = w[mask.numpy()] == before[mask.numpy()]
+                assert not np.any(same) if variant == "re-initialised" else np.all(same)
+
+
+def test_what_prunes_in_rounds_is_scored_for_every_sparsity(seen, monkeypatch):
+    scored, _ = seen
+    for score in ("spy", "SynFlow"):
+        monkeypatch.setitem(sweep_mnist.RULES, score, sweep_mnist.RULES["spy"])
+        options = {"batch_size": 50, "rounds": 4}
+        settings = {"sparsities": (0.5, 0.9), "options": options}
+        sweep_mnist.run_case("small", "tanh", score, "as scored", SEED, **settings)
+    assert [sparsity for *_, sparsity, _ in scored] == [0.5, 0.5, 0.9]
+    assert all(len(images) == 50 for _, images, *_ in scored)
+    assert all(options == {"rounds": 4} for *_, options in scored)
+
+
+def test_a_cell_is_tested_on_its_part_and_counts_what_is_on_a_path(short, digits):
+    settings = {"sparsities": (0.98,), "options": {}}
+    errors = set()
+    for part in ("validation", "test"):
+        case = ("small", "relu", "random", "as scored", 0)
+        (row,) = sweep_mnist.run_case(*case, **settings, part=part)
+        model, _ = sweep_mnist.trained("small", "relu")
+        assert row["error"] == training.error(model, getattr(digits, part))
+        errors.add(row["error"])
+        share = 1 - masks.effective_sparsity(model)
+        assert row["on_a_path"] == pytest.approx(share * (784 * 30 + 30 * 10 + 10 * 10))
+        assert 0 < row["on_a_path"] < sum(map(int, row["kept"].split()))
+    assert len(errors) == 2
+
+
+def test_the_protocol_is_in_force(short, digits):
+    """The rate falls twice, and half the decay times w^2 is in the loss, for biases too."""
+    model, train = sweep_mnist.trained("small", "tanh")
+    rates, momenta = {}, set()
+
+    def note(step, optimizer):
+        rates[step] = float(optimizer.learning_rate)
+        momenta.add(optimizer.momentum)
+
+    train(digits.train, steps=20, batch_size=100, every=1, after=note)
+    assert [rates[s] for s in (1, 11, 14, 16, 19)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+    assert momenta == {0.9}
+    squares = sum(float(tf.reduce_sum(v**2)) for v in model.trainable_variables)
+    assert float(sum(model.losses)) == pytest.approx(5e-4 / 2 * squares, rel=1e-5)
+    assert sum(float(tf.reduce_sum(b**2)) for b in model.trainable_variables[1::2]) > 0
+
+
+def test_the_trial_with_the_lowest_mean_error_is_chosen(tmp_path, monkeypatch):
+    """A trial that fails on one seed is no good, however good it is on the other."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    errors = {
+        ("LeNet-5", "tanh", "ProsPr"): ((1.9, 2.8), (0.3, None), (2.2, 2.3)),
+        ("LeNet-5", "relu", "ProsPr"): ((1.0, 1.0), (9.0, 9.0), (9.0, 9.0)),
+        ("LeNet-300-100", "tanh", "ProsPr"): ((1.0, 1.0), (9.0, 9.0), (9.0, 9.0)),
+        ("LeNet-5", "tanh", "SNIP"): ((1.0, 1.0), (9.0, 9.0), (9.0, 9.0)),
+    }
+    rows = [
+        dict(zip(sweep_mnist.CASE, (*key, "as scored", 100 + i), strict=True))
+        | {"trial": trial, "error": error}
+        for key, trials in errors.items()
+        for trial, pair in enumerate(trials)
+        for i, error in enumerate(pair)
+    ]
+    results.save("pruning_tuning", rows, {}, seconds=0)
+    assert sweep_mnist.chosen_options("LeNet-5", "tanh", "ProsPr") == {"learning_rate": 0.3}
+    assert sweep_mnist.chosen_options("LeNet-5", "relu", "ProsPr") == {"learning_rate": 0.03}
+    assert sweep_mnist.chosen_options("LeNet-5", "tanh", "SNIP") == {"batch_size": 100}
+    assert sweep_mnist.chosen_options("LeNet-5", "tanh", "random") == {}
+
+
+def test_choices_are_made_on_validation_images_and_seeds_of_their_own(monkeypatch):
+    calls, seeds = [], {}
+    monkeypatch.setattr(sweep_mnist, "run_case", lambda **given: calls.append(given) or [{}])
+    monkeypatch.setattr(sweep_mnist, "chosen_options", lambda *key: {"chosen": key})
+    for name, (left, work) in sweep_mnist.SWEEPS.items():
+        for case in left(pd.DataFrame()):
+            rows = work(case)
+            given, score = calls.pop(), case["score"]
+            if name == "pruning_tuning":
+                assert given["part"] == "validation"
+                assert given["options"] == sweep_mnist.TRIALS[score][case["trial"]]
+                assert rows == [{"trial": case["trial"]}]
+            else:
+                small, key = case["variant"] == "small steps", (case["network"], case["activation"])
+                assert given["part"] == "test"
+                assert given["options"] == (
+                    {"learning_rate": 0.03} if small else {"chosen": (*key, score)}
+                )
+            seeds.setdefault(name, set()).add(case["seed"])
+    assert not seeds["pruning_tuning"] & seeds["pruning"]
+
+
+def test_the_rules_of_the_sweep_are_what_they_are_called(digits):
+    model = dense_300_100(units=(30, 10))
+    batches = list(itertools.islice(datasets.batches(digits.train, 50), 3))
+    found = sweep_mnist.RULES["iterative SNIP"](model, batches, sparsity=0.5, rounds=1)
+    assert relative_error(found, snip(model, batches)) < 1e-6
+    found = sweep_mnist.RULES["first order, M = 100"](model, batches, steps=2)
+    expected = prospr(model, batches, steps=2, method="first_order")
+    assert relative_error(found, expected) < 1e-6
+    assert relative_error(found, prospr(model, batches, steps=2)) > 1e-3
 
 
 @pytest.mark.parametrize("name", sweep_mnist.SWEEPS)

@@ -57,6 +57,19 @@ def test_steps_stop_within_an_epoch(digits):
         training.trainer(model)(data, epochs=1, steps=2, batch_size=32)
 
 
+def test_an_interrupted_training_goes_on(digits):
+    """In two parts, momentum included, as in one."""
+    data, ends = tuple(part[:96] for part in digits.train), []
+    for parts in ((5,), (2, 5)):
+        model, made = dense_300_100(units=(30, 10)), 0
+        train = training.trainer(model)
+        for steps in parts:
+            train(data, steps=steps, batch_size=32, made=made)
+            made = steps
+        ends.append(model.get_weights())
+    assert relative_error(ends[1], ends[0]) < 1e-6
+
+
 def test_regularisation_is_part_of_the_loss(digits):
     """One step with an L2 penalty of r w^2 moves by -2 r times the weight more."""
     data, ends = tuple(part[:32] for part in digits.train), []
