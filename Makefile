@@ -23,7 +23,8 @@ book: $(READY)  ## execute every chapter, build the pages, print the path of ind
 	@echo "The book: $(CURDIR)/$(HTML)"
 
 test: $(READY) lint  ## everything that must hold
-	$(BIN)/pytest
+	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
+		$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 notebooks: $(READY)  ## sync the pairs of notebooks and execute them in place
 	$(BIN)/python book/chapters.py

@@ -45,19 +45,26 @@ def interval(values, level=0.95):
     return Interval(mean, mean - margin, mean + margin, p)
 
 
-def plus_minus(found):
+def plus_minus(found, digits=1):
     """Return an `Interval` as a text for a table, "mean ± half its width"."""
-    return f"{found.mean:.1f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{found.high - found.mean:.1f}"
+    text = f"{found.mean:.{digits}f} ± {found.high - found.mean:.{digits}f}"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def stated(found):
-    """Return the `Interval` of a difference as a text, "mean [low, high]" and a star if 0 is out.
+def stated(found, digits=1, star=None):
+    """Return the `Interval` of a difference as a text, "mean [low, high]", and a star.
 
     Its spaces do not break, so that it stays on one line in a table.
+
+    Args:
+        found: the `Interval`.
+        digits: how many digits after the point.
+        star: whether to put a star; if None, wherever 0 is not in the interval.
     """
-    star = "" if found.low <= 0 <= found.high else " *"
-    text = f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]{star}"
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
+    if star is None:
+        star = not found.low <= 0 <= found.high
+    mean, low, high = (f"{value:+.{digits}f}" for value in found[:3])
+    return f"{mean} [{low}, {high}]{' *' if star else ''}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def by_seed(table, value="error", **where):

@@ -91,7 +91,10 @@ def test_intervals_as_texts_do_not_break():
     texts = {
         stated(Interval(-1.25, -2.04, -0.46, 0.01)): "-1.2 [-2.0, -0.5] *",
         stated(Interval(0.5, -0.3, 1.3, 0.3)): "+0.5 [-0.3, +1.3]",
+        stated(Interval(0.5, -0.3, 1.3, 0.3), 2, star=True): "+0.50 [-0.30, +1.30] *",
+        stated(Interval(0.5, 0.3, 1.3, 0.3), star=False): "+0.5 [+0.3, +1.3]",
         plus_minus(Interval(4.06, 3.92, 4.2, 0.0)): "4.1 ± 0.1",
+        plus_minus(Interval(4.06, 3.92, 4.2, 0.0), 2): "4.06 ± 0.14",
     }
     for found, expected in texts.items():
         assert " " not in found
