@@ -22,7 +22,7 @@ from sweep_mnist import NETWORKS, data
 
 STEPS, BATCH_SIZE, MOMENTUM = 6000, 100, 0.9
 LOOP = {"every": 100, "until": STEPS * 3 // 4, "share": 0.3, "decay": 0.98}
-FROZEN = ("SNIP", "ProsPr", "iterative ProsPr")
+FROZEN = ("SNIP", "ProsPr", "iterative ProsPr", "SynFlow")
 MAGNITUDE = ("magnitude", "magnitude, twice the cost")  # trained densely first
 ARMS = (*FROZEN, *MAGNITUDE, "gradual magnitude", "random regrowth", "credit")
 VARIANTS = {  # of the arm "credit", each one change
@@ -165,7 +165,10 @@ def cases_of(network, arms, sparsities, seeds, variants=("as is",)):
     ]
 
 
-LENET_ARMS = ("SNIP", "iterative ProsPr", "gradual magnitude", "random regrowth", "credit")
+LENET_ARMS = (
+    *("SNIP", "iterative ProsPr", "SynFlow"),
+    *("gradual magnitude", "random regrowth", "credit"),
+)
 
 
 def plan():

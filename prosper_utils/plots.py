@@ -20,6 +20,10 @@ LOOKS = {
     "first order": {"color": "#000000", "marker": "x", "linestyle": "--"},
     "row sums": {"color": "#332288", "marker": "+", "linestyle": ":"},
     "diagonal": {"color": "#332288", "marker": "1", "linestyle": "-."},
+    "magnitude, twice the cost": {"color": "#AA4499", "marker": ">", "linestyle": ":"},
+    "gradual magnitude": {"color": "#AA4499", "marker": "^", "linestyle": "--"},
+    "random regrowth": {"color": "#767676", "marker": "s", "linestyle": "--"},
+    "credit": {"color": "#000000", "marker": "o", "linestyle": "-"},
 }
 
 STYLE = {
