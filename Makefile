@@ -35,8 +35,9 @@ results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped
 	$(BIN)/python book/sweep_proofs.py
 	$(BIN)/python book/sweep_regrowth.py
 
-bench: $(READY)  ## measure time and memory of the meta-gradients (with PyTorch if it is installed)
+bench: $(READY)  ## measure time and memory (meta-gradients also in PyTorch if it is installed)
 	$(BIN)/python book/bench.py
+	$(BIN)/python book/bench_regrowth.py
 
 lint: $(READY)  ## check style and formatting of the code
 	@$(BIN)/ruff check --quiet .
