@@ -78,7 +78,10 @@ def best(scores, count):
     """Return masks of the `count` largest scores of all arrays; of equal ones the first wins."""
     flat = np.concatenate([s.ravel() for s in scores])
     chosen = np.zeros(flat.size, bool)
-    chosen[np.argsort(-flat, kind="stable")[:count]] = True
+    if count:
+        last = np.partition(flat, flat.size - count)[flat.size - count]  # the lowest to be chosen
+        chosen = flat > last
+        chosen[np.flatnonzero(flat == last)[: count - np.sum(chosen)]] = True
     parts = np.split(chosen, np.cumsum([s.size for s in scores])[:-1])
     return [part.reshape(s.shape) for part, s in zip(parts, scores, strict=True)]
 
