@@ -10,7 +10,7 @@ HTML   := _build/html/index.html
 export PROSPER_DATASET ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test notebooks results bench lint pins clean
+.PHONY: help venv book test notebooks results front bench lint pins clean
 
 help:  ## list every target
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -34,6 +34,10 @@ results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped
 	$(BIN)/python book/sweep_mnist.py
 	$(BIN)/python book/sweep_proofs.py
 	$(BIN)/python book/sweep_regrowth.py
+	$(BIN)/python book/front.py
+
+front: $(READY)  ## make the pictures and the findings of the front page from the stored results
+	$(BIN)/python book/front.py
 
 bench: $(READY)  ## measure time and memory (meta-gradients also in PyTorch if it is installed)
 	$(BIN)/python book/bench.py

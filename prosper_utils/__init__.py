@@ -18,6 +18,7 @@ Each module is one idea:
 * `evolution`: the loop in which terms of weight zero earn weight.
 * `regrowth`: the same loop on a network, whose zero weights earn weight while it trains.
 * `detachment`: formulas, unification, and proofs as strings.
+* `search`: plain search and a genetic algorithm, to compare the evolution with.
 * `comparison`: intervals over seeds, paired differences, and a correction for many claims.
 * `plots`, `checks`, `results`: how a chapter shows a figure, states a claim, loads what is stored.
 """

@@ -11,7 +11,7 @@ import numpy as np
 
 
 def relative_error(found, expected):
-    """Return ||found - expected|| / ||expected|| over all entries of two lists of tensors.
+    """Return `||found - expected|| / ||expected||` over all entries of two lists of tensors.
 
     Args:
         found, expected: lists of tensors or arrays with equal shapes, entry by entry.

@@ -169,7 +169,8 @@ class Settings:
         persistence: the weight a of the identity in a step.
         keep: how many weights K a step keeps, and a distribution has.
         step_size: how far the largest change in a loop goes.
-        purge_every, purge_to: after how many loops all but how many of the heaviest are dropped.
+        purge_every: after how many loops all but the heaviest are dropped.
+        purge_to: how many of the heaviest are left then.
         epsilon: a weight is essential if it is above epsilon; it also bounds the feedback.
         loops: the largest number of loops, if the budget lasts for so many.
         store_goals: whether goals may earn weight, so that they are remembered.

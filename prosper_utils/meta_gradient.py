@@ -199,7 +199,7 @@ def compiled(loss, state, batch):
 
     Args:
         loss: the loss function.
-        state, batch: `tf.TensorSpec`s in the structure of a state and of a batch.
+        state, batch: a `tf.TensorSpec` for each tensor of a state, and of a batch.
     """
     rates = (tf.TensorSpec([], state[0][0].dtype),) * 2
     part = tf.nest.map_structure(stacked_spec, batch)

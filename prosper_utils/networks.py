@@ -89,11 +89,11 @@ def as_loss(model):
         model: any built Keras 3 model from x to logits (B, classes).
 
     Returns:
-        weights: the trainable weights now, copied, as plain tensors in Keras' order.
-        loss: function (weights, batch) -> scalar, the mean softmax cross-entropy of the logits;
-            batch = (x, y), x float (B, 28, 28, 1) in [0, 1] or whatever the model takes, y integer
-            labels (B,) of any integer type.  Non-trainable state is held fixed at its value now,
-            and the model runs as in inference: dropout is off.
+        The trainable weights now, copied, as plain tensors in Keras' order, and the function
+        (weights, batch) -> scalar that is the mean softmax cross-entropy of the logits.  There
+        batch = (x, y), x float (B, 28, 28, 1) in [0, 1] or whatever the model takes, y integer
+        labels (B,) of any integer type.  Non-trainable state is held fixed at its value now, and
+        the model runs as in inference: dropout is off.
 
     Raises:
         ValueError: if the model is not built, has no trainable weights, or is later given weights

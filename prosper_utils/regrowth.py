@@ -89,7 +89,7 @@ def earned(model):
 
 
 def gradient_credit(model, batch):
-    """Return |dL/dw| on one batch for every weight of the kernels, those at zero included."""
+    """Return `|dL/dw|` on one batch for every weight of the kernels, those at zero included."""
     weights, loss = as_loss(model)
     _, gradient = loss_and_gradient(loss, weights, batch)
     return [tf.abs(gradient[i]) for i in kernel_indices(model)]

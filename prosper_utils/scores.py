@@ -40,12 +40,12 @@ def random(model, batches=None, *, sparsity=None, seed=0):
 
 
 def magnitude(model, batches=None, *, sparsity=None, seed=0):
-    """Return |w|, the size of each weight as it is now."""
+    """Return `|w|`, the size of each weight as it is now."""
     return [tf.abs(k.value) for k in kernels(model)]
 
 
 def snip(model, batches, *, sparsity=None, seed=0):
-    """Return |w * dL/dw| on the first batch: SNIP (Lee et al., 2019), not normalised."""
+    """Return `|w * dL/dw|` on the first batch: SNIP (Lee et al., 2019), not normalised."""
     scored = kernel_indices(model)
     weights, loss = as_loss(model)
     (batch,) = batch_list(batches, 1)
@@ -78,7 +78,7 @@ def grasp(model, batches, *, sparsity=None, seed=0, temperature=200.0):
 
 
 def synflow(model, batches=None, *, sparsity, seed=0, rounds=100):
-    """Return |w| * dR/d|w| in the last of many rounds: SynFlow (Tanaka et al., 2020).
+    """Return `|w| * dR/d|w|` in the last of many rounds: SynFlow (Tanaka et al., 2020).
 
     It looks at no data, and only the network's activations, not its biases, are taken away
     before R is computed: the data-free pass has neither (see `paths.flow`).
@@ -109,7 +109,7 @@ def prospr(
     momentum=0.0,
     method="reverse",
 ):
-    """Return |dL_M(w_M)/dc|, the meta-gradient after M steps: ProsPr (Alizadeh et al., 2022).
+    """Return `|dL_M(w_M)/dc|`, the meta-gradient after M steps: ProsPr (Alizadeh et al., 2022).
 
     Args:
         model: any built Keras 3 model; its weights are not changed.
@@ -143,7 +143,7 @@ def prospr(
 def streamed_prospr(
     model, batches, *, curvature, sparsity=None, seed=0, steps=3, learning_rate=0.1
 ):
-    """Return the streaming stand-in for ProsPr, |w * (product of gamma_m) * g|.
+    """Return the streaming stand-in for ProsPr, `|w * (product of gamma_m) * g|`.
 
     Args:
         curvature: function of the model that returns a curvature (see `streaming`).

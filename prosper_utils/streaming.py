@@ -253,7 +253,7 @@ def _moments(a, curved, use_bias):
 class StreamingGamma:
     """The running product of gamma_m = 1 - learning_rate * curvature, and its logarithm.
 
-    The product and the sum of log|gamma| with the sign say the same until the product leaves the
+    The product and the sum of `log|gamma|` with the sign say the same until the product leaves the
     range of its float type; the sum does not leave it.  A factor of zero makes the product zero,
     the sign zero and the sum -inf, and they stay so.
 
@@ -311,7 +311,7 @@ class StreamingGamma:
         return list(self._sign)
 
     def log_product(self):
-        """Return the sum of log|gamma|: the logarithm of the product's size, -inf for zero."""
+        """Return the sum of `log|gamma|`: the logarithm of the product's size, -inf for zero."""
         return list(self._log)
 
     def scores(self, weights_0, gradient):
@@ -320,7 +320,7 @@ class StreamingGamma:
         return [tf.math.multiply_no_nan(p, w * g) for w, g, p in terms]
 
     def log_scores(self, weights_0, gradient):
-        """Return log|w| + log|g| + sum of log|gamma|: rank by it; -inf for a score of zero."""
+        """Return `log|w| + log|g| + sum of log|gamma|`: rank by it; -inf for a score of zero."""
         terms = zip(weights_0, gradient, self._log, strict=True)
         return [tf.math.log(tf.abs(w)) + tf.math.log(tf.abs(g)) + s for w, g, s in terms]
 

@@ -26,8 +26,8 @@ def trainer(model, optimizer=None):
         optimizer: any Keras optimizer; by default SGD with learning rate 0.1 and momentum 0.9.
 
     Returns:
-        train(data, *, epochs=None, steps=None, batch_size=128, seed=0, every=None, after=None,
-        made=0): `data` is a pair (x, y), how long to train is given in epochs or in steps, `seed`
+        `train(data, *, epochs=None, steps=None, batch_size=128, seed=0, every=None, after=None,
+        made=0)`: `data` is a pair (x, y), how long to train is given in epochs or in steps, `seed`
         fixes the batch order, and what is left at the end of an epoch, less than a batch, is not
         used in it.  The loss is the mean cross-entropy and whatever regularisation the model asks
         for.  `after(step, optimizer)` is called after every `every` steps.  Of a training that was

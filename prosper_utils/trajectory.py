@@ -13,7 +13,7 @@ The graph of only one step is alive at any time.  All three take the batches in 
 * a list, for any step: they run as Python loops, and the states are a list;
 * tensors stacked along their first axis, a single one or a tuple of them: they run as one
   `tf.while_loop` each, whose graph does not grow with the number of batches, and the states are
-  kept in `tf.TensorArray`s.  This is the form for use inside a `tf.function`.
+  kept in a `tf.TensorArray` each.  This is the form for use inside a `tf.function`.
 """
 
 import tensorflow as tf

@@ -1,5 +1,6 @@
 """The book builds without a warning from the stored outputs, and has a page for everything."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,32 @@ def test_every_page_exists(html, page):
     text = (html / f"{page}.html").read_text()
     assert "<h1>" in text
     assert "problematic" not in text  # what docutils calls a reference it could not resolve
+
+
+def public(module):
+    """Return the names of the functions and classes that a module defines for others."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and callable(value)
+        and getattr(value, "__module__", "") == module.__name__
+    ]
+
+
+def test_the_api_page_has_every_public_name_with_its_source(html):
+    text = (html / "book" / "api.html").read_text()
+    article = text.split('<article class="bd-article">')[1].split("</article>")[0]
+    modules = [path.stem for path in (ROOT / "prosper_utils").glob("[a-z]*.py")]
+    assert len(modules) > 15
+    for stem in modules:
+        module = f"prosper_utils.{stem}"
+        assert f'id="module-{module}"' in article
+        for name in public(importlib.import_module(module)):
+            assert f'id="{module}.{name}"' in article
+            assert f'href="../_modules/prosper_utils/{stem}.html#{name}"' in article
+    assert "`" not in article  # docutils takes one for text that follows a letter, or comes alone
+    assert "Alias for field" not in article
 
 
 def test_the_first_page_is_found(html):

@@ -1,0 +1,241 @@
+"""The pictures and the findings of the front page, made from the package and the stored results.
+
+`python book/front.py` writes `book/front_page/`: two pictures that say "a weight at zero still has
+a gradient", one of a network and one of a distribution, and `findings.md`, in which every number
+is read from `book/results/`.
+"""
+
+import json
+from pathlib import Path
+
+from prosper_utils import distributions, evolution, plots, results
+from prosper_utils.comparison import by_seed, paired, stated
+from prosper_utils.descent import loss_and_gradient, sgd, start
+from prosper_utils.networks import cross_entropy
+from prosper_utils.trajectory import pull_back, roll_out
+
+import matplotlib.pyplot as plt
+import numpy as np
+import tensorflow as tf
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "book" / "front_page"
+DENSE = "LeNet-300-100"
+WEIGHT, CREDIT, GREY = "#0072B2", "#D55E00", "#595959"
+
+
+def network(kept=5, steps=3, rate=0.5):
+    """Return the last weights of a small pruned network and their credit, two arrays.
+
+    It is the network of chapter 3.  All but the largest of its last kernel are set to zero, and
+    the gradient of the loss after some steps is pulled back to all of them; credit is minus that.
+    """
+    stored = json.loads((ROOT / "tests" / "prospr_tiny.json").read_text())
+    pairs = zip(stored["kernels"], stored["biases"], strict=True)
+    *below, kernel, bias = (tf.constant(t, tf.float64) for pair in pairs for t in pair)
+    batches = [
+        (tf.constant(b["inputs"], tf.float64), tf.constant(b["labels"])) for b in stored["batches"]
+    ]
+
+    def loss(weights, batch):
+        hidden = tf.tanh(batch[0] @ weights[0] + weights[1])
+        return cross_entropy(hidden @ weights[2] + weights[3], batch[1])
+
+    least = np.sort(np.abs(kernel), axis=None)[-kept]
+    pruned = tf.where(tf.abs(kernel) >= least, kernel, 0)
+    step = sgd(loss, rate)
+    states = roll_out(step, start([*below, pruned, bias]), batches[:steps])
+    _, gradient = loss_and_gradient(loss, states[-1][0], batches[steps])
+    (pulled,) = pull_back(step, states, batches[:steps], (tuple(gradient),))
+    return np.ravel(pruned), -np.ravel(pulled[2])
+
+
+def words(text="banana"):
+    """Return the pieces of a word, their weights and their credit: {piece: (weight, credit)}.
+
+    It is the evolution of chapter 10.  Only letters have weight, and the goal is the whole word,
+    which may have none.  Credit is what is above average, and none for what the loop cannot see.
+    """
+    pieces = {text[i:j] for j in range(1, len(text) + 1) for i in range(j)}
+    letters = {"b": 0.3, "a": 0.5, "n": 0.2}
+
+    def joined(x, y):
+        return x + y if x + y in pieces else None
+
+    table = evolution.Table({x: x for x in letters}, joined)
+    p = distributions.distribution(table.places, letters)
+    loop = evolution.one_loop(table, p, {text: 1.0}, evolution.Settings(steps=2))
+    weights, credit = loop.states[0].numpy(), loop.credit.numpy()
+    above = np.zeros(len(weights))
+    above[loop.extra] = (credit - weights @ credit)[loop.extra]
+    found = {x: (weights[k], above[k]) for x, k in table.places.items()}
+    order = sorted(pieces, key=lambda x: (len(x), text.index(x)))
+    return {x: found.get(x, (0.0, 0.0)) for x in order}
+
+
+def draw(axis, weights, credit, longest):
+    """Draw weights as bars, and from each that is zero an arrow along the credit that it gets."""
+    places, zero = np.arange(len(weights)), weights == 0
+    axis.bar(places, weights, 0.6, color=WEIGHT)
+    lengths = longest * credit / np.abs(credit[zero]).max()
+    for x, length in zip(places[zero], lengths[zero], strict=True):
+        if abs(length) > 1e-6:
+            look = {"color": CREDIT, "arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "lw": 1.8}
+            axis.annotate("", (x, length), (x, 0), arrowprops=look)
+    hollow = {"color": "white", "markeredgecolor": WEIGHT, "markersize": 4.5}
+    axis.plot(places[zero], weights[zero], "o", zorder=3, clip_on=False, **hollow)
+    axis.axhline(0, color="black", linewidth=0.8, zorder=1)
+    axis.set(xlim=(-0.8, len(weights) - 0.2), yticks=[0], ylabel="weight")
+    axis.spines[["bottom", "left"]].set_visible(False)
+    axis.tick_params(length=0, pad=5)
+    axis.grid(False)
+
+
+def trajectory(axis, states, end, forward, back):
+    """Draw states in a row with arrows forward, and one arrow back from what is at the end."""
+    last = len(states)
+    for i, name in enumerate([*states, end]):
+        axis.text(i, 0, name, ha="center", va="center")
+        if i:
+            look = {"arrowstyle": "->", "color": GREY, "shrinkA": 14, "shrinkB": 14}
+            axis.annotate("", (i, 0), (i - 1, 0), arrowprops=look)
+    look = {"arrowstyle": "-|>", "color": CREDIT, "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
+    look["connectionstyle"] = f"arc3,rad={-0.5 / last}"
+    axis.annotate("", (0, -0.35), (last, -0.35), arrowprops=look)
+    axis.text((last - 1) / 2, 0.4, forward, ha="center", color=GREY)
+    axis.text(last / 2, -1.75, back, ha="center", va="center", color=CREDIT)
+    axis.set(xlim=(-0.4, last + 0.4), ylim=(-2.1, 0.9))
+    axis.axis("off")
+
+
+def pictures(folder):
+    """Write `network.png` and `words.png` to a folder."""
+    weights, credit = network()
+    figure, (above, below) = canvas("A network, pruned before training")
+    states = [f"$w_{m}$" for m in range(4)]
+    trajectory(above, states, "loss", "steps of training", "credit pulled back")
+    draw(below, weights, credit, longest=0.35)
+    below.set_xticks([])
+    below.set_xlabel("fifteen connections")
+    save(figure, folder / "network.png")
+
+    found = words()
+    weights, credit = np.array(list(found.values())).T
+    figure, (above, below) = canvas("A distribution over words")
+    states = [f"$p_{m}$" for m in range(3)]
+    trajectory(above, states, "goal", "steps of combining", "credit pulled back")
+    draw(below, weights, credit, longest=0.35)
+    below.set_xticks(range(len(found)), found, rotation=90)
+    save(figure, folder / "words.png")
+
+
+def canvas(title):
+    """Return a figure with a title and two axes, a low one above a high one."""
+    size = {"figsize": (4.4, 3.4), "height_ratios": [1, 2]}
+    figure, axes = plt.subplots(2, 1, facecolor="white", **size)
+    figure.suptitle(title, fontsize=12)
+    return figure, axes
+
+
+def save(figure, path):
+    """Write a figure as a PNG file, at twice the resolution for sharp screens."""
+    figure.savefig(path, dpi=200, metadata={"Software": None})
+    plt.close(figure)
+
+
+def streamed():
+    """Return what the masks of streamed scores have in common with the exact ones."""
+    table, _ = results.load("streaming_errors")
+    there = table[(table.alpha == 0.1) & (table.steps == 10)]
+    overlap = there.groupby(["score", "network", "activation"]).iou_98.mean()
+    rows, first = (span(100 * overlap[name]) for name in ("row sums", "first order"))
+    return (
+        "**A running product is not the meta-gradient.**\n"
+        "Ten steps ahead ($\\alpha = 0.1$, 98% sparsity, two networks with two activations each) "
+        "the masks of the streamed product that a tape inside a tape gives overlap by "
+        f"{rows}% with the exact ones.\n"
+        f"The first-order score, which has no second derivative at all, overlaps by {first}% "
+        "([](../notebooks/05_streaming_against_unrolled.ipynb))."
+    )
+
+
+def span(values):
+    """Return the smallest and the largest of some values as a text, "from to to"."""
+    return f"{min(values):.0f} to {max(values):.0f}"
+
+
+def exact():
+    """Return what the exact meta-gradient costs, in time and in memory."""
+    times, _ = results.load("bench_times")
+    times = times[(times.method == "reverse") & (times.momentum == 0)]
+    ratio = times.set_index("network").ratio
+    memory, _ = results.load("bench_memory")
+    memory = memory[(memory.network == "LeNet-5") & (memory.momentum == 0) & (memory.steps == 300)]
+    added = memory.set_index("method").added_mib
+    return (
+        "**The exact one is affordable.**\n"
+        f"A reverse sweep over fifty steps takes {ratio[DENSE]:.1f} times as long as the steps "
+        f"themselves on {DENSE} and {ratio['LeNet-5']:.1f} times on LeNet-5; over 300 steps of "
+        f"LeNet-5 it adds {added['reverse']:,.0f} MiB of memory where one tape over all of them "
+        f"adds {added['unrolled']:,.0f} ([](../notebooks/06_exact_and_small.ipynb))."
+    )
+
+
+def pruned():
+    """Return the test errors of pruned networks, and what looking ahead is worth in one shot."""
+    table, _ = results.load("pruning")
+    table = table[(table.network == DENSE) & (table.variant == "as scored")]
+    arms = ("random", "SNIP", "ProsPr", "iterative SNIP")
+    means, ahead = {}, {}
+    for activation in ("relu", "tanh"):
+        where = {"activation": activation, "sparsity": 0.99}
+        errors = [by_seed(table, score=arm, **where) for arm in arms]
+        means[activation] = [f"{np.mean(list(seeds.values())):.1f}%" for seeds in errors]
+        ahead[activation] = stated(paired(errors[2], errors[1]))
+    relu, tanh = means["relu"], means["tanh"]
+    return (
+        "**Pruning in rounds pays; a short look ahead can hardly be told from none.**\n"
+        f"With 1% of the weights of {DENSE} left, the test error with ReLU is {relu[0]} for a "
+        f"random mask, {relu[1]} for SNIP, {relu[2]} for ProsPr and {relu[3]} for SNIP in rounds; "
+        f"with tanh it is {tanh[0]}, {tanh[1]}, {tanh[2]} and {tanh[3]}.\n"
+        f"ProsPr minus SNIP is {ahead['relu']} points with ReLU and {ahead['tanh']} with tanh "
+        "([](../notebooks/07_prune_dense.ipynb), [](../notebooks/09_sanity_checks.ipynb))."
+    )
+
+
+def proved():
+    """Return how many goals the ways of searching for proofs prove."""
+    table, origin = results.load("proofs")
+    goals, budget = len(origin["configuration"]["goals"]), origin["configuration"]["budget"]
+    mean = table[table.steps.isin((0, 2))].groupby("arm").proved.mean()
+    best = mean[["breadth first", "lightest first", "light and short first"]].max()
+    bred = mean[[arm for arm in mean.index if arm.startswith("genetic") and "stored" not in arm]]
+    return (
+        "**Terms of weight zero earn proofs.**\n"
+        f"Of {goals} goals the blended loop proves {mean['blend']:.1f} on average with "
+        f"{budget:,} detachments, {mean['identity']:.1f} without the extra support, "
+        f"{mean['a = 0']:.1f} without persistence and {mean['fixed']:.1f} with a fixed support; "
+        f"the best genetic algorithm proves {bred.max():.1f} and the best plain search "
+        f"{best:.1f}.\n"
+        "If goals may be stored, the extra support brings nothing: "
+        f"{mean['blend, goals stored']:.1f} with it, {mean['identity, goals stored']:.1f} without "
+        "([](../notebooks/12_proofs_found.ipynb))."
+    )
+
+
+def findings():
+    """Return the findings as a numbered list in Markdown, every number from a stored result."""
+    items = [finding().replace("\n", "\n   ") for finding in (streamed, exact, pruned, proved)]
+    return "\n".join(f"{n}. {item}" for n, item in enumerate(items, 1)) + "\n"
+
+
+def main():
+    """Write both pictures and the findings."""
+    plots.use_style()
+    FOLDER.mkdir(exist_ok=True)
+    pictures(FOLDER)
+    (FOLDER / "findings.md").write_text(findings())
+
+
+if __name__ == "__main__":
+    main()

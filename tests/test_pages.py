@@ -1,0 +1,230 @@
+"""The pages around the chapters say what the code, the stored results and the chapters say."""
+
+import csv
+import re
+import statistics
+
+from prosper_utils import datasets, meta_gradient, networks, results, streaming
+
+import front
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from conftest import ROOT
+from matplotlib.testing.compare import compare_images
+
+BOOK, NOTEBOOKS = ROOT / "book", ROOT / "notebooks"
+CHAPTERS = {path.stem: path.read_text() for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.md"))}
+PICTURES = ("network.png", "words.png")
+
+
+def page(name):
+    return (BOOK / f"{name}.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Make the front page's files anew, in a folder of their own."""
+    folder = tmp_path_factory.mktemp("front_page")
+    with pytest.MonkeyPatch.context() as patch, plt.rc_context():
+        patch.setattr(front, "FOLDER", folder)
+        front.main()
+    return folder
+
+
+def test_the_findings_are_those_of_the_stored_results(made):
+    stored = (front.FOLDER / "findings.md").read_text()
+    assert (made / "findings.md").read_text() == stored, "out of date: run `make front`"
+    assert "{include} front_page/findings.md" in page("index")
+    assert not re.search(r"\d\.\d|\d%", page("index"))  # no number is typed on the page itself
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_pictures_are_up_to_date_and_small(made, name):
+    assert compare_images(front.FOLDER / name, made / name, tol=5) is None
+    assert (front.FOLDER / name).stat().st_size < 100_000
+    assert f"{{image}} front_page/{name}\n:alt: " in page("index")
+
+
+def rows(name):
+    with (results.FOLDER / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_findings_counted_by_hand(made):
+    text = (made / "findings.md").read_text()
+    proved = [int(r["proved"]) for r in rows("proofs") if (r["arm"], r["steps"]) == ("blend", "2")]
+    assert f"blended loop proves {statistics.mean(proved):.1f} on average" in text
+    wanted = {"network": "LeNet-300-100", "activation": "relu", "variant": "as scored"}
+    wanted |= {"score": "SNIP", "sparsity": "0.99"}
+    errors = [float(r["error"]) for r in rows("pruning") if wanted.items() <= r.items()]
+    assert f"{statistics.mean(errors):.1f}% for SNIP," in text
+    wanted = {"network": "LeNet-5", "method": "unrolled", "steps": "300"}
+    (added,) = (float(r["added_mib"]) for r in rows("bench_memory") if wanted.items() <= r.items())
+    assert f"one tape over all of them adds {added:,.0f}" in text
+
+
+def test_the_words_of_the_findings_hold():
+    table = results.load("streaming_errors")[0]
+    there = table[(table.alpha == 0.1) & (table.steps == 10)].set_index(["network", "activation"])
+    overlap = there.groupby(["score", *there.index.names]).iou_98.mean()
+    assert (overlap["row sums"] < overlap["first order"]).all()
+    assert overlap["first order"].max() < 2 / 3
+
+    table = results.load("pruning")[0]
+    where = "network == @front.DENSE and variant == 'as scored' and sparsity == 0.99"
+    error = table.query(where).groupby(["score", "activation"]).error.mean().unstack(0)
+    assert (error["iterative SNIP"] < error[["SNIP", "ProsPr"]].min(axis=1)).all()
+    assert (abs(error["ProsPr"] - error["SNIP"]) < 1).all()
+
+    table = results.load("proofs")[0]
+    mean = table[table.steps.isin((0, 2))].groupby("arm").proved.mean()
+    others = [arm for arm in mean.index if not arm.startswith(("blend", "purge", "a = 0."))]
+    assert mean["blend"] > max(mean[arm] for arm in others if "stored" not in arm)
+    assert abs(mean["blend, goals stored"] - mean["identity, goals stored"]) < 1
+
+
+def entries():
+    """Return {term: its text} of the glossary."""
+    inside = page("glossary").split("```{glossary}")[1]
+    return dict(re.findall(r"^(\S.*)\n  (.+)$", inside, re.MULTILINE))
+
+
+def test_the_glossary_has_every_term_that_a_page_refers_to():
+    used = set()
+    for text in [*CHAPTERS.values(), *(path.read_text() for path in BOOK.glob("*.md"))]:
+        used |= set(re.findall(r"\{term\}`(?:[^`<]*<)?([^`>]+)>?`", text))
+    assert used
+    assert used <= set(entries())
+
+
+def test_every_term_is_a_word_of_the_chapter_that_it_names():
+    assert 30 <= len(entries()) <= 60
+    for term, text in entries().items():
+        (chapter,) = re.findall(r"\[\]\(\.\./notebooks/(\w+)\.ipynb\)\.$", text)
+        prose = re.sub(r"[*`]", "", CHAPTERS[chapter]).lower()
+        words = term.lower().removeprefix("pruning ")
+        assert re.search(rf"\b{words}", prose), f"{term}: not in {chapter}"
+
+
+GREEK = "alpha beta gamma delta Delta epsilon varepsilon eta theta Theta kappa lambda Lambda mu nu"
+GREEK = set(f"{GREEK} xi rho sigma tau phi varphi Phi chi psi omega ell".split())
+
+
+def letters(text):
+    """Return the letters, Latin and Greek, that the mathematics of a text uses."""
+    text = re.sub(r"```\{code-cell\}.*?\n```", "", text, flags=re.DOTALL)
+    found = set()
+    for pair in re.findall(r"\$\$(.*?)\$\$|(?<![\\$])\$([^$]+)\$", text, flags=re.DOTALL):
+        plain = re.sub(
+            r"\\(text|texttt|operatorname|mathbf|begin|end)\{[^}]*\}", " ", "".join(pair)
+        )
+        names = (name.lstrip("\\") for name in re.findall(r"\\[A-Za-z]+|[A-Za-z]", plain))
+        found |= {name for name in names if len(name) == 1 or name in GREEK}
+    return found
+
+
+def test_the_notation_has_every_letter_and_no_chapter_borrows_one_in_vain():
+    shared, borrowed = page("notation").split(":name: tab-borrowed")
+    of_chapter = dict.fromkeys(CHAPTERS, "")
+    for line in borrowed.splitlines():
+        if named := re.search(r"notebooks/(\w+)\.ipynb", line):
+            of_chapter[named[1]] = line
+    for chapter, text in CHAPTERS.items():
+        own = letters(of_chapter[chapter])
+        assert letters(text) - letters(shared) <= own, f"{chapter}: not in the notation"
+        assert own <= letters(text), f"{chapter}: borrowed and not used"
+
+
+def test_the_names_in_the_notation_are_names_in_the_code():
+    code = "\n".join(path.read_text() for path in (ROOT / "prosper_utils").glob("*.py"))
+    cells = re.findall(r"\|([^|\n]*`[^|\n]*)\|$", page("notation"), re.MULTILINE)
+    names = [name for cell in cells for name in re.findall(r"`(\w+)", cell)]
+    assert len(names) > 30
+    assert [name for name in names if not re.search(rf"\b{name}\b", code)] == []
+
+
+def test_the_citation_is_that_of_the_citation_file():
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    fields = dict(re.findall(r"^  (\w+) += \{+(.*?)\}+,$", page("references"), re.MULTILINE))
+    assert fields["author"] == " and ".join(author["name"] for author in cff["authors"])
+    assert (fields["title"], fields["version"]) == (cff["title"], cff["version"])
+    assert fields["license"].split(" and ") == cff["license"]
+    (paper,) = cff["references"]
+    assert f"title     = {{{paper['title']}}}" in (BOOK / "references.bib").read_text()
+    assert re.search(rf"^## {re.escape(cff['version'])}\b", page("changelog"), re.MULTILINE)
+    assert f'__version__ = "{cff["version"]}"' in (ROOT / "prosper_utils/__init__.py").read_text()
+    assert f'version = "{cff["version"]}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def diverging():
+    """Take two inner steps whose weights leave the floats at the second."""
+
+    def loss(weights, _):
+        return tf.reduce_sum(weights[0] ** 4)
+
+    batches = [(np.ones(1), np.ones(1))] * 3
+    meta_gradient.meta_gradient(loss, [tf.constant([1e6])], batches, learning_rate=1e6)
+
+
+def diagonal():
+    weights, loss = networks.as_loss(networks.dense_300_100())
+    streaming.diagonal(loss, weights, None)
+
+
+def mnist(content):
+    """Return a function that reads mnist.npz with this content, in the folder of the test."""
+
+    def read():
+        if content is not None:
+            np.savez("mnist.npz", y_train=np.zeros(3))
+            with open("mnist.npz", "r+b") as file:
+                file.truncate(content or None)
+        datasets.read_mnist("mnist.npz")
+
+    return read
+
+
+def mnist_by_name():
+    datasets.load("mnist")
+
+
+SEEN = {
+    "no file": (mnist(None), FileNotFoundError),
+    "a file that was cut off": (mnist(100), ValueError),
+    "a download that does not come": (mnist_by_name, FileNotFoundError),
+    "a result that is not stored": (lambda: results.load("proofs"), FileNotFoundError),
+    "steps that diverge": (diverging, ValueError),
+    "a diagonal of many weights": (diagonal, ValueError),
+}
+
+
+@pytest.mark.parametrize("case", SEEN)
+def test_the_messages_of_troubleshooting_are_those_that_are_seen(case, tmp_path, monkeypatch):
+    action, kind = SEEN[case]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(datasets, "_download", lambda _: "no download within 10 seconds")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("PROSPER_MNIST", raising=False)
+    with pytest.raises(kind) as raised:
+        action()
+    assert f"{kind.__name__}: {raised.value}\n" in page("troubleshooting")
+
+
+def test_the_line_of_troubleshooting_about_the_digits(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("PROSPER_DATASET", "auto")
+    monkeypatch.delenv("PROSPER_MNIST", raising=False)
+    monkeypatch.setattr(datasets, "_download", lambda _: "the download failed (URLError)")
+    said = [(datasets.load(), capsys.readouterr().out)[1] for _ in range(2)]
+    assert said[1] in page("troubleshooting")
+    assert (tmp_path / "datasets" / "mnist.failed").exists()
+
+
+def test_one_sentence_per_line_on_pages():
+    for path in BOOK.glob("*.md"):
+        for line in re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL).splitlines():
+            assert not re.search(r"[a-z)$]\. [A-Z][a-z]+ ", line), f"{path.name}: {line}"
