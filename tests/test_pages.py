@@ -79,6 +79,13 @@ def test_the_words_of_the_findings_hold():
     assert (error["iterative SNIP"] < error[["SNIP", "ProsPr"]].min(axis=1)).all()
     assert (abs(error["ProsPr"] - error["SNIP"]) < 1).all()
 
+    table = results.load("regrowth")[0]
+    table = table.query("network == @front.DENSE and variant == 'as is' and sparsity == 0.99")
+    error = table.groupby("arm").error.mean()
+    frozen = ["SNIP", "ProsPr", "iterative ProsPr", "SynFlow"]
+    assert error[frozen].idxmin() == "iterative ProsPr"
+    assert error["credit"] < error[[*frozen, "random regrowth"]].min()
+
     table = results.load("proofs")[0]
     mean = table[table.steps.isin((0, 2))].groupby("arm").proved.mean()
     others = [arm for arm in mean.index if not arm.startswith(("blend", "purge", "a = 0."))]
