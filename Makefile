@@ -10,7 +10,7 @@ HTML   := _build/html/index.html
 export PROSPER_DATASET ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test notebooks results bench lint pins clean
+.PHONY: help venv book test unit nbval lint linkcheck links notebooks results bench pins clean
 
 help:  ## list every target
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -25,6 +25,20 @@ book: $(READY)  ## execute every chapter, build the pages, print the path of ind
 test: $(READY) lint  ## everything that must hold
 	$(BIN)/pytest
 
+unit: $(READY)  ## only the tests of the package, the pages and the files
+	$(BIN)/pytest tests
+
+nbval: $(READY)  ## only the chapters: execute each, compare its checked outputs with the stored ones
+	$(BIN)/pytest notebooks tests/conftest.py  # named, since only then it is loaded
+
+linkcheck: $(READY)  ## check the links within the built book; needs no network
+	@$(BIN)/python book/linkcheck.py $(dir $(HTML))
+
+links: $(READY)  ## check the links to other places; needs the network
+	@mkdir -p _build
+	@sed 's/execute_notebooks: .*/execute_notebooks: "off"/' _config.yml > _build/links.yml
+	$(BIN)/jupyter-book build . --builder linkcheck --config _build/links.yml -q
+
 notebooks: $(READY)  ## sync the pairs of notebooks and execute them in place
 	$(BIN)/python book/chapters.py
 
@@ -37,9 +51,10 @@ results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped
 bench: $(READY)  ## measure time and memory of the meta-gradients (with PyTorch if it is installed)
 	$(BIN)/python book/bench.py
 
-lint: $(READY)  ## check style and formatting of the code
+lint: $(READY)  ## check style and formatting of the code, and that the files of each chapter agree
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/python book/chapters.py --check
 
 pins: $(READY)  ## resolve pyproject.toml again into the exact pins of requirements.txt
 	$(BIN)/pip install --quiet uv
