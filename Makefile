@@ -5,12 +5,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 HTML   := _build/html/index.html
+# One process per core, one thread in each: more only get in each other's way.
+PYTEST := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 # The embedded digits unless told otherwise: nothing here tries a download.
 export PROSPER_DATASET ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test notebooks results front bench lint pins clean
+.PHONY: help venv book test unit nbval lint linkcheck links notebooks results front \
+	bench pins clean
 
 help:  ## list every target
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -23,8 +27,21 @@ book: $(READY)  ## execute every chapter, build the pages, print the path of ind
 	@echo "The book: $(CURDIR)/$(HTML)"
 
 test: $(READY) lint  ## everything that must hold
-	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
-		$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
+	$(PYTEST)
+
+unit: $(READY)  ## only the tests of the package, the pages and the files
+	$(PYTEST) tests
+
+nbval: $(READY)  ## only the chapters: execute each, compare its checked outputs with the stored ones
+	$(PYTEST) notebooks tests/conftest.py  # named, since only then it is loaded
+
+linkcheck: $(READY)  ## check the links within the built book; needs no network
+	@$(BIN)/python book/linkcheck.py $(dir $(HTML))
+
+links: $(READY)  ## check the links to other places; needs the network
+	@mkdir -p _build
+	@sed 's/execute_notebooks: .*/execute_notebooks: "off"/' _config.yml > _build/links.yml
+	$(BIN)/jupyter-book build . --builder linkcheck --config _build/links.yml -q
 
 notebooks: $(READY)  ## sync the pairs of notebooks and execute them in place
 	$(BIN)/python book/chapters.py
@@ -43,9 +60,10 @@ bench: $(READY)  ## measure time and memory (meta-gradients also in PyTorch if i
 	$(BIN)/python book/bench.py
 	$(BIN)/python book/bench_regrowth.py
 
-lint: $(READY)  ## check style and formatting of the code
+lint: $(READY)  ## check style and formatting of the code, and that the files of each chapter agree
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/python book/chapters.py --check
 
 pins: $(READY)  ## resolve pyproject.toml again into the exact pins of requirements.txt
 	$(BIN)/pip install --quiet uv

@@ -2,17 +2,21 @@
 
 `python book/chapters.py` brings each pair together (the newer file wins, as jupytext decides), runs
 the notebook from a fresh kernel, and writes it back with its outputs and without timing metadata.
-Cells keep their ids.  Names of chapters as arguments limit it to those.
+Cells keep their ids, and the chapter gets its opening (see `openings`).  Names of chapters as
+arguments limit it to those.  With `--check` nothing is changed: it says which pairs differ.
 """
 
+import argparse
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jupytext
 import nbclient
 import nbformat
+import openings
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
@@ -49,10 +53,21 @@ def sync(stem):
     subprocess.run([sys.executable, "-m", "jupytext", "--quiet", "--sync", file], check=True)
 
 
-def execute(stem):
-    """Run a chapter from a fresh kernel and write its outputs into the notebook."""
+def open_chapter(stem):
+    """Bring the opening of a chapter up to date, in both files."""
     file = NOTEBOOKS / f"{stem}.ipynb"
     notebook = nbformat.read(file, as_version=4)
+    openings.put(notebook, openings.seconds().get(stem))
+    nbformat.write(notebook, file)
+    sync(stem)
+    os.utime(NOTEBOOKS / f"{stem}.md")  # no older than its notebook: the text leads
+
+
+def execute(stem):
+    """Run a chapter from a fresh kernel, write its outputs into the notebook, note the time."""
+    file = NOTEBOOKS / f"{stem}.ipynb"
+    notebook = nbformat.read(file, as_version=4)
+    start = time.perf_counter()
     nbclient.NotebookClient(
         notebook,
         timeout=1200,
@@ -60,23 +75,29 @@ def execute(stem):
         coalesce_streams=True,
         resources={"metadata": {"path": NOTEBOOKS}},
     ).execute()
+    openings.record(stem, time.perf_counter() - start)
     notebook.metadata.pop("language_info", None)  # the Python it ran on is no part of the text
     nbformat.write(notebook, file)
-    os.utime(NOTEBOOKS / f"{stem}.md")  # no older than its notebook: the text leads
 
 
 def main():
-    """Sync and execute the chapters named on the command line, or all."""
-    unknown = set(sys.argv[1:]) - set(chapters())
-    if unknown:
-        sys.exit(
-            f"no such chapter: {', '.join(sorted(unknown))}; there are {', '.join(chapters())}"
-        )
-    for stem in tqdm(sys.argv[1:] or chapters(), "chapters", unit="chapter"):
+    """Open and execute the chapters named on the command line, or all; or only check them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, compare the pairs")
+    parser.add_argument("chapter", nargs="*", help="the stem of a chapter; all, if none is given")
+    given = parser.parse_args()
+    if unknown := sorted(set(given.chapter) - set(chapters())):
+        sys.exit(f"no such chapter: {', '.join(unknown)}; there are {', '.join(chapters())}")
+    stems = given.chapter or chapters()
+    if given.check:
+        sys.exit("\n".join(d for stem in stems for d in differences(stem)) or 0)
+    for stem in tqdm(stems, "chapters", unit="chapter"):
         sync(stem)
         if differences(stem):
             sys.exit("\n".join(differences(stem)))
+        open_chapter(stem)
         execute(stem)
+        open_chapter(stem)  # again: now its time is known
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
+THREADS = "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"  # how many TensorFlow takes
+
 
 def missing(cases, stored, keys):
     """Return the cases, dictionaries, that are not among the stored rows; keys tell them apart."""
@@ -63,7 +65,7 @@ def command(script, sweeps, configuration):
     parser.add_argument("--jobs", type=int, default=joblib.cpu_count(), help="processes")
     parser.add_argument("--dask", metavar="ADDRESS", help="the scheduler of a Dask cluster")
     arguments = parser.parse_args()
-    for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    for threads in THREADS:
         os.environ.setdefault(threads, "1")  # for the processes: they are what runs in parallel
     end = time.monotonic() + 60 * arguments.minutes
     for name in arguments.what:

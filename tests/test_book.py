@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import linkcheck
 import pytest
 import yaml
 from conftest import ROOT
@@ -73,3 +74,7 @@ def test_every_picture_in_a_chapter_has_alternative_text(html):
     for page in pages():
         for tag in (html / f"{page}.html").read_text().split("<img")[1:]:
             assert 'alt="' in tag.split(">")[0], page
+
+
+def test_every_link_within_the_book_leads_somewhere(html):
+    assert linkcheck.broken(html) == []

@@ -1,9 +1,11 @@
 """Chapters: both files of a pair agree, notebooks are stored executed, pictures have words."""
 
+import copy
 import re
 
 import chapters
 import nbformat
+import openings
 import pytest
 import yaml
 from conftest import ROOT
@@ -57,6 +59,16 @@ def test_a_pair_that_differs_is_noticed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stem", STEMS)
+def test_the_chapter_begins_with_its_time_its_needs_and_the_cell_for_colab(stem):
+    details = openings.seconds().get(stem)
+    assert details, f"{openings.SECONDS.name}: expected the time of {stem}: run `make notebooks`"
+    stored = notebook(stem)
+    opened = copy.deepcopy(stored)
+    openings.put(opened, details)
+    assert opened == stored, f"{stem}: its opening is not up to date: run `make notebooks`"
+
+
+@pytest.mark.parametrize("stem", STEMS)
 def test_the_notebook_is_stored_executed_in_order_without_timing(stem):
     cells = code_cells(stem)
     assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
@@ -86,7 +98,8 @@ def test_most_cells_are_compared_and_cells_are_short(stem):
     ignored = [c for c in cells if "nbval-ignore-output" in c.metadata.get("tags", [])]
     assert len(ignored) <= len(cells) / 2
     assert any(o.get("text", "").startswith("✓") for o in cells[-1].outputs)  # the closing check
-    assert 15 <= len(notebook(stem).cells) <= (60 if stem[:2] in ("05", "12") else 40)
+    shown = [c for c in notebook(stem).cells if "remove-cell" not in c.metadata.get("tags", [])]
+    assert 15 <= len(shown) <= (60 if stem[:2] in ("05", "12") else 40)
     assert max(len(c.source.splitlines()) for c in cells) <= 35
 
 

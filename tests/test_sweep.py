@@ -259,9 +259,12 @@ def test_a_score_that_fails_is_a_row_without_an_error(short, monkeypatch):
         assert list(row) == list(other)
 
 
-def test_a_dask_cluster_gives_the_rows_that_joblib_gives(digits):
+def test_a_dask_cluster_gives_the_rows_that_joblib_gives(monkeypatch):
     from distributed import LocalCluster
 
+    monkeypatch.setenv("PROSPER_DATASET", "digits")
+    for threads in sweeps.THREADS:  # two threads may add up in two orders
+        monkeypatch.setenv(threads, "1")
     cases = sweep_mnist.cases_of("LeNet-300-100", "relu", ("random",), range(2), (0.9,))
     work = functools.partial(sweep_mnist.one, part="validation")
     expected = list(sweeps.in_parallel(work, cases, jobs=2))

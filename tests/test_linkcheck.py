@@ -1,0 +1,62 @@
+"""Links within the book: a small site that is whole, and what is said of one that is broken."""
+
+import linkcheck
+import pytest
+
+WHOLE = {
+    "index.html": '<meta http-equiv="Refresh" content="0; url=book/a.html">',
+    "book/a.html": '<h1 id="top">A</h1> <a href="#top">up</a> <a href="b.html#x%20y">B</a> '
+    '<img src="../c.png?v=1" srcset="../c.png 2x"> <a href="https://example.org/none">out</a> '
+    '<a href="mailto:a@example.org">mail</a> <a href="/book/">root</a> <a href="">self</a>',
+    "book/b.html": '<p id="x y">B</p> <a href="..">up</a> <a name="old"></a> <a href="#old">o</a>',
+    "book/index.html": "<p>B</p>",
+    "c.png": "",
+    "_static/webpack-macros.html": "<link href=\"{{ pathto('none') }}\">",
+}
+
+
+@pytest.fixture
+def site(tmp_path):
+    for name, text in WHOLE.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_a_whole_site_has_no_broken_link(site):
+    assert linkcheck.broken(site) == []
+
+
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [
+        ('<a href="none.html">', "none.html: there is no such file"),
+        ('<a href="b.html#none">', "b.html#none: there is no such id"),
+        ('<a href="#none">', "#none: there is no such id"),
+        ('<img src="none.png">', "none.png: there is no such file"),
+        ('<img srcset="../c.png 1x, none.png 2x">', "none.png: there is no such file"),
+        ('<script src="/none.js">', "/none.js: there is no such file"),
+        ('<a href="../notebooks/">', "../notebooks/: there is no such file"),
+        ('<meta http-equiv="refresh" content="0; url=none.html">', "none.html: there is no such"),
+    ],
+)
+def test_what_leads_nowhere_is_named_with_its_page(site, link, why):
+    page = site / "book" / "a.html"
+    page.write_text(page.read_text() + link)
+    (found,) = linkcheck.broken(site)
+    assert found.startswith(f"book/a.html: {why}")
+
+
+def test_a_folder_without_pages_is_no_book(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a built book, found no page: run `make book`"):
+        linkcheck.broken(tmp_path)
+
+
+def test_the_command_fails_where_a_link_does(site, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["linkcheck.py", str(site)])
+    with pytest.raises(SystemExit) as whole:
+        linkcheck.main()
+    (site / "c.png").unlink()
+    with pytest.raises(SystemExit, match=r"book/a.html: \.\./c\.png") as broken:
+        linkcheck.main()
+    assert (whole.value.code, bool(broken.value.code)) == (0, True)

@@ -1,0 +1,148 @@
+"""Openings: the line on time and needs, and the cell that does something on Colab only."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import openings
+import pytest
+from conftest import ROOT
+
+DETAILS = {"seconds": 11.2, "cores": 2}
+URL = "https://github.com/OWNER/NAME"
+
+
+def notebook(*code):
+    cells = [nbformat.v4.new_markdown_cell("# A title\n\n**Overview.**\nWe begin.")]
+    return nbformat.v4.new_notebook(cells=cells + [nbformat.v4.new_code_cell(c) for c in code])
+
+
+def test_an_opening_is_written_once_and_replaced_when_the_time_changes():
+    chapter = notebook("import math")
+    openings.put(chapter, DETAILS)
+    once = copy.deepcopy(chapter)
+    openings.put(chapter, DETAILS)
+    assert chapter == once
+    assert chapter.cells[0].source == (
+        "# A title\n\n*About 15 seconds on 2 cores; needs no data.*\n\n**Overview.**\nWe begin."
+    )
+    assert [openings.is_colab_cell(cell) for cell in chapter.cells] == [False, True, False]
+    openings.put(chapter, DETAILS | {"seconds": 31.0})
+    assert chapter.cells[0].source == once.cells[0].source.replace("15", "35")
+    assert len(chapter.cells) == 3
+
+
+def test_a_title_may_stand_alone():
+    chapter = notebook("import math")
+    chapter.cells[0].source = "# A title"
+    for _ in range(2):
+        openings.put(chapter, DETAILS)
+        found = chapter.cells[0].source
+        assert found == "# A title\n\n*About 15 seconds on 2 cores; needs no data.*"
+
+
+def test_a_chapter_of_unknown_time_gets_its_cell_and_keeps_its_text():
+    chapter = notebook("import math")
+    openings.put(chapter, None)
+    assert chapter.cells[0].source == notebook().cells[0].source
+    assert openings.is_colab_cell(chapter.cells[1])
+
+
+def test_a_chapter_begins_with_a_title():
+    chapter = notebook("1")
+    chapter.cells[0].source = "No title"
+    with pytest.raises(ValueError, match="expected a title, found 'No title'"):
+        openings.put(chapter, DETAILS)
+
+
+def test_what_a_chapter_needs_is_read_from_its_code():
+    assert openings.needs(notebook("1 + 1")) == "no data"
+    data = "data = datasets.load()"
+    assert openings.needs(notebook(data)) == "MNIST or scikit-learn's digits"
+    reads = 'Path("../tests/prospr_tiny.json")', 'results.load(f"proofs{kind}")'
+    files = "`proofs.csv`, `proofs_credit.csv`, `proofs_tuning.csv`, `prospr_tiny.json`"
+    assert openings.needs(notebook(*reads)) == files
+    assert openings.needs(notebook(data, 'results.load("pruning")')).endswith(
+        "digits, `pruning.csv`"
+    )
+
+
+def test_times_are_stored_chapter_by_chapter(tmp_path, monkeypatch):
+    monkeypatch.setattr(openings, "SECONDS", tmp_path / "seconds.json")
+    assert openings.seconds() == {}
+    for stem, taken in (("02_b", 3.21), ("01_a", 4), ("02_b", 5)):
+        openings.record(stem, taken)
+    found = openings.seconds()
+    assert list(found) == ["01_a", "02_b"]
+    assert found["02_b"]["seconds"] == 5
+    assert found["01_a"]["data"] == "digits"  # what the tests run on
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory):
+    """Return the address of a small repository with a package of our name."""
+    folder = tmp_path_factory.mktemp("remote")
+    for name in ("prosper_utils/__init__.py", "notebooks/01_a.md"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text("cloned = True\n")
+    who = ["-c", "user.name=a reader", "-c", "user.email=reader@example.org"]
+    for command in (["init", "-q", "-b", "main"], ["add", "."], [*who, "commit", "-q", "-m", "A"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder.as_uri()
+
+
+SCRIPT = """
+import os, sys, types
+from IPython.core.interactiveshell import InteractiveShell
+
+if {on_colab}:
+    sys.modules["google.colab"] = types.ModuleType("google.colab")
+before = os.getcwd(), list(sys.path)
+InteractiveShell().run_cell({source!r}).raise_error()
+print("unchanged" if (os.getcwd(), sys.path) == before else os.getcwd())
+if {on_colab}:
+    import prosper_utils
+    assert prosper_utils.cloned
+"""
+
+
+def run(source, tmp_path, *, on_colab):
+    """Run a cell in a fresh IPython, with `tmp_path` in place of Colab's /content."""
+    script = SCRIPT.format(source=source.replace("/content", str(tmp_path)), on_colab=on_colab)
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+def test_on_colab_the_cell_brings_the_package_and_goes_where_the_chapters_are(tmp_path, remote):
+    cell = openings.colab_cell(remote, "main").source
+    for _ in range(2):  # a reader may run it again
+        found = run(cell, tmp_path, on_colab=True)
+        assert found.returncode == 0, found.stderr
+        assert found.stdout.splitlines()[-1] == str(tmp_path / "book" / "notebooks")
+        assert "fatal" not in found.stdout + found.stderr
+
+
+@pytest.mark.parametrize("url", [URL, ""])
+def test_elsewhere_the_cell_does_nothing(tmp_path, url):
+    found = run(openings.colab_cell(url, "main").source, tmp_path, on_colab=False)
+    assert (found.returncode, found.stdout) == (0, "unchanged\n"), found.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_repository_colab_is_told_what_is_missing(tmp_path):
+    found = run(openings.colab_cell("", "main").source, tmp_path, on_colab=True)
+    assert found.returncode != 0
+    assert "expected a repository to take it from, found none" in found.stdout + found.stderr
+
+
+@pytest.mark.parametrize("url", [URL, ""])
+def test_the_cell_is_in_the_style_of_the_chapters(tmp_path, url):
+    file = tmp_path / "cell.ipynb"
+    nbformat.write(notebook(openings.colab_cell(url, "main").source), file)
+    ruff = Path(sys.executable).with_name("ruff")
+    config = ROOT / "notebooks" / "ruff.toml"
+    for command in (["check"], ["format", "--check"]):
+        found = subprocess.run([ruff, *command, "--config", config, file], check=False)
+        assert found.returncode == 0
