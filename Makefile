@@ -10,7 +10,7 @@ HTML   := _build/html/index.html
 export PROSPER_DATASET ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test notebooks results bench lint pins clean
+.PHONY: help venv book test notebooks pictures results bench lint pins clean
 
 help:  ## list every target
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -27,6 +27,9 @@ test: $(READY) lint  ## everything that must hold
 
 notebooks: $(READY)  ## sync the pairs of notebooks and execute them in place
 	$(BIN)/python book/chapters.py
+
+pictures: $(READY)  ## draw the still pictures of the interactive figures again (with Chromium)
+	$(BIN)/python book/pictures.py
 
 results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped
 	$(BIN)/python book/sweep_streaming.py
