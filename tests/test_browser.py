@@ -71,8 +71,11 @@ def opened(request, tab):
 
 @pytest.fixture
 def phone(tab):
-    """Make the tab as wide as a phone for one test."""
+    """Make the tab as wide as a phone for one test, and let the page's own scripts follow."""
     tab.page.set_viewport_size(PHONE)
+    tab.page.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 500)))"
+    )
     yield PHONE["width"]
     tab.page.set_viewport_size(DESK)
 
@@ -96,14 +99,14 @@ def test_a_page_asks_nothing_of_another_host(opened):
 
 def test_mathematics_is_rendered(opened):
     found = opened.page.evaluate("""() => {
-        const article = document.querySelector("article").cloneNode(true);
-        article.querySelectorAll("pre, code, script, mjx-container").forEach((e) => e.remove());
+        const main = document.querySelector("main").cloneNode(true);
+        main.querySelectorAll("pre, code, script, mjx-container").forEach((e) => e.remove());
         const bare = (e) => !e.querySelector("mjx-container");
         return {
             rendered: document.querySelectorAll(".math mjx-container").length,
             bare: [...document.querySelectorAll(".math")].filter(bare).length,
             errors: document.querySelectorAll("mjx-merror").length,
-            text: article.textContent,
+            text: main.textContent,
         };
     }""")
     assert (found["bare"], found["errors"]) == (0, 0)
@@ -251,28 +254,40 @@ def quadratic(weights, batch):
     return tf.reduce_sum(away * tf.linalg.matvec(curvature, away)) / 2
 
 
-@pytest.mark.parametrize("angle", [-30, 0, 45])
 @pytest.mark.parametrize(("alpha", "steps"), [(0.25, 0), (0.25, 5), (0.9, 3), (0.01, 20)])
-def test_the_two_weights_have_the_scores_of_the_package(tab, alpha, steps, angle):
-    visit(tab, FIGURES["fig-two-weights-live"])
-    state = {"alpha": alpha, "steps": steps, "angle": angle}
-    found = tab.page.evaluate("(state) => twoWeights.scores(state)", state)
-    weights, batch = [tf.constant([1.2, 1.0], tf.float64)], (valley(angle), np.array([0.2, -0.2]))
-    batches = [batch] * (steps + 1)
-    expected = {
-        "exact": meta_gradient(quadratic, weights, batches, learning_rate=alpha),
-        "row sums": streaming.streamed(quadratic, weights, batches, alpha, streaming.row_sums),
-        "diagonal": streaming.streamed(quadratic, weights, batches, alpha, streaming.diagonal),
-    }
-    assert found.keys() == expected.keys()
-    for name, scores in expected.items():
-        assert relative_error([np.array(found[name])], scores) < 1e-10, name
+def test_the_two_weights_have_the_scores_of_the_package(tab, alpha, steps):
+    pictures.drawn(tab.page)  # leaves a page with the scripts and nothing else
+    for angle in (-30, 0, 45):
+        state = {"alpha": alpha, "steps": steps, "angle": angle}
+        found = tab.page.evaluate("(state) => twoWeights.scores(state)", state)
+        weights = [tf.constant([1.2, 1.0], tf.float64)]
+        batches = [(valley(angle), np.array([0.2, -0.2]))] * (steps + 1)
+        expected = {
+            "exact": meta_gradient(quadratic, weights, batches, learning_rate=alpha),
+            "row sums": streaming.streamed(quadratic, weights, batches, alpha, streaming.row_sums),
+            "diagonal": streaming.streamed(quadratic, weights, batches, alpha, streaming.diagonal),
+        }
+        assert found.keys() == expected.keys()
+        for name, scores in expected.items():
+            assert relative_error([np.array(found[name])], scores) < 1e-10, (name, state)
+
+
+def in_order(values, table, words):
+    """Return what the package has for each of the words, 0 for those it has not met."""
+    return [float(values[table.places[x]]) if x in table.places else 0.0 for x in words]
+
+
+def advantage(loop, table, goal):
+    """Return the largest credit above or below average of the words that may have weight."""
+    p, credit = loop.states[0].numpy(), loop.credit.numpy()
+    free = [k for k in {*np.flatnonzero(p), *loop.extra} if table.objects[k] != goal]
+    return np.abs(credit[free] - p @ credit).max()
 
 
 @pytest.mark.parametrize("goal", ["banana", "nana"])
 @pytest.mark.parametrize("extended", [True, False])
 def test_the_words_evolve_as_in_the_package(tab, goal, extended):
-    visit(tab, FIGURES["fig-words-live"])
+    pictures.drawn(tab.page)
     words = tab.page.evaluate("bananaWords.WORDS")
     table = Table({x: x for x in "ban"}, lambda x, y: x + y if x + y in words else None)
     credit = "support" if extended else "identity"
@@ -280,9 +295,11 @@ def test_the_words_evolve_as_in_the_package(tab, goal, extended):
     for n, loop in enumerate(evolution.loops(table, {goal: 1.0}, settings)):
         state = {"goal": goal, "extended": extended, "loops": n}
         found = tab.page.evaluate("(state) => bananaWords.run(state)", state)
-        expected = {"p": loop.states[0], "image": loop.states[-1], "credit": loop.credit}
-        for name, values in expected.items():
-            of = dict(zip(table.objects, values.numpy(), strict=False))
-            ordered = np.array([of.get(word, 0.0) for word in words])
-            assert np.abs(np.array(found[name]) - ordered).max() < 1e-9 * (1 + abs(ordered).max())
-    assert n == 20
+        for name, values in [("p", loop.states[0]), ("image", loop.states[-1])]:
+            assert found[name] == pytest.approx(in_order(values, table, words), abs=1e-9)
+        credit = in_order(loop.credit, table, words)
+        assert found["credit"] == pytest.approx(credit, abs=1e-9 * (1 + max(credit)))
+        if not any(found["change"]):  # at rest: what is left in the package is rounding
+            assert advantage(loop, table, goal) <= 1e-9 * max(credit)
+            break
+    assert (n > 0) == (extended or goal == "nana")
