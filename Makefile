@@ -14,7 +14,7 @@ export PROSPER_DATASET ?= digits
 
 .DEFAULT_GOAL := help
 .PHONY: help venv book test unit nbval lint linkcheck links notebooks results front \
-	bench pins clean
+	pictures bench pins clean
 
 help:  ## list every target
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -45,6 +45,9 @@ links: $(READY)  ## check the links to other places; needs the network
 
 notebooks: $(READY)  ## sync the pairs of notebooks and execute them in place
 	$(BIN)/python book/chapters.py
+
+pictures: $(READY)  ## draw the still pictures of the interactive figures again (with Chromium)
+	$(BIN)/python book/pictures.py
 
 results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped
 	$(BIN)/python book/sweep_streaming.py

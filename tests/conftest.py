@@ -1,8 +1,11 @@
-"""What all tests share: the embedded digits, a tiny network, how long each chapter took."""
+"""What all tests share: the embedded digits, a tiny network, the built book, times of chapters."""
 
 import collections
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 # Kernels and subprocesses inherit this; no test tries a download.
@@ -14,6 +17,7 @@ from prosper_utils.networks import cross_entropy
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +58,51 @@ def reference():
     weights = [tf.constant(w, tf.float64) for pair in pairs for w in pair]
     batches = [(np.array(b["inputs"]), np.array(b["labels"])) for b in case["batches"]]
     return weights, batches, case["cases"]
+
+
+def pages():
+    """Return every page of the book, as in the table of contents, without suffix."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = [toc["root"]] + [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    return [file.removesuffix(".ipynb") for file in files]
+
+
+def build_book(out):
+    """Build the book from what is stored; return the warnings, or how it failed, or nothing."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    config["execute"]["execute_notebooks"] = "off"
+    (out / "_config.yml").write_text(yaml.safe_dump(config))
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT]
+    command += ["--path-output", out, "--config", out / "_config.yml", "-W", "-n", "--keep-going"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = run.stdout + run.stderr
+    warnings = [line for line in said.splitlines() if "WARNING" in line or "ERROR" in line]
+    failed = f"exit code {run.returncode}\n{said[-2000:]}" if run.returncode else ""
+    return "\n".join(warnings) or failed
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory):
+    """Return the folder of the built pages; the workers of pytest-xdist share one build.
+
+    The notebooks are not executed: nbval does that, and so does `make book`.
+    """
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "book"
+    report = out / "report.txt"
+    try:
+        out.mkdir()
+    except FileExistsError:  # another worker builds it
+        deadline = time.monotonic() + 1800
+        while not report.exists() and time.monotonic() < deadline:
+            time.sleep(0.5)
+    else:
+        unfinished = out / "unfinished.txt"
+        unfinished.write_text(build_book(out))
+        unfinished.rename(report)
+    said = report.read_text()
+    assert said == "", said
+    return out / "_build" / "html"
 
 
 def tiny_loss(weights, batch):

@@ -1,36 +1,10 @@
 """The book builds without a warning from the stored outputs, and has a page for everything."""
 
 import importlib
-import subprocess
-import sys
-from pathlib import Path
 
 import linkcheck
 import pytest
-import yaml
-from conftest import ROOT
-
-
-def pages():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    files = [toc["root"]] + [c["file"] for part in toc["parts"] for c in part["chapters"]]
-    return [file.removesuffix(".ipynb") for file in files]
-
-
-@pytest.fixture(scope="module")
-def html(tmp_path_factory):
-    """Build the book from what is stored: nbval has just executed it, make book executes too."""
-    out = tmp_path_factory.mktemp("book")
-    config = yaml.safe_load((ROOT / "_config.yml").read_text())
-    config["execute"]["execute_notebooks"] = "off"
-    (out / "_config.yml").write_text(yaml.safe_dump(config))
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT]
-    command += ["--path-output", out, "--config", out / "_config.yml", "-W", "-n", "--keep-going"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    said = run.stdout + run.stderr
-    warnings = [line for line in said.splitlines() if "WARNING" in line or "ERROR" in line]
-    assert (run.returncode, warnings) == (0, []), "\n".join(warnings) or said[-2000:]
-    return out / "_build" / "html"
+from conftest import ROOT, pages
 
 
 @pytest.mark.parametrize("page", pages())

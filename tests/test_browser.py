@@ -1,0 +1,305 @@
+"""The built book in a browser, opened from disk without network, as its readers meet it.
+
+Every page is loaded once, and all tests of a page look at it before the next one is loaded.  The
+browser is the Chromium of this machine, and none is ever downloaded.
+"""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
+
+from prosper_utils import evolution, streaming
+from prosper_utils.checks import relative_error
+from prosper_utils.evolution import Settings, Table
+from prosper_utils.meta_gradient import meta_gradient
+
+import numpy as np
+import pictures
+import pytest
+import tensorflow as tf
+from conftest import pages
+
+DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+LIMIT = 2_000_000  # bytes that a chapter may load, besides the theme and MathJax
+FIGURES = {
+    "fig-two-weights-live": "notebooks/05_streaming_against_unrolled",
+    "fig-words-live": "notebooks/10_big_sums",
+}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Return the Chromium of this machine."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = pictures.chromium()
+    if path is None:
+        pytest.skip("neither Chromium nor Chrome is installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def tab(browser, html):
+    """Return a tab without network, with the errors it reported and the addresses it asked for."""
+    context = browser.new_context(viewport=DESK, offline=True, reduced_motion="reduce")
+    context.set_default_timeout(300_000)  # the machine may be busy
+    tab = SimpleNamespace(page=context.new_page(), html=html, errors=[], addresses=set())
+    tab.page.on("pageerror", lambda error: tab.errors.append(str(error)))
+    tab.page.on("request", lambda request: tab.addresses.add(request.url))
+    tab.page.on("console", lambda m: tab.errors.append(m.text) if m.type == "error" else None)
+    return tab
+
+
+def visit(tab, name, query=""):
+    """Load a page of the book into the tab and wait until its mathematics is set."""
+    tab.errors.clear()
+    tab.addresses.clear()
+    tab.page.goto((tab.html / f"{name}.html").as_uri() + query)
+    tab.page.evaluate("async () => { await globalThis.MathJax?.startup.promise; }")
+
+
+@pytest.fixture(scope="module", params=[*pages(), "search", "genindex"])
+def opened(request, tab):
+    """Return the tab with one page after the other."""
+    visit(tab, request.param)
+    tab.name = request.param
+    return tab
+
+
+@pytest.fixture
+def phone(tab):
+    """Make the tab as wide as a phone for one test, and let the page's own scripts follow."""
+    tab.page.set_viewport_size(PHONE)
+    tab.page.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 500)))"
+    )
+    yield PHONE["width"]
+    tab.page.set_viewport_size(DESK)
+
+
+@pytest.fixture
+def dark(tab):
+    """Prefer dark pages for one test."""
+    tab.page.emulate_media(color_scheme="dark")
+    yield
+    tab.page.emulate_media(color_scheme="light")
+
+
+def test_a_page_reports_no_error(opened):
+    assert opened.errors == []
+
+
+def test_a_page_asks_nothing_of_another_host(opened):
+    assert opened.addresses
+    assert [url for url in opened.addresses if not url.startswith(("file:", "data:"))] == []
+
+
+def test_mathematics_is_rendered(opened):
+    found = opened.page.evaluate("""() => {
+        const main = document.querySelector("main").cloneNode(true);
+        main.querySelectorAll("pre, code, script, mjx-container").forEach((e) => e.remove());
+        const bare = (e) => !e.querySelector("mjx-container");
+        return {
+            rendered: document.querySelectorAll(".math mjx-container").length,
+            bare: [...document.querySelectorAll(".math")].filter(bare).length,
+            errors: document.querySelectorAll("mjx-merror").length,
+            text: main.textContent,
+        };
+    }""")
+    assert (found["bare"], found["errors"]) == (0, 0)
+    assert found["rendered"] > 0 or not opened.name.startswith("notebooks/")
+    assert re.findall(r"\$[^$\n]*\$|\\[a-zA-Z(\[]+|\{(?:eq|numref|cite)\}", found["text"]) == []
+
+
+def test_images_load(opened):
+    broken = opened.page.evaluate("""async () => {
+        const load = (image) => image.decode().then(() => null, () => image.src);
+        return (await Promise.all([...document.images].map(load))).filter(Boolean);
+    }""")
+    assert broken == []
+
+
+def test_a_page_fits_a_phone(opened, phone):
+    assert opened.page.evaluate("document.scrollingElement.scrollWidth") <= phone
+
+
+def test_a_chapter_is_light(opened):
+    """The page, its pictures and our scripts; what all pages share is loaded once."""
+    if not opened.name.startswith("notebooks/"):
+        pytest.skip("the limit is for chapters")
+    ours = {file.name for file in pictures.STATIC.iterdir()}
+    loaded = {Path(unquote(urlsplit(url).path)) for url in opened.addresses if "file:" in url}
+    own = [p for p in loaded if {"notebooks", "_images"} & {*p.parts} or p.name in ours]
+    assert len(own) > len(ours & {path.name for path in own})
+    assert sum(path.stat().st_size for path in own) < LIMIT
+
+
+def findings(page):
+    """Return what axe-core calls serious or critical on a page."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found = axe.Axe().run(page).response["violations"]
+    return [
+        f"{each['id']}: {node['target']}: {node['failureSummary']}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+def test_a_page_is_accessible_when_light_and_wide(opened):
+    assert findings(opened.page) == []
+
+
+def test_a_page_is_accessible_when_dark_and_narrow(opened, dark, phone):
+    assert opened.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert findings(opened.page) == []
+
+
+def test_the_theme_switches(tab):
+    visit(tab, pages()[0])
+    colours = {}
+    for _ in range(3):  # light, dark, and as the system is
+        tab.page.locator(".theme-switch-button").first.click()
+        theme = tab.page.evaluate("document.documentElement.dataset.theme")
+        colours[theme] = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert set(colours) == {"light", "dark"}
+    light, dark = (sum(map(int, re.findall(r"\d+", colours[t])[:3])) for t in ("light", "dark"))
+    assert light > 3 * 200
+    assert dark < 3 * 60
+
+
+def test_search_finds_the_hessian(tab):
+    visit(tab, pages()[0])
+    tab.page.locator(".search-button__button:visible").first.click()
+    tab.page.keyboard.type("Hessian")
+    tab.page.keyboard.press("Enter")
+    tab.page.locator("#search-results li a").first.wait_for()
+    tab.page.get_by_text("Search finished").wait_for()
+    links = tab.page.locator("#search-results li a")
+    found = {urlsplit(link).path for link in links.evaluate_all("all => all.map((a) => a.href)")}
+    assert {path.split("/")[-1] for path in found} >= {"02_equation_10.html", "notation.html"}
+    links.get_by_text("Equation 10").first.click()
+    assert "Hessian" in tab.page.locator("article").inner_text()
+    assert tab.errors == []
+
+
+def look(page, figure):
+    """Return the drawing of a figure, and what it says in words."""
+    drawing = page.locator(f"#{figure} svg").first.inner_html()
+    return drawing, page.locator(f"#{figure} [aria-live]").inner_text()
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_control_changes_the_figure_from_the_keyboard(tab, figure):
+    visit(tab, FIGURES[figure])
+    controls = tab.page.locator(f"#{figure} .live-control").all()
+    assert len(controls) == 3
+    for control in controls:
+        before = look(tab.page, figure)
+        tab.page.get_by_label(control.locator("label").inner_text(), exact=True).focus()
+        kind = tab.page.evaluate("document.activeElement.type")
+        tab.page.keyboard.press("Space" if kind == "checkbox" else "ArrowDown")
+        after = look(tab.page, figure)
+        assert before[0] != after[0], control.inner_text()
+        assert before[1] != after[1], control.inner_text()
+    assert tab.errors == []
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_figure_has_room_for_its_text(tab, figure, phone):
+    visit(tab, FIGURES[figure])
+    outside = tab.page.evaluate(
+        """(figure) => {
+            const svg = document.querySelector(`#${figure} svg`);
+            const { left, right } = svg.getBoundingClientRect();
+            const boxes = [...svg.querySelectorAll("text")].map((e) => e.getBoundingClientRect());
+            return boxes.filter((box) => box.left < left - 1 || box.right > right + 1).length;
+        }""",
+        figure,
+    )
+    assert outside == 0
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_without_scripts_the_picture_stands(browser, html, figure):
+    page = browser.new_context(java_script_enabled=False, offline=True).new_page()
+    page.goto((html / f"{FIGURES[figure]}.html").as_uri())
+    picture = page.locator(f"#{figure} img")
+    assert picture.is_visible()
+    assert picture.bounding_box()["width"] > 300
+    assert len(picture.get_attribute("alt")) > 40
+    assert page.locator(".live-figure").count() == 0
+
+
+def test_the_stored_pictures_are_what_the_figures_draw(tab):
+    for path, drawing in pictures.drawn(tab.page).items():
+        assert path.read_text() == drawing, "python book/pictures.py draws it again"
+        assert len(drawing) < 60_000
+
+
+def valley(angle):
+    """Return the matrix with eigenvalues 2 and 0.15 that is turned by an angle in degrees."""
+    turned = np.radians(angle)
+    c, s = np.cos(turned), np.sin(turned)
+    return np.array([[c, -s], [s, c]]) @ np.diag([2.0, 0.15]) @ np.array([[c, s], [-s, c]])
+
+
+def quadratic(weights, batch):
+    """Return the loss of two weights in a valley."""
+    curvature, minimum = batch
+    away = weights[0] - minimum
+    return tf.reduce_sum(away * tf.linalg.matvec(curvature, away)) / 2
+
+
+@pytest.mark.parametrize(("alpha", "steps"), [(0.25, 0), (0.25, 5), (0.9, 3), (0.01, 20)])
+def test_the_two_weights_have_the_scores_of_the_package(tab, alpha, steps):
+    pictures.drawn(tab.page)  # leaves a page with the scripts and nothing else
+    for angle in (-30, 0, 45):
+        state = {"alpha": alpha, "steps": steps, "angle": angle}
+        found = tab.page.evaluate("(state) => twoWeights.scores(state)", state)
+        weights = [tf.constant([1.2, 1.0], tf.float64)]
+        batches = [(valley(angle), np.array([0.2, -0.2]))] * (steps + 1)
+        expected = {
+            "exact": meta_gradient(quadratic, weights, batches, learning_rate=alpha),
+            "row sums": streaming.streamed(quadratic, weights, batches, alpha, streaming.row_sums),
+            "diagonal": streaming.streamed(quadratic, weights, batches, alpha, streaming.diagonal),
+        }
+        assert found.keys() == expected.keys()
+        for name, scores in expected.items():
+            assert relative_error([np.array(found[name])], scores) < 1e-10, (name, state)
+
+
+def in_order(values, table, words):
+    """Return what the package has for each of the words, 0 for those it has not met."""
+    return [float(values[table.places[x]]) if x in table.places else 0.0 for x in words]
+
+
+def advantage(loop, table, goal):
+    """Return the largest credit above or below average of the words that may have weight."""
+    p, credit = loop.states[0].numpy(), loop.credit.numpy()
+    free = [k for k in {*np.flatnonzero(p), *loop.extra} if table.objects[k] != goal]
+    return np.abs(credit[free] - p @ credit).max()
+
+
+@pytest.mark.parametrize("goal", ["banana", "nana"])
+@pytest.mark.parametrize("extended", [True, False])
+def test_the_words_evolve_as_in_the_package(tab, goal, extended):
+    pictures.drawn(tab.page)
+    words = tab.page.evaluate("bananaWords.WORDS")
+    table = Table({x: x for x in "ban"}, lambda x, y: x + y if x + y in words else None)
+    credit = "support" if extended else "identity"
+    settings = Settings(credit=credit, loops=21, purge_every=100)
+    for n, loop in enumerate(evolution.loops(table, {goal: 1.0}, settings)):
+        state = {"goal": goal, "extended": extended, "loops": n}
+        found = tab.page.evaluate("(state) => bananaWords.run(state)", state)
+        for name, values in [("p", loop.states[0]), ("image", loop.states[-1])]:
+            assert found[name] == pytest.approx(in_order(values, table, words), abs=1e-9)
+        credit = in_order(loop.credit, table, words)
+        assert found["credit"] == pytest.approx(credit, abs=1e-9 * (1 + max(credit)))
+        if not any(found["change"]):  # at rest: what is left in the package is rounding
+            assert advantage(loop, table, goal) <= 1e-9 * max(credit)
+            break
+    assert (n > 0) == (extended or goal == "nana")
