@@ -13,8 +13,7 @@ PYTEST := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
 export PROSPER_DATASET ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test unit nbval lint linkcheck links notebooks results front \
-	pictures bench pins clean
+.PHONY: help venv book test unit nbval lint linkcheck links notebooks results front pictures bench pins clean
 
 help:  ## list every target
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
