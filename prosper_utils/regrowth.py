@@ -171,7 +171,7 @@ def regrow(model, share, credit, optimizer=None, weight=None):
 
     Raises:
         ValueError: for a share outside [0, 1), credit that does not fit or is NaN, infinite or
-            negative, or weights that are not zero where the masks are.
+            negative, or weights that are not finite, or not zero where the masks are.
     """
     if not 0 <= share < 1:
         raise ValueError(f"share to drop: expected a number in [0, 1), found {share}")
@@ -193,7 +193,7 @@ def regrow(model, share, credit, optimizer=None, weight=None):
 
 
 def _check(model, kept, sizes, credit):
-    """Raise a ValueError unless credit fits the kernels, and weights are zero outside the masks."""
+    """Raise a ValueError unless credit fits, and weights are finite and zero outside the masks."""
     if [c.shape for c in credit] != [s.shape for s in sizes]:
         raise ValueError(
             f"credit: expected shapes {[s.shape for s in sizes]}, found {[c.shape for c in credit]}"
@@ -201,6 +201,8 @@ def _check(model, kept, sizes, credit):
     for kernel, k, s, c in zip(kernels(model), kept, sizes, credit, strict=True):
         if not np.all((c >= 0) & (c < np.inf)):
             raise ValueError(f"credit of {kernel.path}: expected finite numbers >= 0, found others")
+        if not np.all(np.isfinite(s)):
+            raise ValueError(f"{kernel.path}: expected finite weights, found NaN or infinite ones")
         if np.any(s[~k]):
             raise ValueError(
                 f"{kernel.path}: expected zeros where its mask is, found {np.count_nonzero(s[~k])} "
@@ -318,7 +320,7 @@ class Regrowth:
 
 
 class RegrowthCallback(keras.callbacks.Callback):
-    """The loop under plain `model.fit`, one batch of which is one step.
+    """The loop under plain `model.fit`, one update of the weights of which is one step.
 
     Args:
         loop: a `Regrowth` of the model that is fitted.
@@ -328,6 +330,27 @@ class RegrowthCallback(keras.callbacks.Callback):
         super().__init__()
         self.loop = loop
 
+    def on_train_begin(self, logs=None):
+        """Begin to count where the optimizer is.
+
+        Raises:
+            ValueError: if the loop is of another model, or could not see every step.
+        """
+        if self.model is not self.loop.model:
+            raise ValueError(
+                f"loop: expected one of the model that is fitted, {self.model.name!r}, "
+                f"found one of {self.loop.model.name!r}"
+            )
+        if self.model.steps_per_execution != 1:
+            raise ValueError(
+                "steps_per_execution: expected 1, for the loop looks after every step, "
+                f"found {self.model.steps_per_execution}"
+            )
+        self.made = int(self.model.optimizer.iterations)
+
     def on_train_batch_end(self, batch, logs=None):
-        """Count the step that has been made."""
-        self.loop.after(int(self.model.optimizer.iterations.numpy()), self.model.optimizer)
+        """Count a step if one has been made: a batch whose gradients are only added up is none."""
+        step = int(self.model.optimizer.iterations)
+        if step > self.made:
+            self.made = step
+            self.loop.after(step, self.model.optimizer)

@@ -2,6 +2,9 @@
 
 import functools
 import itertools
+import math
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
 from prosper_utils import datasets, masks, regrowth, scores, training
 from prosper_utils.networks import as_loss, dense_300_100, kernels, lenet5
@@ -14,10 +17,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 OPTIMIZERS = {
-    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
-    "adam": lambda: keras.optimizers.Adam(0.01),
+    "momentum": lambda rate=0.05: keras.optimizers.SGD(rate, momentum=0.9),
+    "adam": lambda rate=0.01: keras.optimizers.Adam(rate),
 }
 small = functools.partial(dense_300_100, units=(20, 10))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.flat = keras.layers.Flatten()
+        self.hidden, self.out = keras.layers.Dense(20, "relu"), keras.layers.Dense(10)
+
+    def call(self, x):
+        return self.out(self.hidden(self.flat(x)))
+
+
+def subclassed():
+    model = Subclassed()
+    model(tf.zeros((1, 28, 28, 1)))
+    return model
+
+
+def functional():
+    """Return a model with all kinds of state: moving averages, and a seed that draws go on from."""
+    x = keras.Input((28, 28, 1))
+    h = keras.layers.Dense(20, "relu")(keras.layers.Flatten()(x))
+    h = keras.layers.Dropout(0.2)(keras.layers.BatchNormalization()(h))
+    return keras.Model(x, keras.layers.Dense(10)(h))
 
 
 def kept(model):
@@ -82,6 +109,44 @@ def test_without_credit_nothing_moves():
     assert all(np.sum(a != b) in (0, 1, 2) for a, b in zip(before, kept(model), strict=True))
 
 
+def looped(build, optimizer, *, every=5, until=30, seed=1, jit_compile=False, **compiled):
+    """Return a compiled model, and the loop on it at 90%."""
+    model = build()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, jit_compile=jit_compile, **compiled)
+    chosen = masks.top_k(scores.random(model, seed=seed), 0.9)
+    return model, regrowth.Regrowth(model, chosen, every=every, until=until)
+
+
+def fit(model, loop, digits, *callbacks, epochs=2, batches=20):
+    """Fit on so many batches an epoch; return the model."""
+    data = tuple(part[: 64 * batches] for part in digits.train)
+    callbacks = [regrowth.RegrowthCallback(loop), *callbacks]
+    model.fit(*data, batch_size=64, epochs=epochs, verbose=0, callbacks=callbacks)
+    return model
+
+
+@pytest.mark.parametrize(("optimizer", "jit_compile"), [("momentum", True), ("adam", False)])
+@pytest.mark.parametrize("build", [small, functional, subclassed])
+def test_after_every_step_of_fit_k_weights_are_kept_and_the_others_zero(
+    build, optimizer, jit_compile, digits
+):
+    model, loop = looped(build, OPTIMIZERS[optimizer](), jit_compile=jit_compile)
+    k, counts, others = sum(m.sum() for m in kept(model)), [], []
+
+    def look(batch, logs):
+        now = kept(model)
+        counts.append(sum(m.sum() for m in now))
+        others.extend(np.abs(w.numpy()[~m]).max() for w, m in zip(kernels(model), now, strict=True))
+
+    fit(model, loop, digits, keras.callbacks.LambdaCallback(on_train_batch_end=look))
+    assert counts == 40 * [k]
+    assert set(others) == {0.0}
+    assert [step for step, _ in loop.moved] == [5, 10, 15, 20, 25, 30]
+    shares = [0.15 * (1 + math.cos(math.pi * step / 30)) for step, _ in loop.moved]
+    assert [count for _, count in loop.moved] == [math.floor(share * k) for share in shares]
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("build", [small, lenet5])
 def test_under_fit_k_is_exact_zeros_are_zero_and_the_grown_earn_weight(build, optimizer, digits):
@@ -116,6 +181,55 @@ def test_the_momentum_of_the_grown_begins_at_zero(digits):
     for slot, a, b in zip(slots, kept(model), before, strict=True):
         assert not np.any(slot.numpy()[a & ~b])
         assert np.any(slot.numpy()[a & b])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_in_the_loop_all_that_is_remembered_of_the_grown_is_forgotten(optimizer, digits):
+    model, loop = looped(small, OPTIMIZERS[optimizer]())
+    before = kept(model)
+    fit(model, loop, digits, epochs=1, batches=5)
+    slots = [v for v in model.optimizer.variables if "kernel" in v.path]
+    assert len(slots) == {"momentum": 3, "adam": 6}[optimizer]
+    grown = [a & ~b for a, b in zip(kept(model), before, strict=True)]
+    assert sum(g.sum() for g in grown) == loop.moved[0][1] > 0
+    for kernel, g in zip(kernels(model), grown, strict=True):
+        for slot in (v.numpy() for v in slots if v.shape == kernel.shape):
+            assert not np.any(slot[g])
+            assert np.any(slot[~g])
+
+
+def test_the_loop_regrows_as_its_options_say():
+    model, chosen = pruned()
+    generator = np.random.default_rng(0)
+    credit, weight = ([generator.random(k.shape) for k in kernels(model)] for _ in range(2))
+    given = {"credit": lambda model: credit, "weight": lambda model, optimizer: weight}
+    loop = regrowth.Regrowth(model, chosen, every=1, until=2, share=0.4, decay=0.5, **given)
+    assert [k.constraint.decay for k in kernels(model)] == [0.5, 0.5, 0.5]
+    loop.after(1, OPTIMIZERS["momentum"]())
+    other, _ = pruned()
+    masks.apply(other, chosen)
+    assert loop.moved == [(1, regrowth.regrow(other, 0.2, credit, weight=weight))]
+    for a, b in zip(kept(model), kept(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_a_mask_did_before_it_earns_still_holds(digits, tmp_path):
+    """A constraint within, a training step that is compiled already, and how it is stored."""
+    model, chosen = pruned()
+    masks.constrain(model, kernels(model)[0], keras.constraints.NonNeg())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(OPTIMIZERS["momentum"](), loss, jit_compile=False)
+    masks.apply(model, chosen)
+    model.fit(*digits.train, batch_size=64, verbose=0)
+    loop = regrowth.Regrowth(model, chosen, until=1, decay=0.75)
+    fit(model, loop, digits)
+    assert np.all(kernels(model)[0].numpy() >= 0)
+    assert all(np.any(credit) for credit in regrowth.earned(model))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert [k.constraint.decay for k in kernels(loaded)] == [0.75, 0.75, 0.75]
+    for a, b in zip(kept(loaded), chosen, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_without_persistence_what_stood_still_goes(digits):
@@ -214,22 +328,79 @@ def test_a_run_that_was_interrupted_goes_on_as_if_nothing_had_happened(digits, t
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_state_of_another_model_is_refused_and_changes_nothing(digits, tmp_path):
-    model, chosen = pruned()
-    optimizer = OPTIMIZERS["momentum"]()
-    optimizer.build(model.trainable_variables)
-    loop = regrowth.Regrowth(model, chosen, until=10)
-    loop.save(tmp_path / "state.npz", optimizer)
-    other = dense_300_100(units=(20, 12))
+def stretch(path, how, optimizer, begin, end, seed):
+    """Train with deterministic ops for epochs of 9 steps, go on from what is saved, and save."""
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed)
+    rates = keras.optimizers.schedules.CosineDecay(0.05, 20)
+    optimizer = OPTIMIZERS[optimizer](rates)
+    model, loop = looped(functional, optimizer, every=4, until=16, seed=seed)
+    data = tuple(part[:576] for part in datasets.load("digits").train)
+    train = training.trainer(model, optimizer)
+    if begin:
+        loop.load(path, optimizer)
+    if how == "trainer":
+        made, options = 9 * begin, {"batch_size": 64, "every": 4, "after": loop.after}
+        train(data, steps=9 * end, made=made, **options)
+    else:
+        options = {"initial_epoch": begin, "epochs": end, "batch_size": 64, "shuffle": False}
+        model.fit(*data, verbose=0, callbacks=[regrowth.RegrowthCallback(loop)], **options)
+    loop.save(path, optimizer)
+
+
+def stretches(*jobs):
+    for job in jobs:
+        stretch(*job)
+
+
+def test_a_new_process_goes_on_bit_for_bit(tmp_path):
+    """Weights, masks, credit, averages, momentum, step, draws: all as in a run in one go."""
+    ways = ("trainer", "momentum"), ("fit", "adam")
+    files = {
+        way: [tmp_path / f"{'_'.join(way)}_{n}.npz" for n in ("whole", "parts")] for way in ways
+    }
+    first, second = [], []
+    for way, (whole, parts) in files.items():
+        first += [(whole, *way, 0, 2, 0), (parts, *way, 0, 1, 0)]
+        second += [(parts, *way, 1, 2, 1)]  # with other weights and masks to begin with
+    for jobs in (first, second):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            process.submit(stretches, *jobs).result()
+    for whole, parts in files.values():
+        a, b = np.load(whole), np.load(parts)
+        assert set(a.files) == set(b.files)
+        assert len(a["moved"]) == 4
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=f"{parts.name}: {name}")
+
+
+def state(loop, optimizer):
+    """Return copies of all that changes in training."""
+    constraints = [kernel.constraint for kernel in kernels(loop.model)]
+    variables = [*loop.model.variables, *optimizer.variables]
+    variables += [c.mask for c in constraints] + [c.credit for c in constraints]
+    return [v.numpy() for v in variables] + [np.array(loop.moved)]
+
+
+@pytest.mark.parametrize("units", [(20, 12), (22, 10), (20, 10, 5)])
+def test_a_state_of_another_model_is_refused_and_changes_nothing(digits, tmp_path, units):
+    model, loop = looped(small, OPTIMIZERS["momentum"](), until=10)
+    fit(model, loop, digits, epochs=1)
+    path = tmp_path / "state.npz"
+    loop.save(path, model.optimizer)
+    written = path.read_bytes()
+    other = dense_300_100(units=units[:2])
+    if len(units) == 3:  # a layer more
+        other = keras.Sequential([small(), keras.layers.Dense(units[2])])
     theirs = regrowth.Regrowth(other, masks.top_k(scores.random(other), 0.5), until=10)
     built = OPTIMIZERS["momentum"]()
     built.build(other.trainable_variables)
-    before = other.get_weights()
-    with pytest.raises(
-        ValueError, match=r"state\.npz: expected the state of this model .*credit_1"
-    ):
-        theirs.load(tmp_path / "state.npz", built)
-    assert all(np.array_equal(a, b) for a, b in zip(before, other.get_weights(), strict=True))
+    before = state(theirs, built)
+    with pytest.raises(ValueError, match=r"state\.npz: expected the state of this model .*credit_"):
+        theirs.load(path, built)
+    for a, b in zip(before, state(theirs, built), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert path.read_bytes() == written
     with pytest.raises(FileNotFoundError):
         theirs.load(tmp_path / "none.npz", built)
 
@@ -256,7 +427,49 @@ def test_bad_input_is_named():
         regrowth.regrow(model, 0.1, credit[:2])
     with pytest.raises(ValueError, match="expected finite numbers >= 0"):
         regrowth.regrow(model, 0.1, [np.nan * c for c in credit])
-    kernel = kernels(model)[0]
-    kernel.assign(tf.ones(kernel.shape))
-    with pytest.raises(ValueError, match="the kernel has changed since the mask was made"):
-        regrowth.regrow(model, 0.1, credit)
+
+
+@pytest.mark.parametrize(
+    ("share", "credit", "weight", "message"),
+    [
+        (1.0, 1.0, 0.1, r"share to drop: expected a number in \[0, 1\), found 1.0"),
+        (0.1, -1.0, 0.1, "credit of .*: expected finite numbers >= 0"),
+        (0.1, 1.0, 1.0, "has changed since the mask was made"),
+        (0.1, 1.0, np.nan, "expected finite weights"),
+    ],
+)
+def test_a_purge_that_is_refused_changes_nothing(share, credit, weight, message):
+    model, chosen = pruned()
+    masks.apply(model, chosen)
+    kernel = kernels(model)[-1]
+    kernel.assign(tf.where(kernel == 0, float(weight == 1), weight))
+    optimizer = OPTIMIZERS["momentum"]()
+    optimizer.build(model.trainable_variables)
+    for variable in optimizer.variables[2:]:
+        variable.assign(tf.ones_like(variable))
+    before = [v.numpy() for v in (*model.variables, *optimizer.variables)] + kept(model)
+    with pytest.raises(ValueError, match=message):
+        regrowth.regrow(model, share, [np.full(k.shape, credit) for k in kernels(model)], optimizer)
+    after = [v.numpy() for v in (*model.variables, *optimizer.variables)] + kept(model)
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_fit_hides_from_the_loop_is_refused(digits):
+    for hidden in (4, "auto"):
+        model, loop = looped(small, OPTIMIZERS["momentum"](), steps_per_execution=hidden)
+        before = state(loop, model.optimizer)
+        with pytest.raises(ValueError, match=f"steps_per_execution: expected 1, .* found {hidden}"):
+            fit(model, loop, digits)
+        for a, b in zip(before, state(loop, model.optimizer), strict=True):
+            np.testing.assert_array_equal(a, b)
+    _, theirs = looped(small, OPTIMIZERS["momentum"]())
+    with pytest.raises(ValueError, match="loop: expected one of the model that is fitted"):
+        fit(looped(small, OPTIMIZERS["momentum"]())[0], theirs, digits)
+
+
+def test_gradients_that_are_added_up_make_one_step(digits):
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9, gradient_accumulation_steps=4)
+    model, loop = looped(small, optimizer, every=2, until=10)
+    fit(model, loop, digits)
+    assert [step for step, _ in loop.moved] == [2, 4, 6, 8, 10]

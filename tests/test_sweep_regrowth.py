@@ -1,9 +1,10 @@
 """The sweep of sparse training: what an arm does, what is left to do, and whether it is stale."""
 
 import functools
+import itertools
 import json
 
-from prosper_utils import masks, results
+from prosper_utils import datasets, masks, regrowth, results, training
 from prosper_utils.networks import dense_300_100, kernels
 
 import keras
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import sweep_mnist
 import sweep_regrowth
+import tensorflow as tf
 from conftest import ROOT
 
 CASE = {"network": "small", "variant": "as is", "sparsity": 0.9, "seed": 0}
@@ -67,6 +69,137 @@ def test_the_protocol_is_as_it_says(short):
     assert len({row["loss"], *losses}) == 4
 
 
+@pytest.mark.parametrize("arm", sweep_regrowth.ARMS)
+def test_every_arm_makes_as_many_steps_but_the_one_labelled_so(short, monkeypatch, arm):
+    """Each training takes its schedule of learning rates to the end."""
+    real, made = training.trainer, []
+
+    def counting(model, optimizer):
+        train = real(model, optimizer)
+
+        def counted(*data, **options):
+            losses = train(*data, **options)
+            made.append((int(optimizer.iterations), options["batch_size"]))
+            assert float(optimizer.learning_rate) == pytest.approx(0, abs=1e-6)
+            return losses
+
+        return counted
+
+    monkeypatch.setattr(training, "trainer", counting)
+    run(arm)
+    steps = {"magnitude": [20, 20], "magnitude, twice the cost": [40, 40]}.get(arm, [40])
+    assert made == [(count, sweep_regrowth.BATCH_SIZE) for count in steps]
+
+
+def test_all_arms_of_a_seed_begin_alike(short, monkeypatch):
+    begins = []
+
+    def look(model, train, case):
+        begins.append((case["seed"], model.get_weights(), train.keywords))
+        raise ValueError("seen")
+
+    monkeypatch.setattr(sweep_regrowth, "prune_and_train", look)
+    for seed, arm in itertools.product((0, 3), sweep_regrowth.ARMS):
+        assert run(arm, seed=seed)["failure"] == "seen"
+    for seed, weights, options in begins:
+        wanted = sweep_mnist.NETWORKS["small"]("relu", seed=seed).get_weights()
+        for a, b in zip(weights, wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert options["seed"] == seed
+
+
+def test_trials_see_the_validation_images_and_no_other_case_does(short, monkeypatch, digits):
+    seen = []
+    monkeypatch.setattr(training, "error", lambda model, data: seen.append(data) or 0.0)
+    monkeypatch.setitem(sweep_regrowth.TRIALS, "small", [OPTIONS, OPTIONS | {"rate": 0.2}])
+    asked = []
+    monkeypatch.setattr(
+        sweep_regrowth, "chosen_options", lambda *case: asked.append(case) or OPTIONS
+    )
+    case = CASE | {"arm": "credit"}
+    (tuned,) = sweep_regrowth.one(case | {"trial": 1})
+    (tested,) = sweep_regrowth.one(case)
+    assert [id(data) for data in seen] == [id(digits.validation), id(digits.test)]
+    assert tuned["options"] == "rate=0.2 schedule=cosine weight_decay=0.0"
+    assert (tuned["trial"], "trial" in tested) == (1, False)
+    assert asked == [("small", "credit")]
+
+
+@pytest.mark.parametrize(
+    ("arm", "variant", "changes"),
+    [
+        ("credit", "as is", {}),
+        ("credit", "one step", {"decay": 0.0}),
+        ("credit", "every 10", {"every": 10}),
+        ("credit", "no persistence", {"weight": regrowth.last_step}),
+        ("credit", "one batch", {"credit": ...}),
+        ("credit", "lookahead, M = 10", {"credit": ...}),
+        ("random regrowth", "as is", {"credit": ...}),
+    ],
+)
+def test_an_arm_is_the_loop_with_its_changes(short, monkeypatch, arm, variant, changes):
+    given = []
+
+    class Seen(regrowth.Regrowth):
+        def __init__(self, model, first, **options):
+            given.append(options)
+            super().__init__(model, first, **options)
+
+    monkeypatch.setattr(regrowth, "Regrowth", Seen)
+    row = run(arm, variant=variant)
+    (options,) = given
+    credit = options.get("credit")
+    assert options == sweep_regrowth.LOOP | changes | ({"credit": credit} if credit else {})
+    assert (credit is None) == ("credit" not in changes)
+    assert row["moved"] >= row["kept"] - row["stayed"] > 0
+
+
+def test_each_seed_draws_its_own_chance_and_its_own_batches(short, digits):
+    model = dense_300_100(units=(30, 10))
+    draws = [sweep_regrowth.loop_options({"credit": "random"}, s)["credit"](model) for s in (0, 1)]
+    assert not np.any(draws[0][0] == draws[1][0])
+    calls = [sweep_regrowth.loop_options({"credit": "batch"}, s)["credit"] for s in (0, 1)]
+    for seed, call in enumerate(calls):
+        supply = datasets.batches(digits.train, sweep_regrowth.BATCH_SIZE, seed=seed + 10_000)
+        for _ in range(2):
+            expected = regrowth.gradient_credit(model, next(supply))
+            for a, b in zip(call(model), expected, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_a_score_starts_with_the_options_chosen_for_it(short, monkeypatch):
+    asked, scored = [], []
+    monkeypatch.setattr(
+        sweep_mnist, "chosen_options", lambda *case: asked.append(case) or {"batch_size": 7}
+    )
+    monkeypatch.setattr(
+        sweep_mnist,
+        "score_of",
+        lambda model, *case, **options: (
+            scored.append((*case, options)) or ([1.0 * k for k in kernels(model)], 0)
+        ),
+    )
+    first = sweep_regrowth.first_masks(dense_300_100(units=(30, 10)), "ProsPr", "small", 0.9, 5)
+    assert sum(int(np.sum(m)) for m in first) == KEPT
+    assert asked == [("small", "relu", "ProsPr")]
+    assert scored == [("ProsPr", 5, 0.9, {"batch_size": 7})]
+
+
+def test_the_schedules_and_the_penalty_are_as_they_say(short, monkeypatch):
+    found = []
+    monkeypatch.setattr(training, "trainer", lambda model, optimizer: found.append(optimizer))
+    for schedule in ("cosine", "steps"):
+        model, _ = sweep_regrowth.trained("small", 0.2, schedule, 0.01, 100)
+        value = [tf.reduce_sum(v**2) for v in model.trainable_variables]
+        np.testing.assert_allclose(tf.add_n(model.losses), 0.005 * tf.add_n(value), rtol=1e-5)
+    cosine, steps = (o._learning_rate for o in found)
+    assert [o.momentum for o in found] == [0.9, 0.9]
+    for t in (0, 25, 50, 100):
+        assert float(cosine(t)) == pytest.approx(0.1 * (1 + np.cos(np.pi * t / 100)), abs=1e-7)
+    rates = [float(steps(t)) for t in (0, 60, 61, 85, 86, 100)]
+    assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002, 0.002])
+
+
 def test_a_training_that_diverges_is_a_row_without_an_error(short):
     row = run("SNIP", OPTIONS | {"rate": 1e6})
     assert row["error"] is None
@@ -97,6 +230,7 @@ def test_options_are_those_that_did_best(monkeypatch):
             ("LeNet-300-100", "credit", 2, 100, 3.0),
             ("LeNet-300-100", "credit", 2, 101, 3.5),
             ("LeNet-300-100", "SNIP", 3, 100, 0.0),
+            ("LeNet-5", "credit", 4, 100, 0.0),
         ],
         columns=["network", "arm", "trial", "seed", "error"],
     )
@@ -112,8 +246,15 @@ def test_the_plan_is_fair():
     for arm in sweep_regrowth.ARMS:
         cells = {k[3:] for k in keys if k[:3] == ("LeNet-300-100", arm, "as is")}
         assert cells == {(s, seed) for s in (0.9, 0.95, 0.98, 0.99, 0.995) for seed in range(5)}
+    for arm in sweep_regrowth.LENET_ARMS:
+        cells = {k[3:] for k in keys if k[:3] == ("LeNet-5", arm, "as is")}
+        assert cells == set(itertools.product((0.95, 0.99), range(5)))
+    for variant in sweep_regrowth.VARIANTS:
+        cells = {k[3:] for k in keys if k[:3] == ("LeNet-300-100", "credit", variant)}
+        assert cells == {(0.99, seed) for seed in range(5)}
     trials = pd.DataFrame(sweep_regrowth.tuning()).groupby(["network", "arm"]).size()
     assert trials["LeNet-300-100"].nunique() == trials["LeNet-5"].nunique() == 1
+    assert {case["sparsity"] for case in sweep_regrowth.tuning()} == {0.99}
     tuned = {case["seed"] for case in sweep_regrowth.tuning()}
     assert not tuned & {case["seed"] for case in cases}
 
