@@ -179,8 +179,11 @@ def test_a_score_starts_with_the_options_chosen_for_it(short, monkeypatch):
             scored.append((*case, options)) or ([1.0 * k for k in kernels(model)], 0)
         ),
     )
-    first = sweep_regrowth.first_masks(dense_300_100(units=(30, 10)), "ProsPr", "small", 0.9, 5)
-    assert sum(int(np.sum(m)) for m in first) == KEPT
+    model = dense_300_100(units=(30, 10))
+    first = sweep_regrowth.first_masks(model, "ProsPr", "small", 0.9, 5)
+    best = masks.top_k([1.0 * k for k in kernels(model)], 0.9)  # of all layers together
+    for a, b in zip(first, best, strict=True):
+        np.testing.assert_array_equal(a, b)
     assert asked == [("small", "relu", "ProsPr")]
     assert scored == [("ProsPr", 5, 0.9, {"batch_size": 7})]
 
