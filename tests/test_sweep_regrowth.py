@@ -138,16 +138,18 @@ def test_trials_see_the_validation_images_and_no_other_case_does(short, monkeypa
     ],
 )
 def test_an_arm_is_the_loop_with_its_changes(short, monkeypatch, arm, variant, changes):
-    given = []
+    seen = []
 
     class Seen(regrowth.Regrowth):
         def __init__(self, model, first, **options):
-            given.append(options)
+            seen.append((self, options))
             super().__init__(model, first, **options)
 
     monkeypatch.setattr(regrowth, "Regrowth", Seen)
+    monkeypatch.setitem(sweep_regrowth.LOOP, "every", 15)  # no divisor of the variant's
     row = run(arm, variant=variant)
-    (options,) = given
+    ((loop, options),) = seen
+    assert [step for step, _ in loop.moved] == list(range(loop.every, 31, loop.every))
     credit = options.get("credit")
     assert options == sweep_regrowth.LOOP | changes | ({"credit": credit} if credit else {})
     assert (credit is None) == ("credit" not in changes)
