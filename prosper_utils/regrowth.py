@@ -293,13 +293,13 @@ class Regrowth:
         variables = list(self._variables(optimizer))
         with np.load(path) as file:
             found = {name: file[name] for name in file.files}
-        wanted = {f"{kind}_{i}": tuple(v.shape) for kind, i, v in variables}
-        shapes = {name: array.shape for name, array in found.items() if name != "moved"}
-        if shapes != wanted or "moved" not in found:
-            other = sorted(n for n in {*shapes, *wanted} if shapes.get(n) != wanted.get(n))
+        wanted = {f"{kind}_{i}": (tuple(v.shape), v.numpy().dtype) for kind, i, v in variables}
+        kinds = {name: (a.shape, a.dtype) for name, a in found.items() if name != "moved"}
+        if kinds != wanted or "moved" not in found:
+            other = sorted(n for n in {*kinds, *wanted} if kinds.get(n) != wanted.get(n))
             raise ValueError(
                 f"{Path(path).name}: expected the state of this model and optimizer, found other "
-                f"shapes or names of {', '.join(other[:5]) or 'what was moved'}"
+                f"shapes, types or names of {', '.join(other[:5]) or 'what was moved'}"
             )
         for kind, i, variable in variables:
             variable.assign(found[f"{kind}_{i}"])
@@ -312,7 +312,7 @@ class Regrowth:
             "weight": self.model.variables,
             "mask": [c.mask for c in constraints],
             "credit": [c.credit for c in constraints],
-            "optimizer": optimizer.variables,
+            type(optimizer).__name__: optimizer.variables,
         }
         for kind, variables in kinds.items():
             for i, variable in enumerate(variables):

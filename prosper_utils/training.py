@@ -61,7 +61,8 @@ def trainer(model, optimizer=None):
             for variable, value in zip(optimizer.variables, fresh, strict=True):
                 variable.assign(value)
         losses = []
-        for epoch in progress(range(made // each, math.ceil(last / each)), "training", "epoch"):
+        ahead = range(made // each, math.ceil(last / each)) if made < last else ()
+        for epoch in progress(ahead, "training", "epoch"):
             rows = tf.constant(epoch_order(len(x), batch_size, seed, epoch))
             total, begin, end = 0.0, max(made, epoch * each), min(last, (epoch + 1) * each)
             for first, stop in itertools.pairwise(stops(begin, end, every)):

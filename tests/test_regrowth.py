@@ -382,21 +382,35 @@ def state(loop, optimizer):
     return [v.numpy() for v in variables] + [np.array(loop.moved)]
 
 
-@pytest.mark.parametrize("units", [(20, 12), (22, 10), (20, 10, 5)])
-def test_a_state_of_another_model_is_refused_and_changes_nothing(digits, tmp_path, units):
-    model, loop = looped(small, OPTIMIZERS["momentum"](), until=10)
+@pytest.mark.parametrize(
+    ("other", "optimizer", "named"),
+    [
+        (lambda: dense_300_100(units=(20, 12)), keras.optimizers.SGD, "credit_1"),
+        (lambda: dense_300_100(units=(22, 10)), keras.optimizers.SGD, "credit_0"),
+        (
+            lambda: keras.Sequential([small(), keras.layers.Dense(5)]),
+            keras.optimizers.SGD,
+            "mask_3",
+        ),
+        (lambda: small(dtype="float64"), keras.optimizers.SGD, "SGD_2"),
+        (small, keras.optimizers.RMSprop, "RMSprop_0"),
+    ],
+)
+def test_a_state_of_another_model_is_refused_and_changes_nothing(
+    digits, tmp_path, other, optimizer, named
+):
+    model, loop = looped(small, keras.optimizers.SGD(0.05, momentum=0.9), until=10)
     fit(model, loop, digits, epochs=1)
     path = tmp_path / "state.npz"
     loop.save(path, model.optimizer)
-    written = path.read_bytes()
-    other = dense_300_100(units=units[:2])
-    if len(units) == 3:  # a layer more
-        other = keras.Sequential([small(), keras.layers.Dense(units[2])])
-    theirs = regrowth.Regrowth(other, masks.top_k(scores.random(other), 0.5), until=10)
-    built = OPTIMIZERS["momentum"]()
-    built.build(other.trainable_variables)
+    written, model = path.read_bytes(), other()
+    theirs = regrowth.Regrowth(model, masks.top_k(scores.random(model), 0.5), until=10)
+    built = optimizer(0.05, momentum=0.9)
+    built.build(model.trainable_variables)
     before = state(theirs, built)
-    with pytest.raises(ValueError, match=r"state\.npz: expected the state of this model .*credit_"):
+    with pytest.raises(
+        ValueError, match=rf"state\.npz: expected the state of this model .*{named}"
+    ):
         theirs.load(path, built)
     for a, b in zip(before, state(theirs, built), strict=True):
         np.testing.assert_array_equal(a, b)

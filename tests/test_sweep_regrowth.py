@@ -138,16 +138,18 @@ def test_trials_see_the_validation_images_and_no_other_case_does(short, monkeypa
     ],
 )
 def test_an_arm_is_the_loop_with_its_changes(short, monkeypatch, arm, variant, changes):
-    given = []
+    seen = []
 
     class Seen(regrowth.Regrowth):
         def __init__(self, model, first, **options):
-            given.append(options)
+            seen.append((self, options))
             super().__init__(model, first, **options)
 
     monkeypatch.setattr(regrowth, "Regrowth", Seen)
+    monkeypatch.setitem(sweep_regrowth.LOOP, "every", 15)  # no divisor of the variant's
     row = run(arm, variant=variant)
-    (options,) = given
+    ((loop, options),) = seen
+    assert [step for step, _ in loop.moved] == list(range(loop.every, 31, loop.every))
     credit = options.get("credit")
     assert options == sweep_regrowth.LOOP | changes | ({"credit": credit} if credit else {})
     assert (credit is None) == ("credit" not in changes)
@@ -179,8 +181,11 @@ def test_a_score_starts_with_the_options_chosen_for_it(short, monkeypatch):
             scored.append((*case, options)) or ([1.0 * k for k in kernels(model)], 0)
         ),
     )
-    first = sweep_regrowth.first_masks(dense_300_100(units=(30, 10)), "ProsPr", "small", 0.9, 5)
-    assert sum(int(np.sum(m)) for m in first) == KEPT
+    model = dense_300_100(units=(30, 10))
+    first = sweep_regrowth.first_masks(model, "ProsPr", "small", 0.9, 5)
+    best = masks.top_k([1.0 * k for k in kernels(model)], 0.9)  # of all layers together
+    for a, b in zip(first, best, strict=True):
+        np.testing.assert_array_equal(a, b)
     assert asked == [("small", "relu", "ProsPr")]
     assert scored == [("ProsPr", 5, 0.9, {"batch_size": 7})]
 

@@ -70,6 +70,19 @@ def test_an_interrupted_training_goes_on(digits):
     assert relative_error(ends[1], ends[0]) < 1e-6
 
 
+def test_a_training_that_is_complete_makes_no_step_more(digits):
+    data, called = tuple(part[:96] for part in digits.train), []
+    model = dense_300_100(units=(30, 10))
+    train = training.trainer(model)
+    options = {"batch_size": 32, "every": 2, "after": lambda step, optimizer: called.append(step)}
+    train(data, steps=4, **options)
+    before = model.get_weights()
+    assert train(data, steps=4, made=4, **options) == []
+    assert called == [2, 4]
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_regularisation_is_part_of_the_loss(digits):
     """One step with an L2 penalty of r w^2 moves by -2 r times the weight more."""
     data, ends = tuple(part[:32] for part in digits.train), []
