@@ -157,7 +157,8 @@ def last_step(model, optimizer):
 def regrow(model, share, credit, optimizer=None, weight=None):
     """Drop a share of the kept weights, the lightest, and grow as many others by credit.
 
-    Where fewer others have any credit, fewer are dropped.  The grown ones begin at zero.
+    Where fewer others have any credit, fewer are dropped.  The grown ones begin at zero.  What the
+    optimizer remembers of the dropped ones is kept: it is the first that they earn.
 
     Args:
         model: a model with masks in force.
@@ -279,17 +280,27 @@ class Regrowth:
             self.moved.append((step, count))
 
     def save(self, path, optimizer):
-        """Write weights, masks, credit and the optimizer's state to a file, an .npz."""
+        """Write weights, masks, credit and the optimizer's state to a file, an .npz.
+
+        What a credit function of yours remembers, such as a random generator, is not part of it.
+        The file is replaced only when the new one is complete.
+        """
         arrays = {f"{kind}_{i}": v.numpy() for kind, i, v in self._variables(optimizer)}
-        np.savez(path, moved=np.array(self.moved, np.int64).reshape(-1, 2), **arrays)
+        unfinished = Path(f"{path}.unfinished")
+        with unfinished.open("wb") as file:
+            np.savez(file, moved=np.array(self.moved, np.int64).reshape(-1, 2), **arrays)
+        unfinished.replace(path)
 
     def load(self, path, optimizer):
         """Set the model and the optimizer to what `save` wrote; training can then go on.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is of another model or optimizer; then nothing has been changed.
+            ValueError: if it is of another model or optimizer, or the optimizer is not built; then
+                nothing has been changed.
         """
+        if not optimizer.built:
+            raise ValueError("optimizer: expected a built one, found one that is not: build it")
         variables = list(self._variables(optimizer))
         with np.load(path) as file:
             found = {name: file[name] for name in file.files}
@@ -334,7 +345,8 @@ class RegrowthCallback(keras.callbacks.Callback):
         """Begin to count where the optimizer is.
 
         Raises:
-            ValueError: if the loop is of another model, or could not see every step.
+            ValueError: if the loop is of another model, could not see every step, or if its zeros
+                would be filled with averages.
         """
         if self.model is not self.loop.model:
             raise ValueError(
@@ -345,6 +357,11 @@ class RegrowthCallback(keras.callbacks.Callback):
             raise ValueError(
                 "steps_per_execution: expected 1, for the loop looks after every step, "
                 f"found {self.model.steps_per_execution}"
+            )
+        if self.model.optimizer.use_ema:
+            raise ValueError(
+                "optimizer: expected use_ema=False, found True: averages of weights that come and "
+                "go are not zero where the masks are"
             )
         self.made = int(self.model.optimizer.iterations)
 

@@ -415,8 +415,32 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing(
     for a, b in zip(before, state(theirs, built), strict=True):
         np.testing.assert_array_equal(a, b)
     assert path.read_bytes() == written
+    with pytest.raises(ValueError, match="optimizer: expected a built one"):
+        theirs.load(path, optimizer(0.05, momentum=0.9))
     with pytest.raises(FileNotFoundError):
         theirs.load(tmp_path / "none.npz", built)
+
+
+def test_a_save_that_is_interrupted_leaves_the_last_one(digits, tmp_path, monkeypatch):
+    model, loop = looped(small, OPTIMIZERS["momentum"]())
+    fit(model, loop, digits, epochs=1, batches=5)
+    path = tmp_path / "state"
+    loop.save(path, model.optimizer)
+    written = path.read_bytes()
+
+    def half(file, **arrays):
+        file.write(written[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", half)
+    with pytest.raises(KeyboardInterrupt):
+        loop.save(path, model.optimizer)
+    assert path.read_bytes() == written
+    monkeypatch.undo()
+    before = state(loop, model.optimizer)
+    loop.load(path, model.optimizer)
+    for a, b in zip(before, state(loop, model.optimizer), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_bad_input_is_named():
@@ -477,6 +501,9 @@ def test_what_fit_hides_from_the_loop_is_refused(digits):
             fit(model, loop, digits)
         for a, b in zip(before, state(loop, model.optimizer), strict=True):
             np.testing.assert_array_equal(a, b)
+    averaged = keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True)
+    with pytest.raises(ValueError, match="expected use_ema=False, found True"):
+        fit(*looped(small, averaged), digits)
     _, theirs = looped(small, OPTIMIZERS["momentum"]())
     with pytest.raises(ValueError, match="loop: expected one of the model that is fitted"):
         fit(looped(small, OPTIMIZERS["momentum"]())[0], theirs, digits)
