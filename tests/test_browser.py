@@ -1,6 +1,7 @@
 """The built book in a browser, opened from disk without network, as its readers meet it.
 
-Every page is loaded once, and all tests of a page look at it before the next one is loaded.  The
+Every page is loaded once, and all tests of a page look at it before the next one is loaded, first
+light and wide, then dark and narrow.  The
 browser is the Chromium of this machine, and none is ever downloaded.
 """
 
@@ -21,7 +22,8 @@ import tensorflow as tf
 from conftest import pages
 
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-LIMIT = 2_000_000  # bytes that a chapter may load, besides the theme and MathJax
+LIMIT = 2_000_000  # bytes that a page may load, besides MathJax
+MADE = ("search", "genindex", "py-modindex", "_modules/index", "_modules/prosper_utils/scores")
 FIGURES = {
     "fig-two-weights-live": "notebooks/05_streaming_against_unrolled",
     "fig-words-live": "notebooks/10_big_sums",
@@ -45,7 +47,7 @@ def browser():
 def tab(browser, html):
     """Return a tab without network, with the errors it reported and the addresses it asked for."""
     context = browser.new_context(viewport=DESK, offline=True, reduced_motion="reduce")
-    context.set_default_timeout(300_000)  # the machine may be busy
+    context.set_default_timeout(60_000)  # the machine may be busy
     tab = SimpleNamespace(page=context.new_page(), html=html, errors=[], addresses=set())
     tab.page.on("pageerror", lambda error: tab.errors.append(str(error)))
     tab.page.on("request", lambda request: tab.addresses.add(request.url))
@@ -53,52 +55,44 @@ def tab(browser, html):
     return tab
 
 
-def visit(tab, name, query=""):
-    """Load a page of the book into the tab and wait until its mathematics is set."""
+def visit(tab, name, size=DESK):
+    """Load a page of the book into the tab, light, and wait until its mathematics is set."""
+    tab.page.set_viewport_size(size)
+    tab.page.emulate_media(color_scheme="light")
     tab.errors.clear()
     tab.addresses.clear()
-    tab.page.goto((tab.html / f"{name}.html").as_uri() + query)
+    tab.page.goto((tab.html / f"{name}.html").as_uri())
     tab.page.evaluate("async () => { await globalThis.MathJax?.startup.promise; }")
 
 
-@pytest.fixture(scope="module", params=[*pages(), "search", "genindex"])
-def opened(request, tab):
-    """Return the tab with one page after the other."""
+@pytest.fixture(scope="module", params=[*pages(), *MADE])
+def wide(request, tab):
+    """Return the tab with one page after the other, light and as wide as on a desk."""
     visit(tab, request.param)
     tab.name = request.param
     return tab
 
 
-@pytest.fixture
-def phone(tab):
-    """Make the tab as wide as a phone for one test, and let the page's own scripts follow."""
-    tab.page.set_viewport_size(PHONE)
-    tab.page.evaluate(
-        "() => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 500)))"
-    )
-    yield PHONE["width"]
-    tab.page.set_viewport_size(DESK)
+@pytest.fixture(scope="module")
+def narrow(wide):
+    """Return the tab with the same page, dark and as wide as a phone."""
+    wide.page.set_viewport_size(PHONE)
+    wide.page.emulate_media(color_scheme="dark")
+    wide.page.wait_for_timeout(400)  # the theme's scripts follow the width after 300 ms
+    return wide
 
 
-@pytest.fixture
-def dark(tab):
-    """Prefer dark pages for one test."""
-    tab.page.emulate_media(color_scheme="dark")
-    yield
-    tab.page.emulate_media(color_scheme="light")
+def test_a_page_reports_no_error(wide):
+    assert wide.errors == []
 
 
-def test_a_page_reports_no_error(opened):
-    assert opened.errors == []
+def test_a_page_asks_nothing_of_another_host(wide):
+    assert wide.addresses
+    assert [url for url in wide.addresses if not url.startswith(("file:", "data:"))] == []
 
 
-def test_a_page_asks_nothing_of_another_host(opened):
-    assert opened.addresses
-    assert [url for url in opened.addresses if not url.startswith(("file:", "data:"))] == []
-
-
-def test_mathematics_is_rendered(opened):
-    found = opened.page.evaluate("""() => {
+def test_mathematics_is_rendered(wide):
+    found = wide.page.evaluate("""() => {
         const main = document.querySelector("main").cloneNode(true);
         main.querySelectorAll("pre, code, script, mjx-container").forEach((e) => e.remove());
         const bare = (e) => !e.querySelector("mjx-container");
@@ -110,52 +104,87 @@ def test_mathematics_is_rendered(opened):
         };
     }""")
     assert (found["bare"], found["errors"]) == (0, 0)
-    assert found["rendered"] > 0 or not opened.name.startswith("notebooks/")
+    assert found["rendered"] > 0 or not wide.name.startswith("notebooks/")
     assert re.findall(r"\$[^$\n]*\$|\\[a-zA-Z(\[]+|\{(?:eq|numref|cite)\}", found["text"]) == []
 
 
-def test_images_load(opened):
-    broken = opened.page.evaluate("""async () => {
+def test_images_load(wide):
+    broken = wide.page.evaluate("""async () => {
         const load = (image) => image.decode().then(() => null, () => image.src);
         return (await Promise.all([...document.images].map(load))).filter(Boolean);
     }""")
     assert broken == []
 
 
-def test_a_page_fits_a_phone(opened, phone):
-    assert opened.page.evaluate("document.scrollingElement.scrollWidth") <= phone
-
-
-def test_a_chapter_is_light(opened):
-    """The page, its pictures and our scripts; what all pages share is loaded once."""
-    if not opened.name.startswith("notebooks/"):
-        pytest.skip("the limit is for chapters")
-    ours = {file.name for file in pictures.STATIC.iterdir()}
-    loaded = {Path(unquote(urlsplit(url).path)) for url in opened.addresses if "file:" in url}
-    own = [p for p in loaded if {"notebooks", "_images"} & {*p.parts} or p.name in ours]
-    assert len(own) > len(ours & {path.name for path in own})
+def test_a_page_is_light(wide):
+    loaded = {Path(unquote(urlsplit(url).path)) for url in wide.addresses if "file:" in url}
+    own = {path for path in loaded if "mathjax" not in path.parts}
+    assert wide.html / f"{wide.name}.html" in own
     assert sum(path.stat().st_size for path in own) < LIMIT
 
 
 def findings(page):
-    """Return what axe-core calls serious or critical on a page."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    found = axe.Axe().run(page).response["violations"]
+    """Return what axe-core calls serious or critical on a page, and headings out of order."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page.evaluate("""() => {
+        const [behind, seen] = [new Map([[null, ""]]), new Set()];
+        const ground = (e) => {
+            const { backgroundColor, backgroundImage, opacity } = getComputedStyle(e);
+            return [under(e.parentElement), backgroundColor, backgroundImage, opacity].join();
+        };
+        const under = (e) => behind.get(e) ?? behind.set(e, ground(e)).get(e);
+        for (const e of document.querySelectorAll("article :is(pre, table) :not(:has(*), :empty)")) {
+            const { color, fontSize, fontWeight } = getComputedStyle(e);
+            const look = [under(e), color, fontSize, fontWeight].join();
+            e.toggleAttribute("data-alike", seen.has(look));
+            if (e.checkVisibility({ visibilityProperty: true })) seen.add(look);
+        }
+    }""")
+    # Contrast is slow to find, and code and tables have thousands of words that look alike: same
+    # colour, size and weight on the same ground.  One of each is enough.
+    contrast, only = "color-contrast", {"resultTypes": ["violations"]}
+    runs = [
+        axe.run(page, options=only | {"rules": {contrast: {"enabled": False}}}),
+        axe.run(page, {"exclude": [["[data-alike]"]]}, only | {"runOnly": [contrast]}),
+    ]
     return [
         f"{each['id']}: {node['target']}: {node['failureSummary']}"
-        for each in found
-        if each["impact"] in ("serious", "critical")
+        for each in runs[0].response["violations"] + runs[1].response["violations"]
+        if each["impact"] in ("serious", "critical") or each["id"] == "heading-order"
         for node in each["nodes"]
     ]
 
 
-def test_a_page_is_accessible_when_light_and_wide(opened):
-    assert findings(opened.page) == []
+def test_a_page_is_accessible_when_light_and_wide(wide):
+    assert findings(wide.page) == []
 
 
-def test_a_page_is_accessible_when_dark_and_narrow(opened, dark, phone):
-    assert opened.page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert findings(opened.page) == []
+def test_a_page_is_accessible_when_dark_and_narrow(narrow):
+    assert narrow.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert findings(narrow.page) == []
+
+
+def test_a_page_fits_a_phone(narrow):
+    assert narrow.page.evaluate("document.scrollingElement.scrollWidth") <= PHONE["width"]
+
+
+def test_what_scrolls_on_a_phone_fades_out_and_takes_the_keyboard(narrow):
+    silent = narrow.page.evaluate("""() => {
+        const scrolls = (e) => ["auto", "scroll"].includes(getComputedStyle(e).overflowX);
+        const wide = (e) => e.scrollWidth > e.clientWidth + 1 && scrolls(e) && e.checkVisibility();
+        const shown = (e) => e.classList.contains("more-right") && e.tabIndex === 0;
+        const boxes = [...document.querySelectorAll("main, main *")].filter(wide);
+        return boxes.filter((e) => !shown(e)).map((e) => e.outerHTML.slice(0, 200));
+    }""")
+    assert silent == []
+
+
+def test_a_wide_formula_scrolls_by_keyboard(tab):
+    visit(tab, "notebooks/02_equation_10", PHONE)
+    formula = tab.page.locator("article mjx-container.more-right").first
+    formula.evaluate("(e) => { e.id = 'chosen'; e.focus(); }")
+    tab.page.keyboard.press("ArrowRight")
+    tab.page.locator("#chosen.more-left").wait_for()
 
 
 def test_the_theme_switches(tab):
@@ -209,8 +238,8 @@ def test_every_control_changes_the_figure_from_the_keyboard(tab, figure):
 
 
 @pytest.mark.parametrize("figure", FIGURES)
-def test_a_figure_has_room_for_its_text(tab, figure, phone):
-    visit(tab, FIGURES[figure])
+def test_a_figure_has_room_for_its_text_on_a_phone(tab, figure):
+    visit(tab, FIGURES[figure], PHONE)
     outside = tab.page.evaluate(
         """(figure) => {
             const svg = document.querySelector(`#${figure} svg`);
@@ -254,22 +283,23 @@ def quadratic(weights, batch):
     return tf.reduce_sum(away * tf.linalg.matvec(curvature, away)) / 2
 
 
-@pytest.mark.parametrize(("alpha", "steps"), [(0.25, 0), (0.25, 5), (0.9, 3), (0.01, 20)])
-def test_the_two_weights_have_the_scores_of_the_package(tab, alpha, steps):
+@pytest.mark.parametrize(
+    ("alpha", "steps", "angle"), [(0.25, 0, -30), (0.25, 5, -30), (0.9, 3, 45), (0.01, 20, 0)]
+)
+def test_the_two_weights_have_the_scores_of_the_package(tab, alpha, steps, angle):
     pictures.drawn(tab.page)  # leaves a page with the scripts and nothing else
-    for angle in (-30, 0, 45):
-        state = {"alpha": alpha, "steps": steps, "angle": angle}
-        found = tab.page.evaluate("(state) => twoWeights.scores(state)", state)
-        weights = [tf.constant([1.2, 1.0], tf.float64)]
-        batches = [(valley(angle), np.array([0.2, -0.2]))] * (steps + 1)
-        expected = {
-            "exact": meta_gradient(quadratic, weights, batches, learning_rate=alpha),
-            "row sums": streaming.streamed(quadratic, weights, batches, alpha, streaming.row_sums),
-            "diagonal": streaming.streamed(quadratic, weights, batches, alpha, streaming.diagonal),
-        }
-        assert found.keys() == expected.keys()
-        for name, scores in expected.items():
-            assert relative_error([np.array(found[name])], scores) < 1e-10, (name, state)
+    state = {"alpha": alpha, "steps": steps, "angle": angle}
+    found = tab.page.evaluate("(state) => twoWeights.scores(state)", state)
+    weights = [tf.constant([1.2, 1.0], tf.float64)]
+    batches = [(valley(angle), np.array([0.2, -0.2]))] * (steps + 1)
+    expected = {
+        "exact": meta_gradient(quadratic, weights, batches, learning_rate=alpha),
+        "row sums": streaming.streamed(quadratic, weights, batches, alpha, streaming.row_sums),
+        "diagonal": streaming.streamed(quadratic, weights, batches, alpha, streaming.diagonal),
+    }
+    assert found.keys() == expected.keys()
+    for name, scores in expected.items():
+        assert relative_error([np.array(found[name])], scores) < 1e-10, name
 
 
 def in_order(values, table, words):

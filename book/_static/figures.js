@@ -76,7 +76,11 @@ const figures = (() => {
     if (type !== "select") input.type = type;
     for (const option of options) add(input, "option", {}, option);
     const value = add(row, "span", { class: "live-value", "aria-hidden": "true" });
-    const show = () => (value.textContent = type === "range" ? shown(state[key]) + unit : "");
+    const show = () => {
+      if (type !== "range") return;
+      value.textContent = shown(state[key]) + unit;
+      input.setAttribute("aria-valuetext", value.textContent);
+    };
     input[type === "checkbox" ? "checked" : "value"] = state[key];
     input.addEventListener("input", () => {
       state[key] = { range: Number(input.value), checkbox: input.checked }[type] ?? input.value;
@@ -105,8 +109,9 @@ const figures = (() => {
     const controls = add(box, "div", { class: "live-controls" });
     const svg = add(box, "svg", { role: "img", "aria-label": figure.label });
     const words = add(box, "div", { class: "live-words", "aria-live": "polite" });
+    const fit = () => redraw(svg, figure, state, Math.max(280, Math.min(680, box.clientWidth)));
     const update = () => {
-      redraw(svg, figure, state, Math.max(280, Math.min(680, box.clientWidth)));
+      fit();
       words.replaceChildren();
       for (const sentence of figure.words(state)) add(words, "p", {}, sentence);
     };
@@ -114,7 +119,7 @@ const figures = (() => {
       control(controls, `${figure.id}-${each.key}`, state, each, update);
     }
     picture.replaceWith(box);
-    window.addEventListener("resize", update);
+    window.addEventListener("resize", fit);
     update();
   }
 

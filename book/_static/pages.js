@@ -1,4 +1,4 @@
-/* Two mends of what the generators of these pages write. */
+/* What the generators of these pages leave to be done. */
 "use strict";
 
 // Opened from disk, a page may not read its neighbours: the search then goes without excerpts.
@@ -8,3 +8,27 @@ if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = f
 for (const entry of document.querySelectorAll('[role="list"] > .citation')) {
   entry.setAttribute("role", "listitem");
 }
+
+// A long signature has a line for each parameter, in a list of definitions that define no term.
+for (const list of document.querySelectorAll(".sig > dl")) list.setAttribute("role", "presentation");
+
+/** Let a box fade out on the sides where there is more to scroll to. */
+function fade(box) {
+  const hidden = box.scrollWidth - box.clientWidth;
+  box.classList.toggle("more-left", box.scrollLeft > 1);
+  box.classList.toggle("more-right", box.scrollLeft < hidden - 1);
+}
+
+/** Do so with all boxes, now and whenever they scroll or get another size. */
+function fadeAll() {
+  const sized = new ResizeObserver((entries) => entries.forEach((entry) => fade(entry.target)));
+  const tables = ".cell_output > .output, .pst-scrollable-table-container";
+  const boxes = `.bd-article :is(pre, div.math > mjx-container, ${tables})`;
+  for (const box of document.querySelectorAll(boxes)) {
+    box.addEventListener("scroll", () => fade(box), { passive: true });
+    sized.observe(box);
+  }
+}
+
+// Formulas are boxes too, once they are set.
+Promise.resolve(globalThis.MathJax?.startup.promise).then(fadeAll);
