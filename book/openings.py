@@ -1,6 +1,6 @@
 """What every chapter begins with: a line on time and needs, and a cell that only Colab needs.
 
-Both are written, never typed: the line from `book/results/chapter_seconds.json` and from what the
+Both are written, never typed: the line from `book/chapter_seconds.json` and from what the
 chapter reads, the cell from the repository that `_config.yml` names.  `put` writes them into a
 notebook; where they are up to date it changes nothing.
 """
@@ -17,7 +17,7 @@ import nbformat
 import yaml
 
 ROOT = Path(__file__).parent.parent
-SECONDS = ROOT / "book" / "results" / "chapter_seconds.json"
+SECONDS = ROOT / "book" / "chapter_seconds.json"
 
 ON_COLAB = """\
 import sys

@@ -235,3 +235,14 @@ def test_one_sentence_per_line_on_pages():
     for path in BOOK.glob("*.md"):
         for line in re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL).splitlines():
             assert not re.search(r"[a-z)$]\. [A-Z][a-z]+ ", line), f"{path.name}: {line}"
+
+
+def test_the_status_page_runs():
+    """Only `make book` executes it, and tests build the pages without executing them."""
+    found = {}
+    cells = re.findall(r"```\{code-cell\}.*?\n\n(.*?)```", page("status"), re.DOTALL)
+    assert len(cells) == 2
+    for cell in cells:
+        exec(cell, found)
+    assert set(found["rows"]) == {path.stem for path in results.FOLDER.glob("*.csv")}
+    assert {"jupyter-book", "prosper_utils", "tensorflow"} <= set(found["versions"])
