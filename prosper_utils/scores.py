@@ -4,9 +4,9 @@ Every score is a function `(model, batches, *, sparsity=None, seed=0)` that retu
 kernel, larger for what to keep.  Those that look at data read off what a mask :math:`c` on the
 weights would do:
 
-.. math:: \text{SNIP} = |\partial L(c \odot w) / \partial c| = |w \odot \nabla L(w)|, \qquad
-          \text{GraSP} = w \odot H \nabla L(w), \qquad
-          \text{ProsPr} = |\partial L_M(w_M) / \partial c|.
+.. math:: \text{SNIP} &= |\partial L(c \odot w) / \partial c| = |w \odot \nabla L(w)|, \\
+          \text{GraSP} &= w \odot H \nabla L(w), \\
+          \text{ProsPr} &= |\partial L_M(w_M) / \partial c|.
 
 SynFlow looks at no data; it is what SNIP gives for the sum over all paths (see `paths`) in place
 of the loss.  `iterative` turns a rule into one that prunes in rounds.
