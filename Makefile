@@ -35,7 +35,7 @@ nbval: $(READY)  ## only the chapters: execute each, compare its checked outputs
 	$(PYTEST) notebooks tests/conftest.py  # named, since only then it is loaded
 
 linkcheck: $(READY)  ## check the links within the built book; needs no network
-	@$(BIN)/python book/linkcheck.py $(dir $(HTML))
+	@$(BIN)/python book/tools/linkcheck.py $(dir $(HTML))
 
 links: $(READY)  ## check the links to other places; needs the network
 	@mkdir -p _build
@@ -43,29 +43,29 @@ links: $(READY)  ## check the links to other places; needs the network
 	$(BIN)/jupyter-book build . --builder linkcheck --config _build/links.yml -q
 
 notebooks: $(READY)  ## sync the pairs of notebooks and execute them in place
-	$(BIN)/python book/chapters.py
+	$(BIN)/python book/tools/chapters.py
 
 pictures: $(READY)  ## draw the still pictures of the interactive figures again (with Chromium)
-	$(BIN)/python book/pictures.py
+	$(BIN)/python book/tools/pictures.py
 
 results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped
-	$(BIN)/python book/sweep_streaming.py
-	$(BIN)/python book/sweep_mnist.py
-	$(BIN)/python book/sweep_proofs.py
-	$(BIN)/python book/sweep_regrowth.py
-	$(BIN)/python book/front.py
+	$(BIN)/python book/studies/sweep_streaming.py
+	$(BIN)/python book/studies/sweep_mnist.py
+	$(BIN)/python book/studies/sweep_proofs.py
+	$(BIN)/python book/studies/sweep_regrowth.py
+	$(BIN)/python book/tools/front.py
 
 front: $(READY)  ## make the pictures and the findings of the front page from the stored results
-	$(BIN)/python book/front.py
+	$(BIN)/python book/tools/front.py
 
 bench: $(READY)  ## measure time and memory (meta-gradients also in PyTorch if it is installed)
-	$(BIN)/python book/bench.py
-	$(BIN)/python book/bench_regrowth.py
+	$(BIN)/python book/studies/bench.py
+	$(BIN)/python book/studies/bench_regrowth.py
 
 lint: $(READY)  ## check style and formatting of the code, and that the files of each chapter agree
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/python book/chapters.py --check
+	@$(BIN)/python book/tools/chapters.py --check
 
 pins: $(READY)  ## resolve pyproject.toml again into the exact pins of requirements.txt
 	$(BIN)/pip install --quiet uv

@@ -4,23 +4,15 @@ One idea runs through all of them: *a weight at zero still has a gradient*.
 We keep a short trajectory, pull a gradient back along it one step at a time,
 and prune by what arrives.
 
-Each module is one idea:
+There is one wing for each part of the book, and one for what the chapters share:
 
-* `trajectory`: roll a step forward, pull a cotangent back, push a tangent forward.
-* `descent`: gradient descent as such a step.
-* `meta_gradient`: the gradient of the loss after M steps with respect to a mask.
-* `streaming`: one factor per weight and step in place of each Jacobian, and what it costs.
-* `scores`: one number per connection: random, magnitude, SNIP, GraSP, SynFlow, ProsPr.
-* `masks`: keep the best k and hold the rest at zero, on any Keras 3 model.
-* `networks`, `datasets`, `training`: what is pruned, on what, and how it is trained.
-* `paths`: what can flow from the inputs of a network to its outputs.
-* `distributions`: weights on finitely many objects, and sums that reach beyond their support.
-* `evolution`: the loop in which terms of weight zero earn weight.
-* `regrowth`: the same loop on a network, whose zero weights earn weight while it trains.
-* `detachment`: formulas, unification, and proofs as strings.
-* `search`: plain search and a genetic algorithm, to compare the evolution with.
-* `comparison`: intervals over seeds, paired differences, and a correction for many claims.
-* `plots`, `checks`, `results`: how a chapter shows a figure, states a claim, loads what is stored.
+* `prosper_utils.lookahead`, part I: meta-gradients along a trajectory, exact and streamed.
+* `prosper_utils.pruning`, parts II and III: scores and masks for any Keras 3 model, and regrowth.
+* `prosper_utils.blending`, part III: distributions that evolve, and the proofs that they find.
+* `prosper_utils.study`: data, training, comparisons, stored results and figures.
+
+Pruning and blending build on lookahead, study on lookahead and pruning; no wing uses study.
+Only study needs more than Keras, NumPy and TensorFlow: it comes with the extra of that name.
 """
 
 import contextlib

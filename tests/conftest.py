@@ -11,8 +11,8 @@ from pathlib import Path
 # Kernels and subprocesses inherit this; no test tries a download.
 os.environ.setdefault("PROSPER_DATASET", "digits")
 
-from prosper_utils import datasets
-from prosper_utils.networks import cross_entropy
+from prosper_utils.pruning.networks import cross_entropy
+from prosper_utils.study import datasets
 
 import numpy as np
 import pytest

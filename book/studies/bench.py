@@ -1,4 +1,4 @@
-"""What each way to the meta-gradient costs: `make bench` measures and stores it for chapter 06.
+"""What each way to the meta-gradient costs: `make bench` measures and stores it for chapter 07.
 
 Times are medians after a warm-up, in one run, and compared as ratios to the same number of plain
 training steps in one compiled loop.  Memory is what the peak of a fresh process grows by after a
@@ -14,11 +14,12 @@ import sys
 import time
 from pathlib import Path
 
-from prosper_utils import datasets, networks, results
-from prosper_utils.checks import relative_error
-from prosper_utils.descent import sgd, start
-from prosper_utils.meta_gradient import directional, meta_gradient
-from prosper_utils.trajectory import at, length
+from prosper_utils.lookahead.descent import sgd, start
+from prosper_utils.lookahead.meta_gradient import directional, meta_gradient
+from prosper_utils.lookahead.trajectory import at, length
+from prosper_utils.pruning import networks
+from prosper_utils.study import datasets, results
+from prosper_utils.study.checks import relative_error
 
 import tensorflow as tf
 from tqdm import tqdm

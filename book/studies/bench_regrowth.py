@@ -1,4 +1,4 @@
-"""What the loop of chapter 13 costs: `make bench` measures and stores it.
+"""What the loop of chapter 16 costs: `make bench` measures and stores it.
 
 The unit is what happens between two purges: EVERY training steps on masked weights.  "masked" are
 these steps alone, "loop" the same steps with the running mean and one purge at the end.  A credit
@@ -9,7 +9,8 @@ one process, times are medians after a warm-up, and a ratio is to "masked".
 import itertools
 import time
 
-from prosper_utils import datasets, masks, regrowth, results, scores, training
+from prosper_utils.pruning import masks, regrowth, scores
+from prosper_utils.study import datasets, results, training
 
 import bench
 import keras

@@ -1,4 +1,4 @@
-"""The pruning sweep behind chapters 07 to 09: what each score's mask is worth after training.
+"""The pruning sweep behind chapters 08 to 10: what each score's mask is worth after training.
 
 A *case* is one network, activation, score, variant and seed: initial weights and batch order are
 those of the seed, whatever the score.  It is scored once, pruned to every sparsity, trained by the
@@ -13,9 +13,10 @@ import functools
 import itertools
 import time
 
-from prosper_utils import datasets, masks, networks, results, training
-from prosper_utils.paths import effective
-from prosper_utils.scores import SCORES, iterative_prospr, prospr
+from prosper_utils.pruning import masks, networks
+from prosper_utils.pruning.paths import effective
+from prosper_utils.pruning.scores import SCORES, iterative_prospr, prospr
+from prosper_utils.study import datasets, results, training
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The sweep behind chapter 12: which goals each way of searching proves, at equal budget.
+"""The sweep behind chapter 15: which goals each way of searching proves, at equal budget.
 
 A *case* is one arm at one setting: a step size, a K, a number of steps T, and a seed for what is
 random.  All arms combine formulas in a table of their own, which counts what they attempt, failures
@@ -15,10 +15,10 @@ import functools
 import itertools
 import time
 
-from prosper_utils import results, search
-from prosper_utils.detachment import enumerate_theorems, parse
-from prosper_utils.distributions import distribution, feedback, normalised, support
-from prosper_utils.evolution import (
+from prosper_utils.blending import search
+from prosper_utils.blending.detachment import enumerate_theorems, parse
+from prosper_utils.blending.distributions import distribution, feedback, normalised, support
+from prosper_utils.blending.evolution import (
     Loop,
     Settings,
     detachment_table,
@@ -33,7 +33,8 @@ from prosper_utils.evolution import (
     row,
     target_vector,
 )
-from prosper_utils.trajectory import pull_back
+from prosper_utils.lookahead.trajectory import pull_back
+from prosper_utils.study import results
 
 import numpy as np
 import sweeps

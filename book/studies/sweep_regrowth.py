@@ -1,4 +1,4 @@
-"""The sweep behind chapter 13: sparse training that regrows, against masks that do not move.
+"""The sweep behind chapter 16: sparse training that regrows, against masks that do not move.
 
 A *case* is one network, arm, variant, sparsity and seed: initial weights and batch order are those
 of the seed, whatever the arm.  Every arm trains for the same number of steps, and so takes the same
@@ -12,7 +12,8 @@ import functools
 import itertools
 import time
 
-from prosper_utils import datasets, masks, networks, regrowth, results, scores, training
+from prosper_utils.pruning import masks, networks, regrowth, scores
+from prosper_utils.study import datasets, results, training
 
 import keras
 import numpy as np
@@ -68,7 +69,7 @@ def trained(network, rate, schedule, weight_decay, steps):
 
 
 def first_masks(model, score, network, sparsity, seed):
-    """Return the masks of a score, with the options that chapters 07 and 08 chose for it."""
+    """Return the masks of a score, with the options that chapters 08 and 09 chose for it."""
     options = sweep_mnist.chosen_options(network, ACTIVATION[network], score)
     found, _ = sweep_mnist.score_of(model, score, seed, sparsity, **options)
     return masks.top_k(found, sparsity)

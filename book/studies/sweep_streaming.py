@@ -12,10 +12,12 @@ import itertools
 import math
 import time
 
-from prosper_utils import datasets, masks, networks, results, streaming
-from prosper_utils.checks import relative_error
-from prosper_utils.descent import loss_and_gradient, start
-from prosper_utils.meta_gradient import chunked, chunks, meta_gradient
+from prosper_utils.lookahead import streaming
+from prosper_utils.lookahead.descent import loss_and_gradient, start
+from prosper_utils.lookahead.meta_gradient import chunked, chunks, meta_gradient
+from prosper_utils.pruning import masks, networks
+from prosper_utils.study import datasets, results
+from prosper_utils.study.checks import relative_error
 
 import keras
 import numpy as np

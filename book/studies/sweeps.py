@@ -9,7 +9,7 @@ import contextlib
 import os
 import time
 
-from prosper_utils import results
+from prosper_utils.study import results
 
 import joblib
 import numpy as np

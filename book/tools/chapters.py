@@ -1,9 +1,10 @@
 """A chapter is one document in two files: NN_name.md to review, NN_name.ipynb to run and read.
 
-`python book/chapters.py` brings each pair together (the newer file wins, as jupytext decides), runs
-the notebook from a fresh kernel, and writes it back with its outputs and without timing metadata.
-Cells keep their ids, and the chapter gets its opening (see `openings`).  Names of chapters as
-arguments limit it to those.  With `--check` nothing is changed: it says which pairs differ.
+`python book/tools/chapters.py` brings each pair together (the newer file wins, as jupytext
+decides), runs the notebook from a fresh kernel, and writes it back with its outputs and without
+timing metadata.  Cells keep their ids, and the chapter gets its opening (see `openings`).
+Names of chapters as arguments limit it to those.  With `--check`
+nothing is changed: it says which pairs differ.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import nbformat
 import openings
 from tqdm import tqdm
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 
 

@@ -1,24 +1,25 @@
 """The pictures and the findings of the front page, made from the package and the stored results.
 
-`python book/front.py` writes `book/front_page/`: two pictures that say "a weight at zero still has
-a gradient", one of a network and one of a distribution, and `findings.md`, in which every number
-is read from `book/results/`.
+`python book/tools/front.py` writes `book/front_page/`: two pictures that say "a weight at zero
+still has a gradient", one of a network and one of a distribution, and `findings.md`, in which every
+number is read from `book/studies/results/`.
 """
 
 import json
 from pathlib import Path
 
-from prosper_utils import distributions, evolution, plots, results
-from prosper_utils.comparison import by_seed, paired, stated
-from prosper_utils.descent import loss_and_gradient, sgd, start
-from prosper_utils.networks import cross_entropy
-from prosper_utils.trajectory import pull_back, roll_out
+from prosper_utils.blending import distributions, evolution
+from prosper_utils.lookahead.descent import loss_and_gradient, sgd, start
+from prosper_utils.lookahead.trajectory import pull_back, roll_out
+from prosper_utils.pruning.networks import cross_entropy
+from prosper_utils.study import plots, results
+from prosper_utils.study.comparison import by_seed, paired, stated
 
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "book" / "front_page"
 DENSE = "LeNet-300-100"
 WEIGHT, CREDIT, GREY = "#0072B2", "#D55E00", "#595959"
@@ -53,7 +54,7 @@ def network(kept=5, steps=3, rate=0.5):
 def words(text="banana"):
     """Return the pieces of a word, their weights and their credit: {piece: (weight, credit)}.
 
-    It is the evolution of chapter 10.  Only letters have weight, and the goal is the whole word,
+    It is the evolution of chapter 13.  Only letters have weight, and the goal is the whole word,
     which may have none.  Credit is what is above average, and none for what the loop cannot see.
     """
     pieces = {text[i:j] for j in range(1, len(text) + 1) for i in range(j)}
@@ -175,7 +176,7 @@ def exact():
         f"A reverse sweep over fifty steps takes {ratio[DENSE]:.1f} times as long as the steps "
         f"themselves on {DENSE} and {ratio['LeNet-5']:.1f} times on LeNet-5; over 300 steps of "
         f"LeNet-5 it adds {added['reverse']:,.0f} MiB of memory where one tape over all of them "
-        f"adds {added['unrolled']:,.0f} ([](../notebooks/06_exact_and_small.ipynb))."
+        f"adds {added['unrolled']:,.0f} ([](../notebooks/07_exact_and_small.ipynb))."
     )
 
 
@@ -197,7 +198,7 @@ def pruned():
         f"random mask, {relu[1]} for SNIP, {relu[2]} for ProsPr and {relu[3]} for SNIP in rounds; "
         f"with tanh it is {tanh[0]}, {tanh[1]}, {tanh[2]} and {tanh[3]}.\n"
         f"ProsPr minus SNIP is {ahead['relu']} points with ReLU and {ahead['tanh']} with tanh "
-        "([](../notebooks/07_prune_dense.ipynb), [](../notebooks/09_sanity_checks.ipynb))."
+        "([](../notebooks/08_prune_dense.ipynb), [](../notebooks/10_sanity_checks.ipynb))."
     )
 
 
@@ -217,7 +218,7 @@ def proved():
         f"{best:.1f}.\n"
         "If goals may be stored, the extra support brings nothing: "
         f"{mean['blend, goals stored']:.1f} with it, {mean['identity, goals stored']:.1f} without "
-        "([](../notebooks/12_proofs_found.ipynb))."
+        "([](../notebooks/15_proofs_found.ipynb))."
     )
 
 
@@ -238,7 +239,7 @@ def regrown():
         f"{means[1]} for the best frozen mask and {means[2]} for growing at random; a dense "
         f"network that is pruned while it trains reaches {means[3]}.\n"
         f"The loop minus the best frozen mask is {less} points "
-        "([](../notebooks/13_prune_and_regrow.ipynb))."
+        "([](../notebooks/16_prune_and_regrow.ipynb))."
     )
 
 

@@ -1,7 +1,7 @@
 """Check that every link within the built book leads to a file, and to an id if it names one.
 
-`python book/linkcheck.py FOLDER` reads all pages below a folder and needs no network: links to
-other hosts are left to `make links`.
+`python book/tools/linkcheck.py FOLDER` reads all pages below a folder and needs no network: links
+to other hosts are left to `make links`.
 """
 
 import sys
@@ -92,7 +92,7 @@ def broken(root):
 def main():
     """Check the folder named on the command line; say what is broken, and fail if anything is."""
     if len(sys.argv) != 2:
-        sys.exit("usage: python book/linkcheck.py FOLDER")
+        sys.exit("usage: python book/tools/linkcheck.py FOLDER")
     try:
         found = broken(sys.argv[1])
     except ValueError as error:

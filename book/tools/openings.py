@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SECONDS = ROOT / "book" / "chapter_seconds.json"
 
 ON_COLAB = """\
@@ -82,7 +82,7 @@ def needs(notebook):
     """Return what the code of a chapter reads: 'no data', or the data set and the files."""
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     loaded = re.findall(r'results\.load\(f?"([^"]+)"', code)
-    patterns = [f"book/results/{re.sub(r'{.*?}', '*', name)}.csv" for name in loaded]
+    patterns = [f"book/studies/results/{re.sub(r'{.*?}', '*', name)}.csv" for name in loaded]
     patterns += re.findall(r'Path\("\.\./([^"]+)"\)', code)
     files = sorted({path.name for pattern in patterns for path in ROOT.glob(pattern)})
     data = ["MNIST or scikit-learn's digits"] if "datasets.load(" in code else []

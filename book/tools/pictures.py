@@ -1,14 +1,15 @@
 """The still pictures of the interactive figures, drawn by the figures' own scripts.
 
-A page that runs no scripts shows these, and so does a notebook.  `python book/pictures.py` opens an
-empty page in Chromium, lets each script draw its figure in its first state, and stores the drawing.
+A page that runs no scripts shows these, and so does a notebook.  `python book/tools/pictures.py`
+opens an empty page in Chromium, lets each script draw its figure in its first state, and stores the
+drawing.
 """
 
 import shutil
 import sys
 from pathlib import Path
 
-STATIC = Path(__file__).parent / "_static"
+STATIC = Path(__file__).parents[1] / "_static"
 FIGURES = {"two_weights": "twoWeights", "words": "bananaWords"}  # script: the object it makes
 
 

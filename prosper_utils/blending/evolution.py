@@ -24,8 +24,8 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from prosper_utils.detachment import AXIOMS, canonical, detach, parse, show
-from prosper_utils.distributions import (
+from prosper_utils.blending.detachment import AXIOMS, canonical, detach, parse, show
+from prosper_utils.blending.distributions import (
     combine,
     distribution,
     divergence,
@@ -37,8 +37,8 @@ from prosper_utils.distributions import (
     support,
     top_k,
 )
-from prosper_utils.training import progress
-from prosper_utils.trajectory import pull_back, roll_out
+from prosper_utils.lookahead.trajectory import pull_back, roll_out
+from prosper_utils.progress import progress
 
 import numpy as np
 import tensorflow as tf

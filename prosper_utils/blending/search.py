@@ -22,10 +22,10 @@ import heapq
 import itertools
 from collections import Counter
 
-from prosper_utils.detachment import NOT, canonical
-from prosper_utils.distributions import divergence
-from prosper_utils.evolution import BudgetSpent, History, check_target, proofs
-from prosper_utils.training import progress
+from prosper_utils.blending.detachment import NOT, canonical
+from prosper_utils.blending.distributions import divergence
+from prosper_utils.blending.evolution import BudgetSpent, History, check_target, proofs
+from prosper_utils.progress import progress
 
 import numpy as np
 import tensorflow as tf

@@ -25,7 +25,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from prosper_utils.descent import (
+from prosper_utils.lookahead.descent import (
     batch_list,
     divergence,
     finite,
@@ -36,8 +36,15 @@ from prosper_utils.descent import (
     shapes,
     start,
 )
-from prosper_utils.streaming import diagonal, hutchinson, row_sums, streamed
-from prosper_utils.trajectory import at, length, pull_back, pull_back_once, push_forward, roll_out
+from prosper_utils.lookahead.streaming import diagonal, hutchinson, row_sums, streamed
+from prosper_utils.lookahead.trajectory import (
+    at,
+    length,
+    pull_back,
+    pull_back_once,
+    push_forward,
+    roll_out,
+)
 
 import numpy as np
 import tensorflow as tf

@@ -14,7 +14,7 @@ Hessian is diagonal, and an approximation otherwise.  What is taken for :math:`h
 this module are made of TensorFlow's operations, so a `tf.function` may call them too.
 """
 
-from prosper_utils.descent import batch_list, float_tensors, loss_and_gradient
+from prosper_utils.lookahead.descent import batch_list, float_tensors, loss_and_gradient
 
 import keras
 import tensorflow as tf

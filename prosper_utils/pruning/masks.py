@@ -14,8 +14,8 @@ import math
 import warnings
 from fractions import Fraction
 
-from prosper_utils.networks import kernels
-from prosper_utils.paths import effective
+from prosper_utils.pruning.networks import kernels
+from prosper_utils.pruning.paths import effective
 
 import keras
 import numpy as np

@@ -11,7 +11,7 @@ So :math:`w_i \, \partial R / \partial w_i` is the part of R that passes through
 of SynFlow (Tanaka et al., 2020), and, with a mask for w, a test of which weights are on a path.
 """
 
-from prosper_utils.networks import as_logits, kernel_indices
+from prosper_utils.pruning.networks import as_logits, kernel_indices
 
 import keras
 import tensorflow as tf

@@ -21,10 +21,10 @@ RigL (Evci et al., 2020), with momentum near to sparse momentum (Dettmers and Ze
 import math
 from pathlib import Path
 
-from prosper_utils import masks
-from prosper_utils.descent import batch_list, loss_and_gradient
-from prosper_utils.networks import as_loss, kernel_indices, kernels
-from prosper_utils.trajectory import pull_back, roll_out
+from prosper_utils.lookahead.descent import batch_list, loss_and_gradient
+from prosper_utils.lookahead.trajectory import pull_back, roll_out
+from prosper_utils.pruning import masks
+from prosper_utils.pruning.networks import as_loss, kernel_indices, kernels
 
 import keras
 import numpy as np

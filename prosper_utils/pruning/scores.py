@@ -16,18 +16,24 @@ To add a score, write such a function and enter it in `SCORES`.
 
 import functools
 
-from prosper_utils.descent import batch_list, loss_and_gradient
-from prosper_utils.masks import top_k
-from prosper_utils.meta_gradient import meta_gradient
-from prosper_utils.networks import as_logits, as_loss, cross_entropy, kernel_indices, kernels
-from prosper_utils.paths import flow, passing
-from prosper_utils.streaming import (
+from prosper_utils.lookahead.descent import batch_list, loss_and_gradient
+from prosper_utils.lookahead.meta_gradient import meta_gradient
+from prosper_utils.lookahead.streaming import (
     dense_diagonal,
     gauss_newton_diagonal,
     hessian_product,
     row_sums,
     streamed,
 )
+from prosper_utils.pruning.masks import top_k
+from prosper_utils.pruning.networks import (
+    as_logits,
+    as_loss,
+    cross_entropy,
+    kernel_indices,
+    kernels,
+)
+from prosper_utils.pruning.paths import flow, passing
 
 import numpy as np
 import tensorflow as tf

@@ -1,7 +1,8 @@
 """Stored results: a plain CSV table, beside it a JSON file that says where it comes from.
 
-What takes long is computed once, by one command, and kept under `book/results/`; the chapters load
-it.  The provenance holds the configuration, the versions, the processor, and the time it took.
+What takes long is computed once, by one command, and kept under `book/studies/results/`; the
+chapters load it.  The provenance holds the configuration, the versions, the
+processor, and the time it took.
 """
 
 import importlib.metadata
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-FOLDER = Path(__file__).parent.parent / "book" / "results"
+FOLDER = Path(__file__).parents[2] / "book" / "studies" / "results"
 PACKAGES = ("tensorflow", "keras", "numpy")
 
 
@@ -92,7 +93,7 @@ def load(name):
     for suffix in (".csv", ".json"):
         if not (FOLDER / f"{name}{suffix}").is_file():
             raise FileNotFoundError(
-                f"book/results/{name}{suffix}: expected a stored result, found none: "
+                f"book/studies/results/{name}{suffix}: expected a stored result, found none: "
                 "run `make bench` or `make results`"
             )
     provenance = json.loads((FOLDER / f"{name}.json").read_text())

@@ -7,15 +7,13 @@ Seeds fix everything: that of the network its initial weights, that of the call 
 
 import itertools
 import math
-import os
-import sys
 
-from prosper_utils.datasets import check_pair, epoch_order
-from prosper_utils.networks import cross_entropy, trainable
+from prosper_utils.progress import progress
+from prosper_utils.pruning.networks import cross_entropy, trainable
+from prosper_utils.study.datasets import check_pair, epoch_order
 
 import keras
 import tensorflow as tf
-from tqdm.auto import tqdm
 
 
 def trainer(model, optimizer=None):
@@ -127,11 +125,3 @@ def error(model, data, *, chunk=2000):
         found = tf.argmax(logits, axis=-1, output_type=tf.int64)
         wrong += int(tf.math.count_nonzero(found != tf.cast(y[first : first + chunk], tf.int64)))
     return 100 * wrong / len(x)
-
-
-def progress(items, description, unit):
-    """Show a progress bar over items where a person watches: a terminal, JupyterLab or Colab."""
-    watched = (
-        sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ or "google.colab" in sys.modules
-    )
-    return tqdm(items, description, unit=unit, leave=False, disable=not watched)

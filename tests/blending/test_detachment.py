@@ -3,7 +3,7 @@
 import collections
 import itertools
 
-from prosper_utils.detachment import (
+from prosper_utils.blending.detachment import (
     AXIOMS,
     IMPLIES,
     LETTERS,
@@ -21,37 +21,9 @@ from prosper_utils.detachment import (
 )
 
 import pytest
+from goals import GOALS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
-# Norman Megill's list of shortest known proofs, in the public domain.
-GOALS = {
-    "Cpp": "DD211",
-    "CNNpCCpqq": "DD2D1D2DD211DD2D13DD2D131",
-    "CNpCpq": "DD2D131",
-    "CCpCqrCCpCrsCpCqs": "DD2D12D2D1DD2D1D2DD2D1211",
-    "CCpCpqCpq": "DD22D21",
-    "CNCpNqq": "D3DD2D1D3DD2DD2D13DD2D13111",
-    "CCpqCCrpCrq": "DD2D121",
-    "CCCNpqrCpr": "DD2D1DD22D1DD2D1D2DD2D13111",
-    "CCpqCCpCqrCpr": "DD2D1D221",
-    "CCNpqCNqp": "DD2D13D2D1D3DD2DD2D13DD2D1311",
-    "CpCCpqq": "DD2D1D2DD2111",
-    "CCpNqCqNp": "DD2D13DD2D1DD22D2DD2D13DD2D1311",
-    "CpCNpq": "DD2D1D2DD2D1311",
-    "CNCpqCNpr": "DD2D1DD22D1DD2D131DD2D11DD2D131",
-    "CCpqCCqrCpr": "DD2D1D2DD2D1211",
-    "CpCqNCpNq": "DD2D13DD2D1D2DD2DD2D13DD2D13111",
-    "CNNpp": "DD2DD2D13DD2D1311",
-    "CNCpNqCrq": "DD2D13DD2D1DD22D11DD2D11DD2D131",
-    "CCpCqrCCspCCsqCsr": "DD2D1D2D12DD2D121",
-    "CCNppp": "DD2DD2D13D2DD2D1311",
-    "CpNNp": "D3DD2DD2D13DD2D1311",
-    "CCCpqrCNpr": "DD2D1DD22D1DD2D1311",
-    "CCpCqrCqCpr": "DD2D1DD22D11DD2D112",
-    "CNCpqCqr": "DD2D1DD22D11DD2D11DD2D131",
-}
-
 
 # An independent and slower calculation, by recursion on nested tuples: a variable is a string,
 # a compound formula is ("N", a) or ("C", a, b).

@@ -2,7 +2,7 @@
 
 import itertools
 
-from prosper_utils.distributions import (
+from prosper_utils.blending.distributions import (
     big_sum,
     combination,
     combine,

@@ -4,9 +4,9 @@ import functools
 import itertools
 import math
 
-from prosper_utils.detachment import detach, parse, show, theorem
-from prosper_utils.distributions import combine, distribution, pairs, support
-from prosper_utils.evolution import (
+from prosper_utils.blending.detachment import detach, parse, show, theorem
+from prosper_utils.blending.distributions import combine, distribution, pairs, support
+from prosper_utils.blending.evolution import (
     CREDITS,
     BudgetSpent,
     History,
@@ -23,14 +23,14 @@ from prosper_utils.evolution import (
     propagate,
     recompute,
 )
-from prosper_utils.trajectory import pull_back, roll_out
+from prosper_utils.lookahead.trajectory import pull_back, roll_out
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from goals import GOALS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_detachment import GOALS
 from test_distributions import adjoint, differences, magmas, subsets
 
 EVERYTHING = 10**6  # keep that many weights: no cut

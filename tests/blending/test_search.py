@@ -2,9 +2,9 @@
 
 import math
 
-from prosper_utils.detachment import detach, enumerate_theorems, parse, show, theorem
-from prosper_utils.evolution import Table, detachment_table, goal_weights, proofs
-from prosper_utils.search import (
+from prosper_utils.blending.detachment import detach, enumerate_theorems, parse, show, theorem
+from prosper_utils.blending.evolution import Table, detachment_table, goal_weights, proofs
+from prosper_utils.blending.search import (
     FITNESS,
     Breeding,
     breadth_first,
@@ -22,7 +22,7 @@ from prosper_utils.search import (
 
 import numpy as np
 import pytest
-from test_detachment import GOALS
+from goals import GOALS
 
 TARGET = goal_weights(GOALS)
 

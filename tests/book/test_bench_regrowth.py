@@ -2,8 +2,9 @@
 
 import functools
 
-from prosper_utils import masks, regrowth, training
-from prosper_utils.networks import dense_300_100, kernels
+from prosper_utils.pruning import masks, regrowth
+from prosper_utils.pruning.networks import dense_300_100, kernels
+from prosper_utils.study import training
 
 import bench
 import bench_regrowth

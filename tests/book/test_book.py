@@ -28,14 +28,15 @@ def public(module):
 def test_the_api_page_has_every_public_name_with_its_source(html):
     text = (html / "book" / "api.html").read_text()
     article = text.split('<article class="bd-article">')[1].split("</article>")[0]
-    modules = [path.stem for path in (ROOT / "prosper_utils").glob("[a-z]*.py")]
-    assert len(modules) > 15
-    for stem in modules:
-        module = f"prosper_utils.{stem}"
+    package = ROOT / "prosper_utils"
+    files = [path.relative_to(package).with_suffix("") for path in package.rglob("[a-z]*.py")]
+    assert len(files) > 15
+    for file in files:
+        module = ".".join((package.name, *file.parts))
         assert f'id="module-{module}"' in article
         for name in public(importlib.import_module(module)):
             assert f'id="{module}.{name}"' in article
-            assert f'href="../_modules/prosper_utils/{stem}.html#{name}"' in article
+            assert f'href="../_modules/prosper_utils/{file}.html#{name}"' in article
     assert "`" not in article  # docutils takes one for text that follows a letter, or comes alone
     assert "Alias for field" not in article
 

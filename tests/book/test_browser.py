@@ -10,10 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
-from prosper_utils import evolution, streaming
-from prosper_utils.checks import relative_error
-from prosper_utils.evolution import Settings, Table
-from prosper_utils.meta_gradient import meta_gradient
+from prosper_utils.blending import evolution
+from prosper_utils.blending.evolution import Settings, Table
+from prosper_utils.lookahead import streaming
+from prosper_utils.lookahead.meta_gradient import meta_gradient
+from prosper_utils.study.checks import relative_error
 
 import numpy as np
 import pictures
@@ -23,10 +24,16 @@ from conftest import pages
 
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 LIMIT = 2_000_000  # bytes that a page may load, besides MathJax
-MADE = ("search", "genindex", "py-modindex", "_modules/index", "_modules/prosper_utils/scores")
+MADE = (
+    "search",
+    "genindex",
+    "py-modindex",
+    "_modules/index",
+    "_modules/prosper_utils/pruning/scores",
+)
 FIGURES = {
     "fig-two-weights-live": "notebooks/05_streaming_against_unrolled",
-    "fig-words-live": "notebooks/10_big_sums",
+    "fig-words-live": "notebooks/13_big_sums",
 }
 
 
@@ -274,7 +281,7 @@ def test_without_scripts_the_picture_stands(browser, html, figure):
 
 def test_the_stored_pictures_are_what_the_figures_draw(tab):
     for path, drawing in pictures.drawn(tab.page).items():
-        assert path.read_text() == drawing, "python book/pictures.py draws it again"
+        assert path.read_text() == drawing, "python book/tools/pictures.py draws it again"
         assert len(drawing) < 60_000
 
 

@@ -4,7 +4,9 @@ import importlib
 import re
 import textwrap
 
-from prosper_utils import datasets, evolution, masks, networks, regrowth, scores
+from prosper_utils.blending import evolution
+from prosper_utils.pruning import masks, networks, regrowth, scores
+from prosper_utils.study import datasets
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import tensorflow as tf
 from conftest import ROOT
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-MODULES = {path.stem for path in (ROOT / "prosper_utils").glob("*.py")}
+MODULES = {path.stem: path.parent.name for path in (ROOT / "prosper_utils").glob("*/*.py")}
 BLOCKS = [textwrap.dedent(b) for b in re.findall(r" *```python\n(.*?)```", TEXT, re.DOTALL)]
 
 
@@ -44,7 +46,9 @@ def test_the_credit_is_one():
 def test_every_name_is_there(name):
     module, _, attribute = name.partition(".")
     if module in MODULES:
-        assert hasattr(importlib.import_module(f"prosper_utils.{module}"), attribute)
+        assert hasattr(
+            importlib.import_module(f"prosper_utils.{MODULES[module]}.{module}"), attribute
+        )
     else:
         folders = (ROOT, ROOT / ".github" / "workflows")
         assert any((folder / name).is_file() for folder in folders), name
@@ -59,7 +63,7 @@ def test_every_path_and_every_target_is_there():
 
 def test_the_modes_and_arms_that_it_points_at_are_there():
     assert {"fitness", "random"} <= set(evolution.CREDITS)
-    sweep = (ROOT / "book" / "sweep_regrowth.py").read_text()
+    sweep = (ROOT / "book" / "studies" / "sweep_regrowth.py").read_text()
     assert "def run_case" in sweep
     assert "VARIANTS = " in sweep
 

@@ -4,7 +4,9 @@ import csv
 import re
 import statistics
 
-from prosper_utils import datasets, meta_gradient, networks, results, streaming
+from prosper_utils.lookahead import meta_gradient, streaming
+from prosper_utils.pruning import networks
+from prosper_utils.study import datasets, results
 
 import front
 import matplotlib.pyplot as plt
@@ -146,7 +148,7 @@ def test_the_notation_has_every_letter_and_no_chapter_borrows_one_in_vain():
 
 
 def test_the_names_in_the_notation_are_names_in_the_code():
-    code = "\n".join(path.read_text() for path in (ROOT / "prosper_utils").glob("*.py"))
+    code = "\n".join(path.read_text() for path in (ROOT / "prosper_utils").rglob("*.py"))
     cells = re.findall(r"\|([^|\n]*`[^|\n]*)\|$", page("notation"), re.MULTILINE)
     names = [name for cell in cells for name in re.findall(r"`(\w+)", cell)]
     assert len(names) > 30

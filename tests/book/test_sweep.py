@@ -5,10 +5,11 @@ import itertools
 import json
 import os
 
-from prosper_utils import datasets, masks, results, training
-from prosper_utils.checks import relative_error
-from prosper_utils.networks import dense_300_100
-from prosper_utils.scores import prospr, random, snip
+from prosper_utils.pruning import masks
+from prosper_utils.pruning.networks import dense_300_100
+from prosper_utils.pruning.scores import prospr, random, snip
+from prosper_utils.study import datasets, results, training
+from prosper_utils.study.checks import relative_error
 
 import numpy as np
 import pandas as pd
@@ -234,7 +235,7 @@ def test_the_rules_of_the_sweep_are_what_they_are_called(digits):
 
 @pytest.mark.parametrize("name", sweep_mnist.SWEEPS)
 def test_what_is_stored_is_not_stale(name):
-    path = ROOT / "book" / "results" / f"{name}.json"
+    path = ROOT / "book" / "studies" / "results" / f"{name}.json"
     if not path.exists():
         pytest.skip(f"{path.name} is not stored yet")
     stored = json.loads(path.read_text())["configuration"]

@@ -4,14 +4,14 @@ import json
 import subprocess
 import sys
 
-from prosper_utils.detachment import parse, theorem
+from prosper_utils.blending.detachment import parse, theorem
 
 import numpy as np
 import pandas as pd
 import pytest
 import sweep_proofs
 from conftest import ROOT
-from test_detachment import GOALS
+from goals import GOALS
 
 BLEND = {"arm": "blend", "steps": 2, "step_size": 0.03, "keep": 40, "seed": 0}
 SEARCH = {"arm": "breadth first", "steps": 0, "step_size": 0.0, "keep": 0, "seed": 0}
@@ -134,7 +134,7 @@ def test_what_rounding_parts_is_a_tie():
 
 
 def test_it_is_a_command():
-    script = ROOT / "book" / "sweep_proofs.py"
+    script = ROOT / "book" / "studies" / "sweep_proofs.py"
     said = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
     assert said.returncode == 0
     assert "--minutes" in said.stdout
@@ -142,7 +142,7 @@ def test_it_is_a_command():
 
 @pytest.mark.parametrize("name", sweep_proofs.SWEEPS)
 def test_what_is_stored_is_not_stale(name):
-    path = ROOT / "book" / "results" / f"{name}.json"
+    path = ROOT / "book" / "studies" / "results" / f"{name}.json"
     if not path.exists():
         pytest.skip(f"{path.name} is not stored yet")
     stored = json.loads(path.read_text())["configuration"]

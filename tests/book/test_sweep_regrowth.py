@@ -4,8 +4,9 @@ import functools
 import itertools
 import json
 
-from prosper_utils import datasets, masks, regrowth, results, training
-from prosper_utils.networks import dense_300_100, kernels
+from prosper_utils.pruning import masks, regrowth
+from prosper_utils.pruning.networks import dense_300_100, kernels
+from prosper_utils.study import datasets, results, training
 
 import keras
 import numpy as np
@@ -266,7 +267,7 @@ def test_the_plan_is_fair():
 
 @pytest.mark.parametrize("name", sweep_regrowth.SWEEPS)
 def test_what_is_stored_is_not_stale(name):
-    path = ROOT / "book" / "results" / f"{name}.json"
+    path = ROOT / "book" / "studies" / "results" / f"{name}.json"
     if not path.exists():
         pytest.skip(f"{path.name} is not stored yet")
     stored = json.loads(path.read_text())["configuration"]

@@ -2,7 +2,7 @@
 
 import sys
 
-from prosper_utils import results
+from prosper_utils.study import results
 
 import numpy as np
 import pandas as pd

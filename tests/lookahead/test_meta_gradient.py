@@ -3,12 +3,12 @@
 import itertools
 import sys
 
-from prosper_utils import datasets
-from prosper_utils.checks import relative_error
-from prosper_utils.descent import batch_list
-from prosper_utils.meta_gradient import METHODS, STREAMING, directional, meta_gradient
-from prosper_utils.networks import as_loss, dense_300_100, lenet5
-from prosper_utils.streaming import streamed
+from prosper_utils.lookahead.descent import batch_list
+from prosper_utils.lookahead.meta_gradient import METHODS, STREAMING, directional, meta_gradient
+from prosper_utils.lookahead.streaming import streamed
+from prosper_utils.pruning.networks import as_loss, dense_300_100, lenet5
+from prosper_utils.study import datasets
+from prosper_utils.study.checks import relative_error
 
 import numpy as np
 import pytest

@@ -1,9 +1,7 @@
 """Streaming: every curvature against the explicit Hessian, the product against its laws."""
 
-from prosper_utils.checks import relative_error
-from prosper_utils.meta_gradient import loss_and_gradient, meta_gradient
-from prosper_utils.networks import as_logits, as_loss
-from prosper_utils.streaming import (
+from prosper_utils.lookahead.meta_gradient import loss_and_gradient, meta_gradient
+from prosper_utils.lookahead.streaming import (
     StreamingGamma,
     dense_diagonal,
     diagonal,
@@ -15,6 +13,8 @@ from prosper_utils.streaming import (
     split,
     streamed,
 )
+from prosper_utils.pruning.networks import as_logits, as_loss
+from prosper_utils.study.checks import relative_error
 
 import keras
 import numpy as np

@@ -1,6 +1,6 @@
 """The reverse sweep against explicit Jacobians, and the laws that any pull-back obeys."""
 
-from prosper_utils.trajectory import pull_back, push_forward, roll_out
+from prosper_utils.lookahead.trajectory import pull_back, push_forward, roll_out
 
 import numpy as np
 import pytest

@@ -4,10 +4,11 @@ import math
 import warnings
 from fractions import Fraction
 
-from prosper_utils import masks, training
-from prosper_utils.networks import dense_300_100, kernels, lenet5
-from prosper_utils.paths import effective
-from prosper_utils.scores import random
+from prosper_utils.pruning import masks
+from prosper_utils.pruning.networks import dense_300_100, kernels, lenet5
+from prosper_utils.pruning.paths import effective
+from prosper_utils.pruning.scores import random
+from prosper_utils.study import training
 
 import keras
 import numpy as np

@@ -1,6 +1,6 @@
 """The two networks, and Keras models of every kind as pure functions of their weights."""
 
-from prosper_utils.networks import as_loss, dense_300_100, kernels, lenet5
+from prosper_utils.pruning.networks import as_loss, dense_300_100, kernels, lenet5
 
 import keras
 import numpy as np

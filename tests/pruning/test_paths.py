@@ -2,9 +2,9 @@
 
 import itertools
 
-from prosper_utils import masks, paths
-from prosper_utils.checks import relative_error
-from prosper_utils.networks import dense_300_100, kernels, lenet5
+from prosper_utils.pruning import masks, paths
+from prosper_utils.pruning.networks import dense_300_100, kernels, lenet5
+from prosper_utils.study.checks import relative_error
 
 import keras
 import numpy as np

@@ -6,8 +6,9 @@ import math
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-from prosper_utils import datasets, masks, regrowth, scores, training
-from prosper_utils.networks import as_loss, dense_300_100, kernels, lenet5
+from prosper_utils.pruning import masks, regrowth, scores
+from prosper_utils.pruning.networks import as_loss, dense_300_100, kernels, lenet5
+from prosper_utils.study import datasets, training
 
 import keras
 import numpy as np

@@ -2,13 +2,19 @@
 
 import itertools
 
-from prosper_utils import datasets
-from prosper_utils.checks import relative_error
-from prosper_utils.descent import loss_and_gradient
-from prosper_utils.masks import top_k
-from prosper_utils.meta_gradient import meta_gradient
-from prosper_utils.networks import as_logits, as_loss, cross_entropy, dense_300_100, kernels, lenet5
-from prosper_utils.scores import (
+from prosper_utils.lookahead.descent import loss_and_gradient
+from prosper_utils.lookahead.meta_gradient import meta_gradient
+from prosper_utils.lookahead.streaming import gauss_newton_diagonal, row_sums
+from prosper_utils.pruning.masks import top_k
+from prosper_utils.pruning.networks import (
+    as_logits,
+    as_loss,
+    cross_entropy,
+    dense_300_100,
+    kernels,
+    lenet5,
+)
+from prosper_utils.pruning.scores import (
     SCORES,
     grasp,
     iterative_prospr,
@@ -19,7 +25,8 @@ from prosper_utils.scores import (
     streamed_prospr,
     synflow,
 )
-from prosper_utils.streaming import gauss_newton_diagonal, row_sums
+from prosper_utils.study import datasets
+from prosper_utils.study.checks import relative_error
 
 import keras
 import numpy as np

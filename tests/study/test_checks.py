@@ -1,6 +1,6 @@
 """A check that cannot fail is none: each one here is made to fail."""
 
-from prosper_utils.checks import check, check_equal, relative_error
+from prosper_utils.study.checks import check, check_equal, relative_error
 
 import numpy as np
 import pytest

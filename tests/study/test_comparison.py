@@ -1,6 +1,6 @@
 """Comparisons over seeds: intervals, paired differences, and Holm's correction."""
 
-from prosper_utils.comparison import (
+from prosper_utils.study.comparison import (
     Interval,
     by_seed,
     holm,

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 
-from prosper_utils import datasets
+from prosper_utils.study import datasets
 
 import keras
 import numpy as np

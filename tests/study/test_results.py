@@ -2,7 +2,7 @@
 
 import json
 
-from prosper_utils import results
+from prosper_utils.study import results
 
 import pytest
 from conftest import ROOT
@@ -51,7 +51,7 @@ def test_a_half_written_line_is_cut_off_and_nothing_else(tmp_path, monkeypatch, 
 
 
 def test_every_stored_table_has_its_provenance():
-    tables = sorted((ROOT / "book" / "results").glob("*.csv"))
+    tables = sorted((ROOT / "book" / "studies" / "results").glob("*.csv"))
     assert tables
     for path in tables:
         provenance = json.loads(path.with_suffix(".json").read_text())

@@ -1,10 +1,8 @@
 """Training: it learns, it is fixed by its seeds, and it says when it breaks."""
 
-import io
-
-from prosper_utils import training
-from prosper_utils.checks import relative_error
-from prosper_utils.networks import cross_entropy, dense_300_100
+from prosper_utils.pruning.networks import cross_entropy, dense_300_100
+from prosper_utils.study import training
+from prosper_utils.study.checks import relative_error
 
 import keras
 import numpy as np
@@ -136,13 +134,3 @@ def test_error_counts_the_wrong_ones():
     assert training.error(model, (x, y)) == training.error(model, (x, y), chunk=3) == 20.0
     with pytest.raises(ValueError, match="expected finite logits, found NaN"):
         training.error(model, (x * np.nan, y))
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_progress_shows_only_where_a_person_watches(monkeypatch, terminal):
-    stream = io.StringIO()
-    monkeypatch.setattr(stream, "isatty", lambda: terminal, raising=False)
-    monkeypatch.setattr("sys.stderr", stream)
-    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    assert list(training.progress(range(3), "training", "epoch")) == [0, 1, 2]
-    assert bool(stream.getvalue()) == terminal
