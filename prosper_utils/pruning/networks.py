@@ -1,4 +1,4 @@
-r"""The two networks of the book, and any Keras 3 model as a pure function of its weights.
+r"""The networks of the book, and any Keras 3 model as a pure function of its weights.
 
 A meta-gradient differentiates through training steps, so it needs the loss as a function
 :math:`L(w, \text{batch})` of plain tensors, not of variables that change in place.
@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 IMAGE = (28, 28, 1)
+COLOUR = (32, 32, 3)
 CLASSES = 10
 
 
@@ -59,6 +60,60 @@ def lenet5(activation="tanh", *, seed=0, dtype="float32"):
         dense(CLASSES, name="output"),
     ]
     return keras.Sequential(layers, name="lenet_5")
+
+
+def resnet(depth, activation="relu", *, seed=0, dtype="float32", widths=(16, 32, 64), shape=COLOUR):
+    """Return a residual network with batch normalisation for small images (He et al., 2016).
+
+    A first 3x3 convolution, then three stages of n blocks each, depth = 6n + 2; a block is
+    conv 3x3, normalise, activate, conv 3x3, normalise, add what came in, activate.  The later
+    stages begin with stride 2, and there the shortcut is a normalised 1x1 convolution (option B;
+    the paper's CIFAR networks pad with zeros).  At the end the mean over the pixels, and 10 logits.
+
+    Args:
+        depth: 8, 14, 20, ...: how many layers with weights, shortcuts not counted.
+        activation, seed, dtype: as for `dense_300_100`; weights are He normal.
+        widths: the channels of the three stages.
+        shape: height, width and channels of the images.
+
+    Returns:
+        A built `keras.Model` from images (B, *shape) to logits (B, 10).
+
+    Raises:
+        ValueError: for a depth that is not 6n + 2 with n >= 1.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        raise ValueError(f"depth: expected 6n + 2, such as 8 or 20, found {depth}")
+    initial = keras.initializers.HeNormal(seed=keras.random.SeedGenerator(seed))
+
+    def convolve(x, width, size, stride, name):
+        options = {"padding": "same", "use_bias": False, "kernel_initializer": initial}
+        conv = keras.layers.Conv2D(width, size, stride, name=name, dtype=dtype, **options)
+        norm = keras.layers.BatchNormalization(
+            momentum=0.9, epsilon=1e-5, name=f"{name}_norm", dtype=dtype
+        )
+        return norm(conv(x))
+
+    def activate(x):
+        return keras.layers.Activation(activation, dtype=dtype)(x)
+
+    images = keras.Input(shape, dtype=dtype)
+    x = activate(convolve(images, widths[0], 3, 1, "first"))
+    for stage, width in enumerate(widths, 1):
+        for block in range(1, (depth - 2) // 6 + 1):
+            name, stride = f"stage_{stage}_block_{block}", 2 if stage > 1 and block == 1 else 1
+            same = stride == 1 and x.shape[-1] == width
+            shortcut = x if same else convolve(x, width, 1, stride, f"{name}_skip")
+            x = activate(convolve(x, width, 3, stride, f"{name}_conv_1"))
+            x = convolve(x, width, 3, 1, f"{name}_conv_2")
+            x = activate(keras.layers.Add(dtype=dtype)([x, shortcut]))
+    x = keras.layers.GlobalAveragePooling2D(dtype=dtype)(x)
+    output = keras.layers.Dense(CLASSES, kernel_initializer=initial, name="output", dtype=dtype)
+    return keras.Model(images, output(x), name=f"resnet_{depth}")
+
+
+resnet8 = functools.partial(resnet, 8)
+resnet20 = functools.partial(resnet, 20)
 
 
 def _glorot(seed):

@@ -1,5 +1,8 @@
-"""The two networks, and Keras models of every kind as pure functions of their weights."""
+"""The networks, and Keras models of every kind as pure functions of their weights."""
 
+import math
+
+from prosper_utils.pruning import networks
 from prosper_utils.pruning.networks import as_loss, dense_300_100, kernels, lenet5
 
 import keras
@@ -125,3 +128,22 @@ def test_other_weights_than_the_model_s_are_refused(digits):
         loss([tf.cast(w, tf.float64) for w in weights], batch)
     with pytest.raises(ValueError, match="expected 6 tensors, found 5"):
         loss(weights[:5], batch)
+
+
+@pytest.mark.parametrize(("depth", "trainable", "layers"), [(8, 78_042, 10), (20, 272_474, 22)])
+def test_a_residual_network_has_its_layers_and_parameters(depth, trainable, layers):
+    model = networks.resnet(depth)
+    assert sum(math.prod(v.shape) for v in model.trainable_variables) == trainable
+    assert len(networks.kernels(model)) == layers  # with the two shortcuts
+    assert model(np.zeros((2, 32, 32, 3), np.float32)).shape == (2, 10)
+
+
+def test_a_residual_network_of_equal_widths_halves_the_image_all_the_same():
+    model = networks.resnet(8, widths=(4, 4, 4), shape=(8, 8, 1))
+    assert [layer.output.shape[1] for layer in model.layers if "skip" in layer.name] == [4, 4, 2, 2]
+
+
+@pytest.mark.parametrize("depth", [2, 7, 9, 19, -4])
+def test_other_depths_of_a_residual_network_are_refused(depth):
+    with pytest.raises(ValueError, match=f"expected 6n \\+ 2, such as 8 or 20, found {depth}"):
+        networks.resnet(depth)
