@@ -68,11 +68,19 @@ def installed(name, version):
     return found.metadata if found.version == version else None
 
 
+def of_the_project(*extras):
+    """Return what the project requires with these extras and those that they include."""
+    optional = PROJECT["optional-dependencies"]
+    found = [Requirement(r) for part in (optional[e] for e in extras) for r in part]
+    own = [r for r in found if r.name == PROJECT["name"]]
+    others = [r for r in found if r.name != PROJECT["name"]]
+    base = [Requirement(r) for r in PROJECT["dependencies"]]
+    return others + (of_the_project(*(e for r in own for e in r.extras)) if own else base)
+
+
 def needed(where, versions):
     """Yield (who, requirement) for all that the project needs, and what that needs in turn."""
-    waiting = [Requirement(r) for r in PROJECT["dependencies"]]
-    waiting += [Requirement(r) for r in PROJECT["optional-dependencies"]["book"]]
-    waiting = [("pyproject.toml", r) for r in waiting if holds(r, where)]
+    waiting = [("pyproject.toml", r) for r in of_the_project("book") if holds(r, where)]
     seen = set()
     while waiting:
         who, requirement = waiting.pop()

@@ -1,0 +1,128 @@
+"""The house: arrows between the wings run one way, and a wing needs only what it says."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "prosper_utils"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MAY_USE = {
+    "lookahead": set(),
+    "pruning": {"lookahead"},
+    "blending": {"lookahead"},
+    "study": {"lookahead", "pruning"},
+}
+WINGS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+MODULES = sorted(PACKAGE.rglob("*.py"))
+IMPORTED = {"scikit-learn": "sklearn", "matplotlib-inline": "matplotlib_inline"}
+STUDY = [re.match(r"[\w-]+", line)[0] for line in PROJECT["optional-dependencies"]["study"]]
+BLOCKED = [IMPORTED.get(name, name) for name in STUDY]
+IMPORT_ALL = """
+import importlib, json, sys
+sys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))  # an import of these now fails
+for module in json.loads(sys.argv[2]):
+    importlib.import_module(module)
+print(sys.modules["prosper_utils"].__file__)
+"""
+
+
+def dotted(path):
+    """Return the name by which a module of the package is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path):
+    """Return the names that a module imports, as `package.module`, wherever it does so."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: expected absolute imports"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_these_are_the_wings():
+    assert sorted(MAY_USE) == WINGS
+    loose = {path.stem for path in PACKAGE.glob("*.py")}
+    assert loose == {"__init__", "progress"}  # what belongs to no wing
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_arrows_run_one_way(path):
+    own = [name.split(".") for name in imported(path) if name.startswith("prosper_utils.")]
+    wings = {name[1] for name in own} & set(WINGS)
+    here = path.parent.name
+    assert wings <= MAY_USE.get(here, set()) | {here}
+    assert here in WINGS or not own  # what belongs to no wing needs none
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_says_its_idea_its_equation_and_its_modules(wing):
+    tree = ast.parse((PACKAGE / wing / "__init__.py").read_text())
+    text = ast.get_docstring(tree)
+    assert len(tree.body) == 1, "expected a docstring and no imports"
+    assert ".. math::" in text
+    listed = re.findall(r"^\* `(\w+)`", text, re.MULTILINE)
+    assert sorted(listed) == sorted(p.stem for p in (PACKAGE / wing).glob("[a-z]*.py"))
+
+
+def test_only_study_needs_what_its_extra_brings():
+    for path in MODULES:
+        if path.parent.name != "study":
+            needed = {name.split(".")[0] for name in imported(path)}
+            assert needed & set(BLOCKED) <= ({"tqdm"} if path.stem == "progress" else set()), path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Return the wheel of the package, built from a copy: nothing is written into the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    for path in [*MODULES, *(ROOT / n for n in ("pyproject.toml", "README.md", "LICENSE"))]:
+        copy = source / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--no-index", "--wheel-dir", folder, source], check=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_every_module(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        held = {name for name in file.namelist() if name.endswith(".py")}
+        metadata = next(n for n in file.namelist() if n.endswith("METADATA"))
+        lines = file.read(metadata).decode().splitlines()
+    assert held == {path.relative_to(ROOT).as_posix() for path in MODULES}
+    needed = [x.split(":")[1] for x in lines if x.startswith("Requires-Dist") and "extra" not in x]
+    found = {re.match(r" ([\w-]+)", line)[1] for line in needed}
+    assert found == {"keras", "numpy", "tensorflow"}
+
+
+def test_three_wings_work_from_the_wheel_without_what_study_needs(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / "installed")
+    modules = [dotted(path) for path in MODULES if path.parent.name != "study"]
+    command = [sys.executable, "-P", "-c", IMPORT_ALL, json.dumps(BLOCKED), json.dumps(modules)]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
+    options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+    run = subprocess.run(command, check=False, **options)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip().startswith(str(tmp_path / "installed"))  # not the checkout
+
+
+def test_what_is_blocked_is_missed():
+    modules = ["prosper_utils.study.results"]
+    command = [sys.executable, "-c", IMPORT_ALL, json.dumps(BLOCKED), json.dumps(modules)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "pandas" in run.stderr.splitlines()[-1]
