@@ -1,5 +1,6 @@
 """What the files of the project must not hold, and what the pins must."""
 
+import itertools
 import re
 import subprocess
 import tomllib

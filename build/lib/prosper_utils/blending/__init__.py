@@ -1,0 +1,16 @@
+r"""Part III, blending: a finite distribution evolves, and terms of weight zero earn weight.
+
+One step keeps a share a of the distribution and combines all pairs of its objects,
+
+.. math:: F(p) = a \, p + (1 - a) \, \frac{\text{comb}(p)}{\|\text{comb}(p)\|_1}, \qquad
+          \text{comb}(p)(z) = \sum_{x \circ y = z} p(x) \, p(y) ,
+
+where the sum reaches beyond the support of p: its value is the same, its gradient is not.
+
+Its modules, in the order in which to read them:
+
+* `distributions`: weights on finitely many objects, and sums that reach beyond their support.
+* `detachment`: formulas, unification, and proofs as strings.
+* `evolution`: the loop in which terms of weight zero earn weight.
+* `search`: plain search and a genetic algorithm, to compare the evolution with.
+"""

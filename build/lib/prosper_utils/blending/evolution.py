@@ -1,0 +1,427 @@
+r"""Evolution: a distribution that earns weight where it has none, by credit pulled back to it.
+
+A step combines what is there, and lets it persist with the weight a,
+
+.. math:: F(p) = a \, p + (1 - a) \, \frac{\operatorname{comb} p}{\lVert \operatorname{comb} p
+          \rVert_1}, \qquad
+          \operatorname{comb} p = \sum_{x, y} p(x) \, p(y) \, \delta_{x \circ y} ,
+
+and keeps the K largest weights.  One loop (Gadgil, "Blending pruning and backprop", 2015) is
+
+1. propagate the distribution through T steps, with no extra support;
+2. take the essential support of the image as the extra support S;
+3. recompute: the value is the same, but pairs with one factor in S now take part;
+4. pull the feedback on the image back through the T steps;
+5. move the weights by this credit, and every so many loops keep only the heaviest.
+
+The objects are formulas and x ∘ y is condensed detachment (see `detachment`), or anything else with
+a partial product.  A `Table` numbers them as they are met, and keeps a proof of each.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from prosper_utils.blending.detachment import AXIOMS, canonical, detach, parse, show
+from prosper_utils.blending.distributions import (
+    combine,
+    distribution,
+    divergence,
+    feedback,
+    index,
+    inner_product,
+    normalised,
+    pairs,
+    support,
+    top_k,
+)
+from prosper_utils.lookahead.trajectory import pull_back, roll_out
+from prosper_utils.progress import progress
+
+import numpy as np
+import tensorflow as tf
+
+CREDITS = ("fixed", "identity", "support", "fitness", "random", "multiplicative")
+DECOUPLED = ("support", "random", "multiplicative")
+
+
+class BudgetSpent(Exception):  # noqa: N818
+    """A product was asked for that the budget does not cover."""
+
+
+class Table:
+    """The partial product x ∘ y of objects, which are numbered as they are met.
+
+    A product is computed once, when it is first asked for, and this is what the budget counts.
+
+    Args:
+        axioms: {name: object}; the names are of one character other than D, to be read in proofs.
+        product: function of two objects that returns their product, or None if it is undefined.
+        budget: how many products may be computed, undefined ones included.
+        show: function that returns an object as text.
+
+    Attributes:
+        places: {object: place}, the index of all objects met so far.
+        objects: the same objects in a list.
+        products: {(i, j): k}, places; k is None where the product is undefined.
+        met: {k: how many products had been computed when the object was first met}.
+
+    Raises:
+        ValueError: if there are no axioms, two are equal, or the budget is less than 1.
+    """
+
+    def __init__(self, axioms, product, budget=math.inf, show=str):
+        if not budget >= 1:
+            raise ValueError(f"budget: expected at least 1 combination, found {budget}")
+        self.places = index(axioms.values())
+        self.axioms = list(self.places)
+        self.objects = list(self.places)
+        self.combine, self.budget, self.show = product, budget, show
+        self.products, self.met = {}, dict.fromkeys(range(len(axioms)), 0)
+        self.origins, self.lengths = dict(enumerate(axioms)), [1] * len(axioms)
+
+    def product(self, i, j):
+        """Return the place of the product of the objects at i and j; None if it is undefined.
+
+        Raises:
+            BudgetSpent: if it has not been computed before, and the budget has been.
+        """
+        if (i, j) not in self.products:
+            if len(self.products) >= self.budget:
+                raise BudgetSpent(f"{self.budget} combinations")
+            z = self.combine(self.objects[i], self.objects[j])
+            self.products[i, j] = None if z is None else self._enter(z, i, j)
+        return self.products[i, j]
+
+    def _enter(self, z, i, j):
+        """Return the place of the product z of i and j, and keep the shorter proof of it."""
+        k = self.places.setdefault(z, len(self.objects))
+        length = 1 + self.lengths[i] + self.lengths[j]
+        if k == len(self.objects):
+            self.objects.append(z)
+            self.lengths.append(length)
+            self.met[k] = len(self.products) + 1
+            self.origins[k] = i, j
+        elif length < self.lengths[k]:
+            self.lengths[k], self.origins[k] = length, (i, j)
+        return k
+
+    def proof(self, x):
+        """Return the proof of an object that has been met, in prefix notation: Dij for i ∘ j.
+
+        It is the shortest of those that it was met by, each as long as it was then.
+        """
+        text, waiting = [], [self.places[x]]
+        while waiting:
+            origin = self.origins[waiting.pop()]
+            if isinstance(origin, tuple):
+                text.append("D")
+                waiting += reversed(origin)
+            else:
+                text.append(origin)
+        return "".join(text)
+
+
+def detachment_table(axioms=AXIOMS, *, limit=25, budget=math.inf):
+    """Return a `Table` of formulas with condensed detachment as their product.
+
+    Args:
+        axioms: {name: formula}.
+        limit: the largest size of a product; a larger one counts as undefined.
+        budget: as for `Table`.
+    """
+    return Table(axioms, lambda major, minor: detach(major, minor, limit), budget, show)
+
+
+def goal_weights(goals, halving=6):
+    r"""Return the target :math:`\tau(g) \propto 2^{-\text{size}/6}` over goals, {formula: weight}.
+
+    Args:
+        goals: formulas as `parse` returns them, or their texts.
+        halving: by how many symbols a goal has to be longer for half the weight.
+
+    Raises:
+        ValueError: if there are no goals, one comes twice, or one is no formula.
+    """
+    formulas = [parse(goal) if isinstance(goal, str) else canonical(goal) for goal in goals]
+    sizes = 2.0 ** (-np.array([len(formula) for formula in index(formulas)]) / halving)
+    return dict(zip(formulas, (sizes / sizes.sum()).tolist(), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What determines a run, besides its table and its target.
+
+    Attributes:
+        credit: where credit comes from, and so what can earn weight.
+            "support": the blend, pulled back with the support of the image as extra support.
+            "identity": pulled back without extra support, for whatever the image holds; an object
+            that has no weight yet is credited for having persisted, since it was generated.
+            "fixed": the same, for the objects that have weight: their support cannot grow.
+            "fitness": every Jacobian replaced by the identity: an object is credited with its own
+            feedback.
+            "random": as "support", but what the objects without weight get is dealt out among them
+            at random.
+            "multiplicative": as "support", but the weights are multiplied, so zeros stay zeros.
+        steps: the number of steps T of a trajectory.
+        persistence: the weight a of the identity in a step.
+        keep: how many weights K a step keeps, and a distribution has.
+        step_size: how far the largest change in a loop goes.
+        purge_every: after how many loops all but the heaviest are dropped.
+        purge_to: how many of the heaviest are left then.
+        epsilon: a weight is essential if it is above epsilon; it also bounds the feedback.
+        loops: the largest number of loops, if the budget lasts for so many.
+        store_goals: whether goals may earn weight, so that they are remembered.
+        seed: fixes what is random.
+    """
+
+    credit: str = "support"
+    steps: int = 2
+    persistence: float = 0.5
+    keep: int = 150
+    step_size: float = 0.05
+    purge_every: int = 10
+    purge_to: int = 32
+    epsilon: float = 1e-6
+    loops: int = 200
+    store_goals: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.credit not in CREDITS:
+            raise ValueError(f"credit: expected one of {', '.join(CREDITS)}; found {self.credit!r}")
+        for name in ("steps", "keep", "purge_every", "purge_to", "loops"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        for name in ("step_size", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected more than 0, found {getattr(self, name)}")
+        if not 0 <= self.persistence <= 1:
+            raise ValueError(f"persistence: expected a number in [0, 1], found {self.persistence}")
+
+
+def evolution_step(persistence, keep):
+    r"""Return F as a step of a trajectory, a function (p, chosen) -> next p.
+
+    `chosen` are the `Pairs` to combine, those with extra support included or not.  If nothing
+    combines, F(p) = p.  Cutting to the largest `keep` weights is straight-through (see `top_k`).
+    """
+
+    def step(p, chosen):
+        image, total = combine(p, p, chosen)
+        if total == 0:
+            return tf.identity(p)
+        return top_k(persistence * p + (1 - persistence) * image / total, keep)
+
+    return step
+
+
+def padded(p, table):
+    """Return p with zeros for the objects that the table has met since."""
+    return tf.pad(p, [[0, len(table.objects) - len(p)]])
+
+
+def propagate(table, p, settings):
+    """Return the states p_0, ..., p_T with no extra support; new objects enter the table."""
+    forward = evolution_step(settings.persistence, settings.keep)
+
+    def step(p, extra):
+        chosen = pairs(table.product, p, p, extra)
+        return forward(padded(p, table), chosen)
+
+    return roll_out(step, p, [()] * settings.steps)
+
+
+def recompute(table, states, extra, settings):
+    """Return the states again, over all objects met, and the pairs of each step with `extra`."""
+    batches = [pairs(table.product, p, p, extra) for p in states[:-1]]
+    step = evolution_step(settings.persistence, settings.keep)
+    return roll_out(step, padded(states[0], table), batches), batches
+
+
+class Loop(NamedTuple):
+    """One loop: its states, the places of objects that may earn weight, and everyone's credit."""
+
+    states: list
+    extra: list
+    credit: tf.Tensor
+
+
+def one_loop(table, p, target, settings):
+    """Propagate a distribution, recompute with the support of the image, pull the feedback back.
+
+    Args:
+        table: the `Table`, in which new objects are entered.
+        p: the weights of the distribution.
+        target: {object: weight}, what the image should come close to.
+        settings: the `Settings`.
+
+    Raises:
+        BudgetSpent: if the budget of the table does not last.
+    """
+    states = propagate(table, p, settings)
+    extra = support(states[-1], settings.epsilon)
+    specified = extra if settings.credit in DECOUPLED else ()
+    states, batches = recompute(table, states, specified, settings)
+    tau = target_vector(table, target, p.dtype)
+    cotangent = feedback(tau, states[-1], settings.epsilon)
+    if settings.credit == "fitness":
+        return Loop(states, extra, cotangent)
+    step = evolution_step(settings.persistence, settings.keep)
+    credit = pull_back(step, states, batches, cotangent)
+    if settings.credit == "fixed":
+        return Loop(states, [], tf.where(states[0] > 0, credit, 0))
+    return Loop(states, extra, credit)
+
+
+def target_vector(table, target, dtype=tf.float64):
+    """Return the weights of the target over all objects met: goals that were not are left out."""
+    met = {x: weight for x, weight in target.items() if x in table.places}
+    return distribution(table.places, met, dtype) if met else tf.zeros(len(table.objects), dtype)
+
+
+def move_weights(loop, barred, settings, generator):
+    r"""Return the distribution after one step along the credit, with total weight 1.
+
+    What counts is the credit above average, :math:`w(x) - \sum_y p(y) w(y)`, the derivative along
+    :math:`(1 - t) p + t \, \delta_x`: an object without weight enters if that is positive.
+
+    Args:
+        loop: the `Loop`.
+        barred: places of objects that must not have weight.
+        settings: the `Settings`.
+        generator: a NumPy generator, for what is random.
+    """
+    p, credit = loop.states[0], loop.credit
+    allowed = np.zeros(len(p), bool)
+    allowed[support(p) + loop.extra] = True
+    allowed[list(barred)] = False
+    advantage = np.where(allowed, credit - inner_product(p, credit), 0)
+    if settings.credit == "random":
+        new = np.flatnonzero(allowed & (p.numpy() == 0))
+        advantage[new] = generator.permutation(advantage[new])
+    change = settings.step_size * advantage / (np.abs(advantage).max() or 1)
+    moved = p * np.exp(change) if settings.credit == "multiplicative" else p + change
+    moved = tf.where(allowed & (moved > settings.epsilon), moved, 0)
+    return normalised(top_k(moved, settings.keep))
+
+
+def loops(table, target, settings):
+    """Yield one `Loop` after the other, until the budget of the table or the loops are spent.
+
+    The first distribution gives equal weights to the axioms.
+
+    Args and errors: as for `evolve`.
+    """
+    check_target(table, target)
+    generator = np.random.default_rng(settings.seed)
+    p = normalised(distribution(table.places, dict.fromkeys(table.axioms, 1)))
+    for n in progress(range(1, settings.loops + 1), "evolving", "loop"):
+        try:
+            loop = one_loop(table, p, target, settings)
+        except BudgetSpent:
+            return
+        yield loop
+        met = [table.places[goal] for goal in target if goal in table.places]
+        p = move_weights(loop, () if settings.store_goals else met, settings, generator)
+        if n % settings.purge_every == 0:
+            p = normalised(top_k(p, settings.purge_to))
+
+
+def check_target(table, target):
+    """Raise a ValueError unless the target is a distribution over objects that are no axioms."""
+    distribution(index(target), target)
+    for goal in target:
+        name = table.show(goal)
+        if goal in table.axioms:
+            raise ValueError(f"target: expected goals that are no axioms, found {name}")
+
+
+@dataclasses.dataclass
+class History:
+    """What came of a run; it holds only what JSON can hold.
+
+    Attributes:
+        settings: the `Settings` as a dictionary, with the budget of the table.
+        rows: one dictionary for each loop: `loop`, from 1 on; `combinations`, how many products had
+            been computed after it; `proved`, how many goals had been met; `divergence` of the image
+            from the target; `support`, how many objects had weight before it.
+        purges: one dictionary for each purge: `loop`, after which it was; `combinations`; and
+            `weights`, {object: weight}, what was left.
+        proofs: {goal: {"combinations": when it was first met, "proof": the shortest one found}}.
+    """
+
+    settings: dict
+    rows: list = dataclasses.field(default_factory=list)
+    purges: list = dataclasses.field(default_factory=list)
+    proofs: dict = dataclasses.field(default_factory=dict)
+
+    def save(self, path):
+        """Write it to a file as JSON."""
+        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path):
+        """Return what `save` wrote."""
+        return cls(**json.loads(Path(path).read_text()))
+
+
+def evolve(table, target, settings):
+    """Run the loop; return its `History` and the weights of the last distribution propagated.
+
+    These come as {text of the object: weight}, empty if the budget did not last for one loop.
+    A goal counts as proved once it is the product of two objects that the run combined.  It may
+    have weight within a trajectory, but not before it, so it is proved anew each time.
+
+    Args:
+        table: a `Table`, whose axioms are where the run begins.
+        target: {goal: weight}, as from `goal_weights`.
+        settings: the `Settings`.
+
+    Raises:
+        ValueError: if the target is empty, has a weight that is negative or not finite, or only
+            zeros; or if a goal is an axiom or, for formulas, no formula.
+    """
+    history = History(dataclasses.asdict(settings) | {"budget": table.budget})
+    weights = {}
+    for n, loop in enumerate(loops(table, target, settings)):
+        weights = named(table, loop.states[0])
+        if n and n % settings.purge_every == 0:
+            before = history.rows[-1]["combinations"]
+            history.purges.append({"loop": n, "combinations": before, "weights": weights})
+        history.rows.append(row(n + 1, table, target, loop, settings))
+    history.proofs = proofs(table, target)
+    return history, weights
+
+
+def named(table, p):
+    """Return the weights above zero as {text of the object: weight}, the heaviest first."""
+    p = p.numpy().tolist()
+    places = sorted(support(p), key=lambda k: -p[k])
+    return {table.show(table.objects[k]): p[k] for k in places}
+
+
+def row(n, table, target, loop, settings):
+    """Return the row of the history for loop n."""
+    image = loop.states[-1]
+    zero = tf.zeros([], image.dtype)
+    reached = [image[table.places[g]] if g in table.places else zero for g in target]
+    tau = tf.constant(list(target.values()), image.dtype)
+    return {
+        "loop": n,
+        "combinations": len(table.products),
+        "proved": sum(goal in table.places for goal in target),
+        "divergence": float(divergence(tau, tf.stack(reached), settings.epsilon)),
+        "support": len(support(loop.states[0])),
+    }
+
+
+def proofs(table, target):
+    """Return {text of the goal: its first meeting and its proof} for the goals met, in order."""
+    met = {g: table.met[table.places[g]] for g in target if g in table.places}
+    return {
+        table.show(g): {"combinations": met[g], "proof": table.proof(g)}
+        for g in sorted(met, key=met.get)
+    }

@@ -1,0 +1,14 @@
+r"""Part I, looking ahead: carry a gradient back along a short trajectory, one step at a time.
+
+With :math:`J_m` the Jacobian of step m of a trajectory, what the end says of the beginning is
+
+.. math:: \frac{\partial L_M}{\partial s_0} = J_0^\top J_1^\top \cdots J_{M-1}^\top \,
+          \nabla L_M(s_M), \qquad \text{for gradient descent } J_m = I - \alpha H_m .
+
+Its modules, in the order in which to read them:
+
+* `trajectory`: roll a step forward, pull a cotangent back, push a tangent forward.
+* `descent`: gradient descent as such a step.
+* `meta_gradient`: the gradient of the loss after M steps with respect to a mask.
+* `streaming`: one factor per weight and step in place of each Jacobian, and what it costs.
+"""

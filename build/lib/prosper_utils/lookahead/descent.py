@@ -1,0 +1,119 @@
+r"""Gradient descent as a step of a trajectory, and the batches that it takes.
+
+A step of gradient descent with heavy-ball momentum maps a state and a batch to the next state,
+
+.. math:: b_m = \mu b_{m-1} + \nabla L_m(w_m), \qquad w_{m+1} = w_m - \alpha b_m,
+          \qquad b_{-1} = 0.
+
+Without momentum the state is the weights alone.  Everything here works on plain tensors and
+changes nothing in place, so that it can be differentiated.
+"""
+
+import itertools
+
+import numpy as np
+import tensorflow as tf
+
+
+def start(weights, momentum=0.0):
+    """Return the first state of gradient descent: (weights,), or (weights, zeros) with momentum."""
+    weights = tuple(weights)
+    return (weights, tuple(tf.zeros_like(w) for w in weights)) if momentum else (weights,)
+
+
+def sgd(loss, learning_rate, momentum=0.0):
+    """Return one step of gradient descent as a function (state, batch) -> next state.
+
+    The state is as `start` makes it: tuples, the weights first.
+    """
+
+    def step(state, batch):
+        weights, *buffer = state
+        _, update = loss_and_gradient(loss, weights, batch)
+        if buffer:
+            update = [momentum * b + g for b, g in zip(buffer[0], update, strict=True)]
+        moved = tuple(w - learning_rate * u for w, u in zip(weights, update, strict=True))
+        return (moved, tuple(update)) if buffer else (moved,)
+
+    return step
+
+
+def loss_and_gradient(loss, weights, batch):
+    """Return the loss and its gradient, a list with one dense tensor per weight."""
+    weights = list(weights)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(weights)
+        value = loss(weights, batch)
+    gradient = tape.gradient(value, weights, unconnected_gradients="zero")
+    return value, [tf.convert_to_tensor(g) for g in gradient]
+
+
+def float_tensors(weights):
+    """Return the weights as a list of tensors; raise a ValueError unless of one float type."""
+    tensors = [tf.convert_to_tensor(w) for w in weights]
+    types = sorted({w.dtype.name for w in tensors})
+    if len(types) != 1 or not tensors[0].dtype.is_floating:
+        raise ValueError(f"weights: expected tensors of one float type, found {types or 'none'}")
+    return tensors
+
+
+def batch_list(batches, count=None):
+    """Return batches as a list: of a list itself, of a stacked pair its slices (not copied).
+
+    Args:
+        batches: a list of batches, a pair of arrays stacked along their first axis, or, where
+            `count` is given, any iterable, endless or not.
+        count: how many batches to take; None takes all.
+
+    Raises:
+        ValueError: if there are fewer than `count` batches, none at all, or an empty one.
+    """
+    if is_stacked(batches):
+        lengths = {len(part) for part in batches}
+        if len(lengths) != 1:
+            raise ValueError(f"stacked batches: expected equal lengths, found {sorted(lengths)}")
+        # A tensor's own slices are copies; those of an array over its memory are not.
+        x, y = (np.asarray(memoryview(p)) if tf.is_tensor(p) else p for p in batches)
+        batches = [(x[m], y[m]) for m in range(lengths.pop())]
+    elif count is None and not isinstance(batches, list | tuple):
+        raise ValueError(
+            f"batches: expected a list or a stacked pair, found {type(batches).__name__}"
+        )
+    taken = list(itertools.islice(batches, count))
+    if len(taken) < (count or 1):
+        raise ValueError(f"batches: expected at least {count or 1} (M + 1), found {len(taken)}")
+    for m, batch in enumerate(taken):
+        for shape in shapes(batch):
+            if 0 in shape:
+                raise ValueError(f"batch {m}: expected examples, found shape {shape}")
+    return taken
+
+
+def is_stacked(batches):
+    """Return whether batches are one pair of arrays or tensors, stacked along their first axis."""
+    return isinstance(batches, tuple) and [hasattr(p, "shape") for p in batches] == [True, True]
+
+
+def shapes(batch):
+    """Return the shapes of the parts of a batch."""
+    return [tuple(np.shape(part)) for part in tf.nest.flatten(batch)]
+
+
+def finite(*tensors):
+    """Return whether no entry of the tensors is NaN or infinite."""
+    return all(bool(tf.reduce_all(tf.math.is_finite(t))) for t in tensors)
+
+
+def divergence(loss, rates, state, batches):
+    """Return a sentence that names the first step whose result is NaN or infinite."""
+    advice = "try a smaller learning rate, and look for NaN in the batch"
+    steps, step = len(batches) - 1, sgd(loss, *rates)
+    if not finite(*state[0]):
+        return "weights: expected finite numbers, found NaN or infinite ones"
+    for m, batch in enumerate(batches[:-1]):
+        state = step(state, batch)
+        if not finite(*state[0]):
+            return f"inner step {m} of {steps}: expected finite weights, found others: {advice}"
+    value = float(loss(list(state[0]), batches[-1]))
+    found = f"found the loss {value} and its gradient"
+    return f"after {steps} inner steps: expected a finite meta-gradient, {found}: {advice}"

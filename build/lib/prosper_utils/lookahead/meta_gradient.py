@@ -1,0 +1,306 @@
+r"""The meta-gradient: how the loss after M training steps answers to a mask on the first weights.
+
+The mask :math:`c` (all ones) multiplies the initial weights only, :math:`w_0 = c \odot w`.
+Then M steps of gradient descent run free of the mask,
+:math:`w_{m+1} = w_m - \alpha \nabla L_m(w_m)`, and the loss is taken once more, on the last batch.
+With :math:`H_m` the Hessian of :math:`L_m` at :math:`w_m`,
+
+.. math:: \frac{\partial L_M(w_M)}{\partial c}
+          = w \odot (I - \alpha H_0)(I - \alpha H_1) \cdots (I - \alpha H_{M-1}) \nabla L_M(w_M)
+
+(Alizadeh et al., 2022, equation 10, written for column vectors).  With heavy-ball momentum the
+state is the pair of weights and buffer, :math:`b_m = \mu b_{m-1} + \nabla L_m(w_m)`,
+:math:`w_{m+1} = w_m - \alpha b_m`, and its Jacobians take the place of :math:`I - \alpha H_m`.
+
+The sweeps run in chunks of steps: of about :math:`\sqrt M` where a chunk will be run again, of at
+least 64 where batches in a list have to be stacked for a compiled loop or the buffers of a chunk
+are in memory while it runs, else in one chunk.  A chunk is one compiled loop, the same one for
+every chunk and every M; between chunks only the weights of every step are kept ("reverse"; the
+Jacobian does not depend on the buffer), or the first state of each chunk ("checkpointed").
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from prosper_utils.lookahead.descent import (
+    batch_list,
+    divergence,
+    finite,
+    float_tensors,
+    is_stacked,
+    loss_and_gradient,
+    sgd,
+    shapes,
+    start,
+)
+from prosper_utils.lookahead.streaming import diagonal, hutchinson, row_sums, streamed
+from prosper_utils.lookahead.trajectory import (
+    at,
+    length,
+    pull_back,
+    pull_back_once,
+    push_forward,
+    roll_out,
+)
+
+import numpy as np
+import tensorflow as tf
+
+COPIED = 64  # how many batches of a list are at least stacked at once, if there are so many
+METHODS = ("reverse", "checkpointed", "unrolled", "first_order")
+STREAMING = {
+    "row_sums": lambda: row_sums,
+    "diagonal": lambda: diagonal,
+    "hutchinson": lambda: hutchinson(probes=1, seed=0),
+}
+
+
+def meta_gradient(
+    loss,
+    weights,
+    batches,
+    *,
+    learning_rate,
+    momentum=0.0,
+    method="reverse",
+    momentum_start="true",
+):
+    """Return the gradient of the loss after M steps with respect to a mask on the initial weights.
+
+    Args:
+        loss: function (weights, batch) -> scalar tensor; the weights come to it as a list.
+        weights: list of tensors, all of one float type: the initial weights, biases included.
+        batches: a list of M + 1 batches (x, y), or one stacked pair (x[M + 1, ...], y[M + 1, ...]).
+            The first M are trained on, the last one is the outer batch.  M = 0 is SNIP.
+        learning_rate: the step size of the inner steps (alpha).
+        momentum: the heavy-ball factor of the inner steps (mu), in [0, 1).
+        method: "reverse" (one sweep over the weights of every step), "checkpointed" (the same
+            with about 2 sqrt(M) of them in memory, at the price of running the steps twice),
+            "unrolled" (one tape over all steps) or "first_order" (every Hessian left out).
+            "row_sums", "diagonal" and "hutchinson" are streamed and not exact: see `streaming`.
+        momentum_start: "true", or "as_released" for what the authors' code computes with momentum:
+            it takes the first buffer as a constant, so the first Hessian drops out.
+
+    Returns:
+        A list of tensors, one per weight and of its shape: dL_M(w_M)/dc at c = 1, with its sign.
+
+    Raises:
+        ValueError: for no or empty batches, an unknown method, a momentum outside [0, 1), weights
+            that are not float tensors, or a loss that is NaN or infinite (it says at which step).
+    """
+    weights, listed = float_tensors(weights), batch_list(batches)
+    check_choice("method", method, (*METHODS, *STREAMING))
+    check_choice("momentum_start", momentum_start, ("true", "as_released"))
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum: expected a number in [0, 1), found {momentum}")
+    if method in STREAMING:
+        if momentum:
+            raise ValueError(f"method {method!r}: expected momentum 0, found {momentum}")
+        return streamed(loss, weights, listed, learning_rate, STREAMING[method]())
+    rates = tuple(tf.constant(r, weights[0].dtype) for r in (learning_rate, momentum))
+    state, first, outer = start(weights, momentum), 0, listed[-1]
+    if momentum and len(listed) > 1 and momentum_start == "as_released":
+        state, first = sgd(loss, *rates)(state, listed[0]), 1
+    if method == "unrolled":
+        gradient, ok = unrolled(loss, rates, state, listed[first:-1], outer)
+    else:
+        free = is_stacked(batches) and tf.is_tensor(batches[0])  # nothing to copy into tensors
+        whole = free and not momentum  # the loop over a chunk holds the buffers of its steps, too
+        at_least = 1 if method == "checkpointed" else len(listed) if whole else COPIED
+        parts = chunks(batches, first, at_least)
+        gradient, ok = chunked(method, loss, rates, state, parts, outer)
+    if not ok:
+        raise ValueError(divergence(loss, rates, start(weights, momentum), listed))
+    return [w * g for w, g in zip(weights, gradient, strict=True)]
+
+
+def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.0):
+    """Return the derivative of the loss after M steps along one direction of the mask.
+
+    One forward sweep that stores nothing: the tangent starts at direction * weights and is pushed
+    through every step.  With ones on a group of weights (a unit, a filter) and zeros elsewhere it
+    is the meta-gradient of one mask entry shared by the group, the sum of its weights' entries.
+
+    Args:
+        loss, weights, batches, learning_rate, momentum: as for `meta_gradient`.
+        direction: a list of tensors with the shapes of the weights.
+
+    Returns:
+        A scalar tensor, the inner product of the direction and `meta_gradient`.
+
+    Raises:
+        ValueError: as `meta_gradient` does, or if the direction does not fit the weights.
+    """
+    weights, listed = float_tensors(weights), batch_list(batches)
+    direction = [tf.cast(d, weights[0].dtype) for d in direction]
+    if [d.shape for d in direction] != [w.shape for w in weights]:
+        raise ValueError(
+            f"direction: expected shapes {[tuple(w.shape) for w in weights]}, "
+            f"found {[tuple(d.shape) for d in direction]}"
+        )
+    rates = tuple(tf.constant(r, weights[0].dtype) for r in (learning_rate, momentum))
+    state = start(weights, momentum)
+    moved = tuple(d * w for d, w in zip(direction, weights, strict=True))
+    tangent = (moved, *tf.nest.map_structure(tf.zeros_like, state[1:]))
+    for part in chunks(batches):
+        part = stack(part)
+        state, tangent = compiled(loss, specs(state), one(part)).push(rates, state, part, tangent)
+    outer = as_tensors(listed[-1])
+    value, gradient = compiled(loss, specs(state), specs(outer)).outer(state, outer)
+    if not finite(value, *gradient, *tangent[0]):
+        raise ValueError(divergence(loss, rates, start(weights, momentum), listed))
+    return sum(tf.reduce_sum(g * u) for g, u in zip(gradient, tangent[0], strict=True))
+
+
+def unrolled(loss, rates, state, inner, outer):
+    """Return dL_M(w_M)/dw_0 by one tape over all M steps, and whether all is finite."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(state)
+        last = roll_out(sgd(loss, *rates), state, inner)[-1]
+        value = loss(list(last[0]), outer)
+    gradient = tape.gradient(value, state[0], unconnected_gradients="zero")
+    return gradient, finite(value, *last[0], *gradient)
+
+
+def chunked(method, loss, rates, state, parts, outer):
+    """Return dL_M(w_M)/dw_0 by one sweep over chunks of steps, and whether all is finite.
+
+    What is kept of a chunk are the weights of its steps, or its first state where "checkpointed"
+    will run it again; the last chunk, at hand when the way back begins, is not run again.
+    """
+    kept, outer = [], as_tensors(outer)
+    functions = functools.partial(compiled, loss, specs(state))
+    for i, part in enumerate(parts):
+        batches, first = stack(part), state
+        weights, state = functions(one(batches)).roll(rates, first, batches)
+        again = method == "checkpointed" and i < len(parts) - 1
+        kept.append((first, None) if again else (None, weights))
+    value, gradient = functions(specs(outer)).outer(state, outer)
+    if method == "first_order":
+        return gradient, finite(value, *state[0], *gradient)
+    cotangent = (tuple(gradient), *tf.nest.map_structure(tf.zeros_like, state[1:]))
+    for part in reversed(parts):
+        batches, (first, weights) = stack(part), kept.pop()
+        function = functions(one(batches))
+        if weights is None:
+            weights, _ = function.roll(rates, first, batches)
+        cotangent = function.pull(rates, weights, batches, cotangent)
+    return cotangent[0], finite(value, *state[0], *cotangent[0])
+
+
+class Compiled(NamedTuple):
+    """The sweeps over one chunk, and the gradient of the outer loss, as compiled functions."""
+
+    roll: Callable
+    pull: Callable
+    push: Callable
+    outer: Callable
+
+
+@functools.lru_cache(maxsize=16)
+def compiled(loss, state, batch):
+    """Return the `Compiled` functions for a loss, traced once each, when they are first called.
+
+    Args:
+        loss: the loss function.
+        state, batch: a `tf.TensorSpec` for each tensor of a state, and of a batch.
+    """
+    rates = (tf.TensorSpec([], state[0][0].dtype),) * 2
+    part = tf.nest.map_structure(stacked_spec, batch)
+    handles = tuple(tf.TensorSpec([], tf.variant) for _ in state[0])  # of the weights' TensorArrays
+
+    @tf.function(input_signature=[rates, state, part])
+    def roll(rates, state, part):
+        states = roll_out(sgd(loss, *rates), state, part)
+        return states[0], at(states, length(part))
+
+    @tf.function(input_signature=[rates, handles, part, state])
+    def pull(rates, handles, part, cotangent):
+        weights = tuple(
+            tf.TensorArray(v.dtype, flow=handle, clear_after_read=False)
+            for handle, v in zip(handles, cotangent[0], strict=True)
+        )
+
+        def once(step, weights, batch, v):  # a step is affine in the buffer: any other will do
+            weights = tuple(tf.ensure_shape(w, u.shape) for w, u in zip(weights, v[0], strict=True))
+            buffer = tf.nest.map_structure(tf.zeros_like, v[1:])
+            return pull_back_once(step, (weights, *buffer), batch, v)
+
+        return pull_back(sgd(loss, *rates), weights, part, cotangent, once)
+
+    @tf.function(input_signature=[rates, state, part, state])
+    def push(rates, state, part, tangent):
+        return push_forward(sgd(loss, *rates), state, part, tangent)
+
+    @tf.function(input_signature=[state, batch])
+    def outer(state, batch):
+        return loss_and_gradient(loss, state[0], batch)
+
+    return Compiled(roll, pull, push, outer)
+
+
+def chunks(batches, first=0, at_least=1):
+    """Split the inner batches from `first` on into parts of equal shapes and about sqrt(M) batches.
+
+    Args:
+        batches: M + 1 batches, as a list or one stacked pair; the last one is left out.
+        first: how many to leave out at the beginning.
+        at_least: a part may be that long, if this is more than ceil(sqrt(M)).
+
+    Returns:
+        A list of parts, in order: lists of batches, or slices of the stacked pair, not copied.
+    """
+    stacked = is_stacked(batches)
+    end = (len(batches[0]) if stacked else len(batches)) - 1
+    limit, ends = max(at_least, math.ceil(math.sqrt(end - first))), []
+    for m in range(end, first, -1):  # from the back, so that what is left over comes first
+        cut = not stacked and m < end and shapes(batches[m - 1]) != shapes(batches[m])
+        if cut or not ends or ends[-1] - m == limit:
+            ends.append(m)
+    spans = itertools.pairwise([first, *reversed(ends)])
+    return [tuple(p[a:b] for p in batches) if stacked else list(batches[a:b]) for a, b in spans]
+
+
+def stack(part):
+    """Return a list of batches of equal shapes as one batch with a new first axis.
+
+    What is stacked already stays as it is, as tensors.
+    """
+    if isinstance(part, tuple):
+        return as_tensors(part)
+    if isinstance(part[0], tuple | list):
+        return tuple(stack(list(entries)) for entries in zip(*part, strict=True))
+    return (
+        tf.convert_to_tensor(np.stack(part)) if isinstance(part[0], np.ndarray) else tf.stack(part)
+    )
+
+
+def as_tensors(batch):
+    """Return a batch as a tensor or (nested) tuple of tensors."""
+    if isinstance(batch, tuple | list):
+        return tuple(as_tensors(part) for part in batch)
+    return tf.convert_to_tensor(batch)
+
+
+def specs(structure):
+    """Return the shapes and types of a structure of tensors, something that can be hashed."""
+    return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), structure)
+
+
+def one(stacked):
+    """Return the shapes and types of one batch of stacked ones."""
+    return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), stacked)
+
+
+def stacked_spec(spec):
+    """Return the type of any number of such tensors, stacked."""
+    return tf.TensorSpec([None, *spec.shape], spec.dtype)
+
+
+def check_choice(name, found, choices):
+    """Raise a ValueError unless an argument is one of its choices."""
+    if found not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}; found {found!r}")

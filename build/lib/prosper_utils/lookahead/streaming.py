@@ -1,0 +1,368 @@
+r"""Streaming: one elementwise factor per step in place of each Jacobian of the meta-gradient.
+
+The meta-gradient multiplies by the matrices :math:`I - \alpha H_m` (see `meta_gradient`), last one
+first, so it has to come back to every step.  Streaming replaces each matrix by the diagonal one of
+
+.. math:: \gamma_m = 1 - \alpha h_m, \qquad
+          \text{score} = w \odot \gamma_0 \odot \gamma_1 \odot \cdots \odot \gamma_{M-1}
+                         \odot \nabla L_M(w_M),
+
+which may be multiplied up in any order, so one pass in the direction of training and O(n) memory
+are enough, whatever M is.  With :math:`h_m = \operatorname{diag} H_m` the score is exact if every
+Hessian is diagonal, and an approximation otherwise.  What is taken for :math:`h_m` is a
+*curvature*: a function (loss, weights, batch) -> list of tensors shaped like the weights.  Those of
+this module are made of TensorFlow's operations, so a `tf.function` may call them too.
+"""
+
+from prosper_utils.lookahead.descent import batch_list, float_tensors, loss_and_gradient
+
+import keras
+import tensorflow as tf
+
+MOST_WEIGHTS = 2000
+ELEMENTWISE = {"linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish"}
+ELEMENTWISE |= {"tanh", "sigmoid", "hard_sigmoid", "softplus", "softsign", "exponential"}
+
+
+def hessian_product(loss, weights, batch, vector):
+    """Return H v, the gradient of <gradient, v> (Pearlmutter, 1994); two backward passes.
+
+    Args:
+        loss: function (weights, batch) -> scalar tensor.
+        weights, vector: lists of tensors of equal shapes and types.
+        batch: whatever the loss takes.
+
+    Returns:
+        A list of tensors with the shapes of the weights; zero where the loss is linear.
+    """
+    weights = list(weights)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(weights)
+        _, gradient = loss_and_gradient(loss, weights, batch)
+    return tape.gradient(gradient, weights, list(vector), unconnected_gradients="zero")
+
+
+def row_sums(loss, weights, batch):
+    """Return H 1, the sum of each row of the Hessian: *not* its diagonal.
+
+    It is what the gradient of the gradient comes to, `tape.gradient(tape.gradient(L, w), w)`,
+    because a tape differentiates the sum of what it is given.
+    """
+    return hessian_product(loss, weights, batch, [tf.ones_like(w) for w in weights])
+
+
+def diagonal(loss, weights, batch):
+    """Return diag H, exactly, by one Hessian product for each of the n weights.
+
+    Raises:
+        ValueError: for more than 2,000 weights, because it takes n Hessian products.
+    """
+    size = sum(w.shape.num_elements() for w in weights)
+    if size > MOST_WEIGHTS:
+        raise ValueError(
+            f"diagonal: expected at most {MOST_WEIGHTS:,} weights for one Hessian product each, "
+            f"found {size:,}: take dense_diagonal, gauss_newton_diagonal or hutchinson"
+        )
+    return split(_diagonal(loss, list(weights), batch), weights)
+
+
+@tf.function(autograph=False)
+def _diagonal(loss, weights, batch):
+    """Return diag H as one vector: entry j of H e_j for every unit vector e_j, in one loop."""
+    size = sum(w.shape.num_elements() for w in weights)
+
+    def entry(j):
+        unit = tf.one_hot(j, size, dtype=weights[0].dtype)
+        return flat(hessian_product(loss, weights, batch, split(unit, weights)))[j]
+
+    return tf.map_fn(entry, tf.range(size), fn_output_signature=weights[0].dtype)
+
+
+def hutchinson(probes, seed):
+    r"""Return a curvature that estimates diag H by the mean of z * H z (Hutchinson, 1990).
+
+    The entries of a probe z are 1 or -1 with equal chance, so the estimate has the mean
+    :math:`H_{ii}` and the variance :math:`\sum_{j \ne i} H_{ij}^2 / \text{probes}`.
+
+    Args:
+        probes: how many Hessian products to average, at least 1.
+        seed: fixes the sequence of probes; every call draws the next ones.
+
+    Raises:
+        ValueError: for less than one probe.
+    """
+    if probes < 1:
+        raise ValueError(f"hutchinson: expected at least 1 probe, found {probes}")
+    generator = tf.random.Generator.from_seed(seed)
+
+    def probe(weight):
+        return tf.cast(2 * generator.uniform(weight.shape, 0, 2, tf.int32) - 1, weight.dtype)
+
+    def curvature(loss, weights, batch):
+        total = [tf.zeros_like(w) for w in weights]
+        for _ in range(probes):
+            z = [probe(w) for w in weights]
+            product = hessian_product(loss, weights, batch, z)
+            total = [t + s * p for t, s, p in zip(total, z, product, strict=True)]
+        return [t / probes for t in total]
+
+    return curvature
+
+
+def gauss_newton_diagonal(logits):
+    r"""Return a curvature: the diagonal of the Gauss-Newton matrix of the mean cross-entropy.
+
+    For one example with logits z and probabilities p the softmax has the Hessian
+    :math:`\operatorname{diag} p - p p^\top = \sum_y f_y f_y^\top` with
+    :math:`f_y = \sqrt{p_y} (e_y - p)`, so the diagonal is
+    :math:`\sum_y (\partial (f_y^\top z) / \partial w)^2` with f_y held fixed: one backward pass
+    per class and example.  It is never negative.  It equals diag H where the logits are piecewise
+    linear in every single weight, as those of ReLU networks are, with convolutions and pooling too.
+
+    Args:
+        logits: function (weights, x) -> (B, classes), as `networks.as_logits` gives it.
+
+    Returns:
+        A curvature.  It takes x from the batch (x, y) and does not look at the loss, which has to
+        be the mean softmax cross-entropy of these logits.
+    """
+
+    def curvature(loss, weights, batch):
+        return _squared_gradients(logits, list(weights), batch[0])
+
+    return curvature
+
+
+@tf.function(autograph=False)
+def _squared_gradients(logits, weights, x):
+    """Return the mean over examples of the sum over y of (d(f_y . z)/dw)^2, one example a time."""
+
+    def add(total, example):
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            z = logits(weights, example[None])[0]
+            p = tf.stop_gradient(tf.nn.softmax(z))
+            along = tf.sqrt(p) * (z - tf.tensordot(p, z, 1))  # f_y . z for every class y
+        rows = tape.jacobian(along, weights, unconnected_gradients="zero")
+        return [t + tf.reduce_sum(r**2, axis=0) for t, r in zip(total, rows, strict=True)]
+
+    total = tf.foldl(add, x, [tf.zeros_like(w) for w in weights])
+    return [t / tf.cast(tf.shape(x)[0], t.dtype) for t in total]
+
+
+def dense_diagonal(model):
+    r"""Return a curvature: diag H of a chain of dense layers, by second-order backpropagation.
+
+    With the sums :math:`z = W^\top a` plus biases of a layer, its activation :math:`\varphi` and
+    :math:`\delta = \partial L / \partial z` of one example, the Hessian with respect to z follows
+    from that of the next layer, whose quantities carry a plus:
+
+    .. math:: H_z = (\varphi'(z) \varphi'(z)^\top) \odot (W_+ H_+ W_+^\top)
+                    + \operatorname{diag}(\varphi''(z) \odot W_+ \delta_+),
+
+    and then :math:`\partial^2 L / \partial W_{ij}^2 = a_i^2 (H_z)_{jj}`, all averaged over examples
+    (after Becker and LeCun, 1989, who keep only the diagonal of H_z; kept whole it is exact).
+
+    Args:
+        model: a built `keras.Sequential` of Flatten and Dense layers, with elementwise activations,
+            that ends in the logits.
+
+    Returns:
+        A curvature.  It does not look at the loss, which has to be `networks.as_loss` of the model.
+
+    Raises:
+        ValueError: for any other layer or activation, or weights that are not trained.
+    """
+    layers = _dense_layers(model)
+
+    def curvature(loss, weights, batch):
+        x, labels = batch
+        kernels, start = [], 0
+        for layer in layers:
+            kernels.append(weights[start])
+            start += 1 + layer.use_bias
+        inputs, sums, logits = _forward(layers, weights, x)
+        p = tf.nn.softmax(logits)
+        slope = p - tf.one_hot(tf.cast(labels, tf.int64), p.shape[-1], dtype=p.dtype)
+        hessian = tf.linalg.diag(p) - p[:, :, None] * p[:, None, :]
+        found = []
+        for i, layer in reversed(list(enumerate(layers))):
+            if i < len(layers) - 1:  # from the next sums back to the output of this layer
+                slope = slope @ tf.transpose(kernels[i + 1])
+                hessian = tf.einsum("iu,buv,jv->bij", kernels[i + 1], hessian, kernels[i + 1])
+            first, second = _derivatives(layer.activation, sums[i])
+            hessian = first[:, :, None] * hessian * first[:, None, :]
+            hessian += tf.linalg.diag(second * slope)
+            slope = first * slope
+            found = _moments(inputs[i], tf.linalg.diag_part(hessian), layer.use_bias) + found
+        return found
+
+    return curvature
+
+
+def _dense_layers(model):
+    """Return the Dense layers of a Sequential; raise a ValueError if it has anything else."""
+    if not isinstance(model, keras.Sequential) or not model.built:
+        raise ValueError("dense_diagonal: expected a built keras.Sequential")
+    layers = [layer for layer in model.layers if type(layer) is not keras.layers.Flatten]
+    for layer in layers:
+        if type(layer) is not keras.layers.Dense or len(layer.input.shape) != 2:
+            raise ValueError(
+                "dense_diagonal: expected Flatten and then Dense layers only, "
+                f"found {type(layer).__name__} {layer.name!r}"
+            )
+        if getattr(layer.activation, "__name__", "") not in ELEMENTWISE:
+            raise ValueError(
+                f"dense_diagonal: expected an elementwise activation in {layer.name!r}, one of "
+                f"{', '.join(sorted(ELEMENTWISE))}; found {layer.activation}"
+            )
+        if not layer.trainable:
+            raise ValueError(f"dense_diagonal: expected trainable weights in {layer.name!r}")
+    return layers
+
+
+def _forward(layers, weights, x):
+    """Return the inputs and the sums (before activation) of each layer, and the logits."""
+    weights, inputs, sums = list(weights), [], []
+    a = tf.reshape(tf.cast(x, weights[0].dtype), [len(x), -1])
+    for layer in layers:
+        inputs.append(a)
+        z = a @ weights.pop(0)
+        sums.append(z + weights.pop(0) if layer.use_bias else z)
+        a = layer.activation(sums[-1])
+    return inputs, sums, a
+
+
+def _derivatives(activation, z):
+    """Return the first and the second derivative of an elementwise function at z."""
+    with tf.GradientTape() as outer:
+        outer.watch(z)
+        with tf.GradientTape() as inner:
+            inner.watch(z)
+            a = activation(z)
+        first = inner.gradient(a, z)
+    return first, outer.gradient(first, z, unconnected_gradients="zero")
+
+
+def _moments(a, curved, use_bias):
+    """Return diag H of kernel and bias from the inputs a and the diagonal of each H_z."""
+    kernel = tf.transpose(a**2) @ curved / len(a)
+    return [kernel, tf.reduce_mean(curved, axis=0)] if use_bias else [kernel]
+
+
+class StreamingGamma:
+    """The running product of gamma_m = 1 - learning_rate * curvature, and its logarithm.
+
+    The product and the sum of `log|gamma|` with the sign say the same until the product leaves the
+    range of its float type; the sum does not leave it.  A factor of zero makes the product zero,
+    the sign zero and the sum -inf, and they stay so.
+
+    Args:
+        loss: function (weights, batch) -> scalar tensor.
+        weights: list of tensors; only their shapes and float type matter here.
+        learning_rate: the step size of the inner steps (alpha).
+        curvature: function (loss, weights, batch) -> list of tensors shaped like the weights.
+    """
+
+    def __init__(self, loss, weights, learning_rate, curvature):
+        weights = float_tensors(weights)
+        self.loss, self.learning_rate, self.curvature = loss, learning_rate, curvature
+        self.steps = 0
+        self._product = [tf.ones_like(w) for w in weights]
+        self._sign = [tf.ones_like(w) for w in weights]
+        self._log = [tf.zeros_like(w) for w in weights]
+
+    def update(self, weights, batch):
+        """Take up the factor of the step that is about to be made, before the weights move.
+
+        Args:
+            weights: w_m, from which the step on this batch starts.
+            batch: the batch of the step.
+
+        Raises:
+            ValueError: if the curvature does not fit the weights, or is NaN or infinite.
+        """
+        curved = [tf.convert_to_tensor(c) for c in self.curvature(self.loss, list(weights), batch)]
+        if [c.shape for c in curved] != [p.shape for p in self._product]:
+            raise ValueError(
+                f"curvature: expected shapes {[tuple(p.shape) for p in self._product]}, "
+                f"found {[tuple(c.shape) for c in curved]}"
+            )
+        gamma = [1 - self.learning_rate * c for c in curved]
+        for i, factor in enumerate(gamma):
+            if not tf.reduce_all(tf.math.is_finite(factor)):
+                raise ValueError(
+                    f"curvature: expected finite numbers for weights[{i}] in step {self.steps}, "
+                    "found NaN or infinite ones: try a smaller learning rate"
+                )
+        for i, factor in enumerate(gamma):
+            # no_nan: zero even where the product has overflowed
+            self._product[i] = tf.math.multiply_no_nan(self._product[i], factor)
+            self._sign[i] *= tf.sign(factor)
+            self._log[i] += tf.math.log(tf.abs(factor))
+        self.steps += 1
+
+    def product(self):
+        """Return the product of all factors so far; it may have under- or overflowed."""
+        return list(self._product)
+
+    def sign(self):
+        """Return the sign of the product: -1, 0 or 1."""
+        return list(self._sign)
+
+    def log_product(self):
+        """Return the sum of `log|gamma|`: the logarithm of the product's size, -inf for zero."""
+        return list(self._log)
+
+    def scores(self, weights_0, gradient):
+        """Return w * product * g, the streamed stand-in for the meta-gradient, with its sign."""
+        terms = zip(weights_0, gradient, self._product, strict=True)
+        return [tf.math.multiply_no_nan(p, w * g) for w, g, p in terms]
+
+    def log_scores(self, weights_0, gradient):
+        """Return `log|w| + log|g| + sum of log|gamma|`: rank by it; -inf for a score of zero."""
+        terms = zip(weights_0, gradient, self._log, strict=True)
+        return [tf.math.log(tf.abs(w)) + tf.math.log(tf.abs(g)) + s for w, g, s in terms]
+
+
+def streamed(loss, weights, batches, learning_rate, curvature):
+    """Return the streaming stand-in for the meta-gradient: M steps of SGD, gamma alongside.
+
+    Args:
+        loss: function (weights, batch) -> scalar tensor.
+        weights: list of tensors, all of one float type: the initial weights, biases included.
+        batches: M + 1 batches as for `meta_gradient`; the last one is the outer batch.
+        learning_rate: the step size of the inner steps (alpha).
+        curvature: function (loss, weights, batch) -> list of tensors shaped like the weights.
+
+    Returns:
+        A list of tensors, one per weight and of its shape: w * (product of gamma_m) * g.
+
+    Raises:
+        ValueError: for bad weights or batches, and where curvature, loss or gradient are not
+            finite.
+    """
+    initial, batches = float_tensors(weights), batch_list(batches)
+    gamma, weights = StreamingGamma(loss, initial, learning_rate, curvature), initial
+    for batch in batches[:-1]:
+        gamma.update(weights, batch)
+        _, gradient = loss_and_gradient(loss, weights, batch)
+        weights = [w - learning_rate * g for w, g in zip(weights, gradient, strict=True)]
+    value, gradient = loss_and_gradient(loss, weights, batches[-1])
+    if not all(tf.reduce_all(tf.math.is_finite(t)) for t in [value, *gradient]):
+        raise ValueError(
+            f"expected a finite outer loss and gradient, found the loss {float(value)} after "
+            f"{gamma.steps} inner steps: try a smaller learning rate, and look for NaN in the batch"
+        )
+    return gamma.scores(initial, gradient)
+
+
+def flat(tensors):
+    """Return the entries of all tensors as one vector."""
+    return tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
+
+
+def split(vector, tensors):
+    """Return the entries of one vector as a list of tensors shaped like `tensors`."""
+    parts = tf.split(vector, [t.shape.num_elements() for t in tensors])
+    return [tf.reshape(p, t.shape) for p, t in zip(parts, tensors, strict=True)]

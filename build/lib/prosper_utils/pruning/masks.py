@@ -1,0 +1,306 @@
+r"""Masks: keep the best k connections and hold all others at zero, on any Keras 3 model.
+
+Of n connections a sparsity s keeps
+
+.. math:: k = \lceil n (1 - s) \rceil
+
+in exact arithmetic, s read as the decimal it is written as.  A mask sits on its kernel as a Keras
+constraint, so a pruned model trains under plain `model.fit` with any optimizer, and after every
+update its zeros are zero again.
+"""
+
+import base64
+import math
+import warnings
+from fractions import Fraction
+
+from prosper_utils.pruning.networks import kernels
+from prosper_utils.pruning.paths import effective
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def kept(size, sparsity):
+    """Return k = ceil(size * (1 - sparsity)), exactly; sparsity is a decimal in [0, 1)."""
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity: expected a number in [0, 1), found {sparsity}")
+    return math.ceil(size * (1 - Fraction(str(sparsity))))
+
+
+def top_k(scores, sparsity, *, per_layer=False, floor=0):
+    """Return the masks that keep the connections with the largest scores.
+
+    Args:
+        scores: a list of tensors, one per kernel; larger is better.  -inf, the logarithm of a
+            score of zero, is the smallest.
+        sparsity: the share to remove, in [0, 1).
+        per_layer: keep the same share of every kernel instead of the best of all together.
+        floor: keep at least that many of every kernel (or all, if it has fewer), so that none is
+            left empty; the total stays the same.  Where the floor acts, it says so in a warning.
+
+    Returns:
+        A list of boolean tensors with the shapes of the scores.  Of equal scores the one with the
+        lower flat index wins (first kernel first, then row by row).
+
+    Raises:
+        ValueError: for a sparsity outside [0, 1) or one that leaves fewer weights than there are
+            kernels, no scores, NaN or infinite ones, all zero, or a floor that needs more weights
+            than the sparsity leaves.
+    """
+    scores = [np.asarray(s) for s in scores]
+    _check_scores(scores)
+    if per_layer:
+        return [top_k([s], sparsity)[0] for s in scores]
+    count = kept(sum(s.size for s in scores), sparsity)
+    if count < len(scores):
+        raise ValueError(
+            f"sparsity: expected one that leaves at least a weight for each of {len(scores)} "
+            f"kernels, found {sparsity}, which leaves {count}"
+        )
+    chosen = best(scores, count)
+    short = [i for i, mask in enumerate(chosen) if np.sum(mask) < min(floor, mask.size)]
+    if short:
+        needed = sum(min(floor, s.size) for s in scores)
+        if needed > count:
+            raise ValueError(
+                f"floor: expected at most the {count} weights that a sparsity of {sparsity} "
+                f"leaves, found {needed}: {floor} in each of {len(scores)} kernels"
+            )
+        warnings.warn(f"the floor of {floor} acts in kernels {short}", stacklevel=2)
+        first = [best([s], min(floor, s.size))[0] for s in scores]
+        chosen = best([np.where(f, np.inf, s) for f, s in zip(first, scores, strict=True)], count)
+    return [tf.constant(mask) for mask in chosen]
+
+
+def best(scores, count):
+    """Return masks of the `count` largest scores of all arrays; of equal ones the first wins."""
+    flat = np.concatenate([s.ravel() for s in scores])
+    chosen = np.zeros(flat.size, bool)
+    if count:
+        last = np.partition(flat, flat.size - count)[flat.size - count]  # the lowest to be chosen
+        chosen = flat > last
+        chosen[np.flatnonzero(flat == last)[: count - np.sum(chosen)]] = True
+    parts = np.split(chosen, np.cumsum([s.size for s in scores])[:-1])
+    return [part.reshape(s.shape) for part, s in zip(parts, scores, strict=True)]
+
+
+def connected(model, scores, sparsity):
+    """Return masks as `top_k` does, with a floor that leaves a path from input to output.
+
+    The floor is the smallest of 0, 1, 2, 4, ... weights in every kernel with which some path has
+    all its weights; where it acts, `top_k` says so in a warning.
+
+    Args:
+        model: a model that `paths.flow` takes.
+        scores, sparsity: as for `top_k`.
+
+    Raises:
+        ValueError: if no floor leaves a path, and as `top_k` and `paths.flow` do.
+    """
+    floor = 0
+    while True:
+        masks = top_k(scores, sparsity, floor=floor)
+        if any(np.any(m) for m in effective(model, masks)):
+            return masks
+        floor = 2 * floor or 1
+
+
+def shuffled(masks, seed=0):
+    """Return masks that keep as many weights of every kernel, anywhere in it.
+
+    What they lose is which weights a score chose; what they keep is how many of each layer.
+    """
+    generator = np.random.default_rng([seed, 1])
+    values = [np.asarray(m) for m in masks]
+    return [tf.constant(generator.permutation(v.ravel()).reshape(v.shape)) for v in values]
+
+
+def _check_scores(scores):
+    if not scores:
+        raise ValueError("scores: expected one tensor per kernel, found an empty list")
+    for i, score in enumerate(scores):
+        if not np.all(score < np.inf):
+            bad = np.count_nonzero(~(score < np.inf))
+            raise ValueError(f"scores[{i}]: expected finite numbers, found {bad} NaN or infinite")
+    if not any(np.any(s) for s in scores):
+        raise ValueError("scores: expected some that differ from zero, found only zeros")
+
+
+@keras.saving.register_keras_serializable("prosper_utils")
+class Mask(keras.constraints.Constraint):
+    """A constraint that multiplies a kernel by a mask, around one that was already there.
+
+    The mask is a variable, so it can change between two fits without a new graph, and it is part
+    of the configuration, so it is saved and loaded with its layer.
+
+    Args:
+        mask: array or tensor of zeros and ones; or what `get_config` made of one.
+        inner: a constraint to apply to the kept weights as well, or None.
+    """
+
+    def __init__(self, mask, inner=None):
+        if isinstance(mask, dict):
+            mask = _unpack(**mask)
+        if isinstance(inner, dict):
+            inner = keras.saving.deserialize_keras_object(inner)
+        self.inner = inner
+        self.mask = tf.Variable(tf.cast(mask, tf.bool), trainable=False, name="mask")
+
+    def __call__(self, w):
+        w = tf.convert_to_tensor(w)
+        zero = tf.zeros_like(w)
+        w = tf.where(self.mask, w, zero)
+        return w if self.inner is None else tf.where(self.mask, self.inner(w), zero)
+
+    def get_config(self):
+        """Return the mask, packed eight to a byte, and the inner constraint."""
+        inner = keras.saving.serialize_keras_object(self.inner) if self.inner else None
+        return {"mask": _pack(self.mask.numpy()), "inner": inner}
+
+
+def _pack(mask):
+    bits = base64.b64encode(np.packbits(mask)).decode("ascii")
+    return {"shape": list(mask.shape), "bits": bits}
+
+
+def _unpack(shape, bits):
+    packed = np.frombuffer(base64.b64decode(bits), np.uint8)
+    return np.unpackbits(packed, count=math.prod(shape)).reshape(shape).astype(bool)
+
+
+def apply(model, masks):
+    """Prune a model: zero what the masks leave out, now and after every update to come.
+
+    A compiled model stays compiled and keeps its optimizer.  A `tf.function` of your own that was
+    traced on the model before its first mask does not know of it: make such a function afterwards.
+    A model class that rebuilds its own layers on loading loses the masks; give them back with
+    `apply(model, nonzero(model))`.
+
+    Args:
+        model: any built Keras 3 model.
+        masks: a list of tensors of zeros and ones, one per kernel, in the order of `kernels`.
+
+    Raises:
+        ValueError: if a mask does not fit its kernel; then nothing has been changed.
+    """
+    variables = kernels(model)
+    _check_masks(variables, masks)
+    fresh = [kernel for kernel in variables if not isinstance(kernel.constraint, Mask)]
+    for kernel in fresh:
+        constrain(model, kernel, Mask(tf.ones(kernel.shape), inner=kernel.constraint))
+    for kernel, mask in zip(variables, masks, strict=True):
+        kernel.constraint.mask.assign(tf.cast(mask, tf.bool))
+        kernel.assign(tf.where(kernel.constraint.mask, kernel.value, tf.zeros_like(kernel.value)))
+    if fresh:
+        rebuild(model)
+
+
+def rebuild(model):
+    """Let a model that is compiled take notice of new constraints; its optimizer is kept."""
+    if getattr(model, "train_function", None) is not None:
+        model.make_train_function(force=True)
+
+
+def _check_masks(variables, masks):
+    if len(masks) != len(variables):
+        raise ValueError(f"masks: expected one per kernel, {len(variables)}, found {len(masks)}")
+    for kernel, mask in zip(variables, masks, strict=True):
+        values = np.asarray(mask)
+        if values.shape != tuple(kernel.shape):
+            raise ValueError(
+                f"mask of {kernel.path}: expected shape {tuple(kernel.shape)}, found {values.shape}"
+            )
+        if not np.isin(values, (0, 1)).all():
+            raise ValueError(f"mask of {kernel.path}: expected zeros and ones, found other values")
+
+
+def constrain(model, kernel, constraint):
+    """Put a constraint on a kernel, and on its layer, whose configuration is what gets saved."""
+    kernel.constraint = constraint
+    attribute = f"{kernel.name.removesuffix('_kernel')}_constraint"
+    for layer in model._flatten_layers():
+        if any(v is kernel for v in layer._trainable_variables):
+            for name in (attribute, "depthwise_constraint"):
+                if hasattr(layer, name):
+                    setattr(layer, name, constraint)
+                    break
+
+
+def in_force(model):
+    """Return the masks that `apply` put on the kernels; all ones where there is none."""
+    return [
+        tf.identity(k.constraint.mask)
+        if isinstance(k.constraint, Mask)
+        else tf.ones(k.shape, tf.bool)
+        for k in kernels(model)
+    ]
+
+
+def nonzero(model):
+    """Return the masks of the weights that are not zero now."""
+    return [tf.not_equal(k.value, 0) for k in kernels(model)]
+
+
+def per_layer(model):
+    """Return, for each kernel, its (path, number of weights kept, number of weights)."""
+    return [
+        (kernel.path, int(tf.math.count_nonzero(mask)), int(tf.size(mask)))
+        for kernel, mask in zip(kernels(model), in_force(model), strict=True)
+    ]
+
+
+def empty_layers(model):
+    """Return the paths of the kernels that are left without a single weight."""
+    return [path for path, count, _ in per_layer(model) if count == 0]
+
+
+def dead(mask):
+    """Return how many inputs and how many outputs of a kernel have no weight left.
+
+    Args:
+        mask: a tensor of zeros and ones whose last two axes are inputs and outputs, as those of
+            dense and convolution kernels are.
+    """
+    units = tf.reduce_any(tf.cast(mask, tf.bool), axis=list(range(len(mask.shape) - 2)))
+    return tuple(int(tf.reduce_sum(1 - tf.cast(tf.reduce_any(units, a), tf.int32))) for a in (1, 0))
+
+
+def effective_sparsity(model):
+    """Return the share of weights that are pruned or on no path from an input to an output.
+
+    Raises:
+        ValueError: for a model that `paths.flow` does not take.
+    """
+    passing = effective(model, in_force(model))
+    size = sum(mask.shape.num_elements() for mask in passing)
+    return 1 - sum(int(tf.math.count_nonzero(mask)) for mask in passing) / size
+
+
+def report(model):
+    """Return a text table: per kernel what is kept of how many, what is cut off, what is empty.
+
+    A dead input or output of a kernel has no weight left in it.  "On a path" counts the kept
+    weights that connect an input of the network to an output; a model that `paths.flow` does not
+    take has a dash there.
+    """
+    masks = in_force(model)
+    try:
+        passing = [int(tf.math.count_nonzero(mask)) for mask in effective(model, masks)]
+    except ValueError:
+        passing = [None] * len(masks)
+    rows = [
+        (path.removeprefix(f"{model.name}/"), count, size, through, *dead(mask))
+        for (path, count, size), through, mask in zip(per_layer(model), passing, masks, strict=True)
+    ]
+    whole = None if None in passing else sum(passing)
+    rows.append(("all kernels", sum(r[1] for r in rows), sum(r[2] for r in rows), whole, "", ""))
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{'kernel':<{width}}{'kept':>9}{'of':>9}{'share':>9}  on a path  dead in  out"]
+    for name, count, size, through, inputs, outputs in rows:
+        through = "-" if through is None else f"{through:,}"
+        line = f"{name:<{width}}{count:>9,}{size:>9,}{count / size:>9.2%}"
+        lines.append(f"{line}{through:>11}{inputs:>9}{outputs:>5}".rstrip())
+    lines += [f"EMPTY, nothing passes: {path}" for path in empty_layers(model)]
+    return "\n".join(lines)

@@ -1,0 +1,373 @@
+r"""Regrowth: a sparse network whose zero weights earn weight while it trains.
+
+It is the loop of `evolution` on a network.  The support is the set of kept weights, with mask
+:math:`c`; the extra support is all the others.  A step of training takes w to
+
+.. math:: u = w - \alpha \, \nabla L(w), \qquad w' = c \odot u,
+
+where w itself is the persistence term, and u is not zero where w is: there it is what the weight
+would have earned.  A mask that only masks throws this away.  `Earning` lets it add up,
+
+.. math:: e' = d \, e + (1 - d) \, (1 - c) \odot u ,
+
+and every so many steps `regrow` purges by weight and admits by credit: of the kept weights a share
+with the smallest :math:`|w|` is dropped, and as many of the others with the largest :math:`|e|` are
+grown, at the value zero and with fresh momentum.  The number of kept weights never changes.
+
+With chance in place of credit this is SET (Mocanu et al., 2018), with the gradient of one batch
+RigL (Evci et al., 2020), with momentum near to sparse momentum (Dettmers and Zettlemoyer, 2019).
+"""
+
+import math
+from pathlib import Path
+
+from prosper_utils.lookahead.descent import batch_list, loss_and_gradient
+from prosper_utils.lookahead.trajectory import pull_back, roll_out
+from prosper_utils.pruning import masks
+from prosper_utils.pruning.networks import as_loss, kernel_indices, kernels
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("prosper_utils")
+class Earning(masks.Mask):
+    """A mask that adds up what the weights it holds at zero would have earned.
+
+    Args:
+        mask, inner: as for `masks.Mask`.
+        decay: how much of the credit stays in each step (d), in [0, 1).
+    """
+
+    def __init__(self, mask, inner=None, decay=0.98):
+        super().__init__(mask, inner)
+        self.decay = decay
+        self.credit = tf.Variable(tf.zeros(self.mask.shape), trainable=False, name="credit")
+
+    def __call__(self, w):
+        w = tf.convert_to_tensor(w)
+        self.credit.assign(_next_credit(self.credit, w, self.mask, self.decay))
+        return super().__call__(w)
+
+    def get_config(self):
+        """Return the mask, the inner constraint and the decay; the credit is not part of it."""
+        return super().get_config() | {"decay": self.decay}
+
+
+@tf.function(jit_compile=True)  # one pass over memory in place of six
+def _next_credit(credit, w, mask, decay):
+    """Return d e + (1 - d) (1 - c) u."""
+    earned = tf.where(mask, 0.0, tf.cast(w, tf.float32))
+    return decay * credit + (1 - decay) * earned
+
+
+def earn(model, chosen, decay=0.98):
+    """Prune a model as `masks.apply` does; from now on its zero weights earn credit.
+
+    Args:
+        model: any built Keras 3 model.
+        chosen: a list of tensors of zeros and ones, one per kernel.
+        decay: how much of the credit stays in each step, in [0, 1).
+
+    Raises:
+        ValueError: for a decay outside [0, 1), or masks that do not fit.
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay: expected a number in [0, 1), found {decay}")
+    masks.apply(model, chosen)
+    for kernel in kernels(model):
+        plain = kernel.constraint
+        masks.constrain(model, kernel, Earning(plain.mask, plain.inner, decay))
+    masks.rebuild(model)
+
+
+def earned(model):
+    """Return the credit of every weight, a list with one tensor per kernel.
+
+    Raises:
+        ValueError: if `earn` has not been called on the model.
+    """
+    constraints = [kernel.constraint for kernel in kernels(model)]
+    if not all(isinstance(c, Earning) for c in constraints):
+        raise ValueError(f"model {model.name!r}: expected weights that earn; call `earn` on it")
+    return [tf.abs(c.credit) for c in constraints]
+
+
+def gradient_credit(model, batch):
+    """Return `|dL/dw|` on one batch for every weight of the kernels, those at zero included."""
+    weights, loss = as_loss(model)
+    _, gradient = loss_and_gradient(loss, weights, batch)
+    return [tf.abs(gradient[i]) for i in kernel_indices(model)]
+
+
+def lookahead_credit(model, batches, *, steps=3, learning_rate=0.1):
+    r"""Return max(-dF/dc, 0): by how much the loss after M steps falls as a mask entry opens.
+
+    The mask is that of the current weights and stays in force, :math:`w_0 = c \odot w`,
+    :math:`w_{m+1} = w_m - \alpha \, c \odot \nabla L_m(w_m)`, so that a weight at zero has the
+    slope :math:`-\alpha \sum_m g_m \odot v_{m+1}`.
+    It is pulled back through states that are pairs (w, c).  Its sign is kept, since the weight's
+    own steps are in it: where the loss would rise there is no credit.
+
+    Args:
+        model: a model with masks in force.
+        batches: at least M + 1 batches, as a list or endless.
+        steps: how many steps to look ahead (M), at least 1.
+        learning_rate: the step size of these steps (alpha).
+    """
+    if steps < 1:
+        raise ValueError(f"steps: expected M >= 1, found {steps}")
+    weights, loss = as_loss(model)
+    scored, taken = kernel_indices(model), batch_list(batches, steps + 1)
+    chosen = [tf.ones_like(w) for w in weights]
+    for i, mask in zip(scored, masks.in_force(model), strict=True):
+        chosen[i] = tf.cast(mask, weights[i].dtype)
+
+    def step(state, batch):
+        w, c = state
+        _, gradient = loss_and_gradient(loss, w, batch)
+        moved = [a - learning_rate * b * g for a, b, g in zip(w, c, gradient, strict=True)]
+        return moved, c
+
+    states = roll_out(step, (weights, chosen), taken[:-1])
+    _, gradient = loss_and_gradient(loss, states[-1][0], taken[-1])
+    none = [tf.zeros_like(w) for w in weights]
+    v, through_steps = pull_back(step, states, taken[:-1], (gradient, none))
+    return [tf.nn.relu(-(weights[i] * v[i] + through_steps[i])) for i in scored]
+
+
+def last_step(model, optimizer):
+    """Return the size of the last step of every weight: of u what is left without persistence.
+
+    Args:
+        model: a model in training.
+        optimizer: its built Keras SGD optimizer with momentum, whose buffers are the steps.
+
+    Raises:
+        ValueError: for an optimizer without such buffers.
+    """
+    found = [_slots(optimizer, kernel) for kernel in kernels(model)]
+    if not all(len(slots) == 1 for slots in found):
+        name = type(optimizer).__name__
+        raise ValueError(f"optimizer: expected SGD with momentum and no more, found {name}")
+    return [tf.abs(slots[0].value) for slots in found]
+
+
+def regrow(model, share, credit, optimizer=None, weight=None):
+    """Drop a share of the kept weights, the lightest, and grow as many others by credit.
+
+    Where fewer others have any credit, fewer are dropped.  The grown ones begin at zero.  What the
+    optimizer remembers of the dropped ones is kept: it is the first that they earn.
+
+    Args:
+        model: a model with masks in force.
+        share: the share of the kept weights to drop, in [0, 1).
+        credit: a list of tensors, one per kernel, that are not negative.
+        optimizer: a built Keras optimizer whose momentum of the grown weights is set to zero.
+        weight: a list of tensors, one per kernel, to purge by in place of :math:`|w|`.
+
+    Returns:
+        How many weights were dropped, and grown.
+
+    Raises:
+        ValueError: for a share outside [0, 1), credit that does not fit or is NaN, infinite or
+            negative, or weights that are not finite, or not zero where the masks are.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"share to drop: expected a number in [0, 1), found {share}")
+    kept = [mask.numpy() for mask in masks.in_force(model)]
+    sizes = [np.abs(kernel.numpy()) for kernel in kernels(model)]
+    credit = [np.asarray(c, np.float64) for c in credit]
+    _check(model, kept, sizes, credit)
+    others = [np.where(k, -np.inf, c) for k, c in zip(kept, credit, strict=True)]
+    count = sum(int(np.sum(k)) for k in kept)
+    moved = min(math.floor(share * count), sum(int(np.sum(o > 0)) for o in others))
+    heavy = sizes if weight is None else [np.asarray(v, np.float64) for v in weight]
+    light = [np.where(k, s, -np.inf) for k, s in zip(kept, heavy, strict=True)]
+    stay = masks.best(light, count - moved)
+    grown = masks.best(others, moved)
+    masks.apply(model, [a | b for a, b in zip(stay, grown, strict=True)])
+    if optimizer is not None:
+        forget(optimizer, kernels(model), grown)
+    return moved
+
+
+def _check(model, kept, sizes, credit):
+    """Raise a ValueError unless credit fits, and weights are finite and zero outside the masks."""
+    if [c.shape for c in credit] != [s.shape for s in sizes]:
+        raise ValueError(
+            f"credit: expected shapes {[s.shape for s in sizes]}, found {[c.shape for c in credit]}"
+        )
+    for kernel, k, s, c in zip(kernels(model), kept, sizes, credit, strict=True):
+        if not np.all((c >= 0) & (c < np.inf)):
+            raise ValueError(f"credit of {kernel.path}: expected finite numbers >= 0, found others")
+        if not np.all(np.isfinite(s)):
+            raise ValueError(f"{kernel.path}: expected finite weights, found NaN or infinite ones")
+        if np.any(s[~k]):
+            raise ValueError(
+                f"{kernel.path}: expected zeros where its mask is, found {np.count_nonzero(s[~k])} "
+                "other weights: the kernel has changed since the mask was made"
+            )
+
+
+def forget(optimizer, variables, places):
+    """Set what a built Keras optimizer remembers of these places of variables to zero."""
+    for variable, place in zip(variables, places, strict=True):
+        for slot in _slots(optimizer, variable):
+            slot.assign(tf.where(place, tf.zeros_like(slot), slot))
+
+
+def _slots(optimizer, variable):
+    """Return the variables in which a built Keras optimizer remembers something of a variable."""
+    name = f"/{variable.path.replace('/', '_')}_"
+    return [v for v in optimizer.variables if name in v.path and v.shape == variable.shape]
+
+
+class Regrowth:
+    """The loop on one model: it counts the steps of training, and regrows when it is time.
+
+    The share to drop falls from `share` to zero by a cosine.
+
+    Args:
+        model: any built Keras 3 model; it is pruned at once, and its zero weights begin to earn.
+        chosen: the first masks, one per kernel.
+        every: after how many steps to regrow.
+        until: the last step at which to regrow.
+        share: the share of the kept weights to drop at first, in [0, 1).
+        decay: how much of the credit stays in each step, in [0, 1).
+        credit: a function of the model that returns one tensor per kernel, not negative.
+        weight: a function of the model and the optimizer that returns what to purge by, one tensor
+            per kernel; by default the size of each weight.
+
+    Attributes:
+        moved: one pair (step, how many weights were dropped and grown) for each time.
+
+    Raises:
+        ValueError: for an interval or a last step below 1, a share or decay outside [0, 1), or
+            masks that do not fit.
+    """
+
+    def __init__(
+        self,
+        model,
+        chosen,
+        *,
+        every=100,
+        until,
+        share=0.3,
+        decay=0.98,
+        credit=earned,
+        weight=None,
+    ):
+        for name, found in (("every", every), ("until", until)):
+            if found < 1:
+                raise ValueError(f"{name}: expected at least 1 step, found {found}")
+        if not 0 <= share < 1:
+            raise ValueError(f"share to drop: expected a number in [0, 1), found {share}")
+        earn(model, chosen, decay)
+        self.model, self.every, self.until = model, every, until
+        self.share, self.credit, self.weight, self.moved = share, credit, weight, []
+
+    def after(self, step, optimizer):
+        """Take note that a step of training has been made; regrow if it is time."""
+        if step % self.every == 0 and step <= self.until:
+            share = self.share * (1 + math.cos(math.pi * step / self.until)) / 2
+            credit, weight = self.credit(self.model), None
+            if self.weight is not None:
+                weight = self.weight(self.model, optimizer)
+            count = regrow(self.model, share, credit, optimizer, weight)
+            self.moved.append((step, count))
+
+    def save(self, path, optimizer):
+        """Write weights, masks, credit and the optimizer's state to a file, an .npz.
+
+        What a credit function of yours remembers, such as a random generator, is not part of it.
+        The file is replaced only when the new one is complete.
+        """
+        arrays = {f"{kind}_{i}": v.numpy() for kind, i, v in self._variables(optimizer)}
+        unfinished = Path(f"{path}.unfinished")
+        with unfinished.open("wb") as file:
+            np.savez(file, moved=np.array(self.moved, np.int64).reshape(-1, 2), **arrays)
+        unfinished.replace(path)
+
+    def load(self, path, optimizer):
+        """Set the model and the optimizer to what `save` wrote; training can then go on.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is of another model or optimizer, or the optimizer is not built; then
+                nothing has been changed.
+        """
+        if not optimizer.built:
+            raise ValueError("optimizer: expected a built one, found one that is not: build it")
+        variables = list(self._variables(optimizer))
+        with np.load(path) as file:
+            found = {name: file[name] for name in file.files}
+        wanted = {f"{kind}_{i}": (tuple(v.shape), v.numpy().dtype) for kind, i, v in variables}
+        kinds = {name: (a.shape, a.dtype) for name, a in found.items() if name != "moved"}
+        if kinds != wanted or "moved" not in found:
+            other = sorted(n for n in {*kinds, *wanted} if kinds.get(n) != wanted.get(n))
+            raise ValueError(
+                f"{Path(path).name}: expected the state of this model and optimizer, found other "
+                f"shapes, types or names of {', '.join(other[:5]) or 'what was moved'}"
+            )
+        for kind, i, variable in variables:
+            variable.assign(found[f"{kind}_{i}"])
+        self.moved = [tuple(pair) for pair in found["moved"].tolist()]
+
+    def _variables(self, optimizer):
+        """Yield (kind, number, variable) for all that changes in training."""
+        constraints = [kernel.constraint for kernel in kernels(self.model)]
+        kinds = {
+            "weight": self.model.variables,
+            "mask": [c.mask for c in constraints],
+            "credit": [c.credit for c in constraints],
+            type(optimizer).__name__: optimizer.variables,
+        }
+        for kind, variables in kinds.items():
+            for i, variable in enumerate(variables):
+                yield kind, i, variable
+
+
+class RegrowthCallback(keras.callbacks.Callback):
+    """The loop under plain `model.fit`, one update of the weights of which is one step.
+
+    Args:
+        loop: a `Regrowth` of the model that is fitted.
+    """
+
+    def __init__(self, loop):
+        super().__init__()
+        self.loop = loop
+
+    def on_train_begin(self, logs=None):
+        """Begin to count where the optimizer is.
+
+        Raises:
+            ValueError: if the loop is of another model, could not see every step, or if its zeros
+                would be filled with averages.
+        """
+        if self.model is not self.loop.model:
+            raise ValueError(
+                f"loop: expected one of the model that is fitted, {self.model.name!r}, "
+                f"found one of {self.loop.model.name!r}"
+            )
+        if self.model.steps_per_execution != 1:
+            raise ValueError(
+                "steps_per_execution: expected 1, for the loop looks after every step, "
+                f"found {self.model.steps_per_execution}"
+            )
+        if self.model.optimizer.use_ema:
+            raise ValueError(
+                "optimizer: expected use_ema=False, found True: averages of weights that come and "
+                "go are not zero where the masks are"
+            )
+        self.made = int(self.model.optimizer.iterations)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Count a step if one has been made: a batch whose gradients are only added up is none."""
+        step = int(self.model.optimizer.iterations)
+        if step > self.made:
+            self.made = step
+            self.loop.after(step, self.model.optimizer)

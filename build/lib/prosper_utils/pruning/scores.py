@@ -1,0 +1,256 @@
+r"""Scores: one number per connection that says how much it should be kept.
+
+Every score is a function `(model, batches, *, sparsity=None, seed=0)` that returns one tensor per
+kernel, larger for what to keep.  Those that look at data read off what a mask :math:`c` on the
+weights would do:
+
+.. math:: \text{SNIP} &= |\partial L(c \odot w) / \partial c| = |w \odot \nabla L(w)|, \\
+          \text{GraSP} &= w \odot H \nabla L(w), \\
+          \text{ProsPr} &= |\partial L_M(w_M) / \partial c|.
+
+SynFlow looks at no data; it is what SNIP gives for the sum over all paths (see `paths`) in place
+of the loss.  `iterative` turns a rule into one that prunes in rounds.
+
+To add a score, write such a function and enter it in `SCORES`.
+"""
+
+import functools
+
+from prosper_utils.lookahead.descent import batch_list, loss_and_gradient
+from prosper_utils.lookahead.meta_gradient import meta_gradient
+from prosper_utils.lookahead.streaming import (
+    dense_diagonal,
+    gauss_newton_diagonal,
+    hessian_product,
+    row_sums,
+    streamed,
+)
+from prosper_utils.pruning.masks import top_k
+from prosper_utils.pruning.networks import (
+    as_logits,
+    as_loss,
+    cross_entropy,
+    kernel_indices,
+    kernels,
+)
+from prosper_utils.pruning.paths import flow, passing
+
+import numpy as np
+import tensorflow as tf
+
+
+def random(model, batches=None, *, sparsity=None, seed=0):
+    """Return uniform random scores: what any other score has to beat."""
+    generator = np.random.default_rng(seed)
+    return [tf.constant(generator.random(k.shape), k.dtype) for k in kernels(model)]
+
+
+def magnitude(model, batches=None, *, sparsity=None, seed=0):
+    """Return `|w|`, the size of each weight as it is now."""
+    return [tf.abs(k.value) for k in kernels(model)]
+
+
+def snip(model, batches, *, sparsity=None, seed=0):
+    """Return `|w * dL/dw|` on the first batch: SNIP (Lee et al., 2019), not normalised."""
+    scored = kernel_indices(model)
+    weights, loss = as_loss(model)
+    (batch,) = batch_list(batches, 1)
+    _, gradient = loss_and_gradient(loss, weights, batch)
+    return [tf.abs(weights[i] * gradient[i]) for i in scored]
+
+
+def grasp(model, batches, *, sparsity=None, seed=0, temperature=200.0):
+    """Return w * H g on the first batch: GraSP (Wang et al., 2020).
+
+    To first order it is half of what the squared norm of the gradient, and with it the speed of
+    training, loses when the weight goes to zero.  It keeps its sign: the most negative goes first.
+
+    Args:
+        model, batches, sparsity, seed: as for `prospr`.
+        temperature: the logits are divided by it, which evens out the probabilities; 200 as in the
+            authors' code.
+    """
+    scored = kernel_indices(model)
+    weights, logits = as_logits(model)
+
+    def loss(weights, batch):
+        return cross_entropy(logits(weights, batch[0]) / temperature, batch[1])
+
+    (batch,) = batch_list(batches, 1)
+    _, gradient = loss_and_gradient(loss, weights, batch)
+    vector = [g if i in scored else tf.zeros_like(g) for i, g in enumerate(gradient)]
+    product = hessian_product(loss, weights, batch, vector)
+    return [weights[i] * product[i] for i in scored]
+
+
+def synflow(model, batches=None, *, sparsity, seed=0, rounds=100):
+    """Return `|w| * dR/d|w|` in the last of many rounds: SynFlow (Tanaka et al., 2020).
+
+    It looks at no data, and only the network's activations, not its biases, are taken away
+    before R is computed: the data-free pass has neither (see `paths.flow`).
+
+    Args:
+        model: any model that `paths.flow` takes; its weights are not changed.
+        batches, seed: not used.
+        sparsity: the share to remove at the end, in [0, 1).
+        rounds: how many rounds; the share that is kept falls by the same factor in each.
+    """
+    total = flow(model)
+    sizes = [tf.abs(tf.cast(k.value, tf.float64)) for k in kernels(model)]
+
+    def rule(masks):
+        return passing(total, [w * m for w, m in zip(sizes, masks, strict=True)])
+
+    return iterative(rule, [w.shape for w in sizes], sparsity, rounds)
+
+
+def prospr(
+    model,
+    batches,
+    *,
+    sparsity=None,
+    seed=0,
+    steps=3,
+    learning_rate=0.1,
+    momentum=0.0,
+    method="reverse",
+):
+    """Return `|dL_M(w_M)/dc|`, the meta-gradient after M steps: ProsPr (Alizadeh et al., 2022).
+
+    Args:
+        model: any built Keras 3 model; its weights are not changed.
+        batches: at least M + 1 batches, as a list, a stacked pair, or anything endless.
+        sparsity, seed: not used; every score takes them.
+        steps: how many inner steps to look ahead (M); 0 is SNIP.
+        learning_rate, momentum, method: as for `meta_gradient`.
+
+    Returns:
+        One tensor per kernel; biases take part in the steps but are not scored.
+
+    Raises:
+        ValueError: for negative `steps`, fewer than M + 1 batches, and whatever
+            `meta_gradient` refuses.
+    """
+    if steps < 0:
+        raise ValueError(f"steps: expected M >= 0, found {steps}")
+    scored = kernel_indices(model)
+    weights, loss = as_loss(model)
+    gradient = meta_gradient(
+        loss,
+        weights,
+        batch_list(batches, steps + 1),
+        learning_rate=learning_rate,
+        momentum=momentum,
+        method=method,
+    )
+    return [tf.abs(gradient[i]) for i in scored]
+
+
+def streamed_prospr(
+    model, batches, *, curvature, sparsity=None, seed=0, steps=3, learning_rate=0.1
+):
+    """Return the streaming stand-in for ProsPr, `|w * (product of gamma_m) * g|`.
+
+    Args:
+        curvature: function of the model that returns a curvature (see `streaming`).
+        model, batches, sparsity, seed, steps, learning_rate: as for `prospr`.
+    """
+    scored = kernel_indices(model)
+    weights, loss = as_loss(model)
+    taken = batch_list(batches, steps + 1)
+    found = streamed(loss, weights, taken, learning_rate, curvature(model))
+    return [tf.abs(found[i]) for i in scored]
+
+
+def iterative_prospr(
+    model, batches, *, sparsity, seed=0, rounds=5, steps=3, learning_rate=0.1, method="reverse"
+):
+    """Return the ProsPr score in the last of several rounds, the trajectory masked in between.
+
+    In each round what earlier rounds have removed stays at zero through all M steps.
+
+    Args:
+        model, batches, seed, steps, learning_rate, method: as for `prospr`; an endless supply
+            gives new batches to every round, a list the same ones.
+        sparsity: the share to remove at the end, in [0, 1).
+        rounds: how many rounds; the share that is kept falls by the same factor in each.
+    """
+    scored = kernel_indices(model)
+    weights, loss = as_loss(model)
+    in_force = [tf.Variable(tf.ones_like(w)) for w in weights]
+
+    def masked_loss(weights, batch):
+        return loss([w * m for w, m in zip(weights, in_force, strict=True)], batch)
+
+    def rule(masks):
+        for i, mask in zip(scored, masks, strict=True):
+            in_force[i].assign(tf.cast(mask, weights[i].dtype))
+        gradient = meta_gradient(
+            masked_loss,
+            weights,
+            batch_list(batches, steps + 1),
+            learning_rate=learning_rate,
+            method=method,
+        )
+        return [tf.abs(gradient[i]) for i in scored]
+
+    return iterative(rule, [weights[i].shape for i in scored], sparsity, rounds)
+
+
+def iterative(rule, shapes, sparsity, rounds):
+    """Prune in rounds, keeping a share of (1 - sparsity)^(r / rounds) after round r.
+
+    Args:
+        rule: function from the masks so far (float64, ones and zeros) to one score per kernel.
+        shapes: the shapes of the kernels.
+        sparsity: the share to remove at the end, in [0, 1).
+        rounds: how many rounds, at least 1.
+
+    Returns:
+        The scores of the last round, with -inf for what earlier rounds have removed.
+
+    Raises:
+        ValueError: for less than one round, or a sparsity outside [0, 1) or not given.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds: expected at least 1, found {rounds}")
+    if sparsity is None or not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity: a score in rounds needs one in [0, 1), found {sparsity}")
+    masks = [tf.ones(shape, tf.float64) for shape in shapes]
+    for r in range(1, rounds + 1):
+        found = rule(masks)
+        scores = [
+            tf.where(m > 0, tf.cast(s, tf.float64), -np.inf)
+            for s, m in zip(found, masks, strict=True)
+        ]
+        if r < rounds:
+            chosen = top_k(scores, 1 - (1 - sparsity) ** (r / rounds))
+            masks = [tf.cast(c, tf.float64) for c in chosen]
+    return scores
+
+
+def curvature_diagonal(model):
+    """Return the curvature diag H of a chain of dense layers; else the Gauss-Newton diagonal.
+
+    The second one equals the first for ReLU networks; with other activations it leaves out a part.
+    """
+    try:
+        return dense_diagonal(model)
+    except ValueError:
+        return gauss_newton_diagonal(as_logits(model)[1])
+
+
+SCORES = {
+    "random": random,
+    "magnitude": magnitude,
+    "SNIP": snip,
+    "GraSP": grasp,
+    "SynFlow": synflow,
+    "ProsPr": prospr,
+    "ProsPr, M = 10": functools.partial(prospr, steps=10),
+    "ProsPr, M = 100": functools.partial(prospr, steps=100),
+    "first order": functools.partial(prospr, steps=10, method="first_order"),
+    "row sums": functools.partial(streamed_prospr, steps=10, curvature=lambda model: row_sums),
+    "diagonal": functools.partial(streamed_prospr, steps=10, curvature=curvature_diagonal),
+    "iterative ProsPr": iterative_prospr,
+}

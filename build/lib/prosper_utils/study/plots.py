@@ -1,0 +1,48 @@
+"""One quiet style for every figure: colours that the colour-blind can tell apart, and markers too.
+
+The colours are those of Okabe and Ito (2008); a score has the same colour, marker and line style in
+every chapter.
+"""
+
+import matplotlib.pyplot as plt
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+LOOKS = {
+    "random": {"color": "#767676", "marker": "s", "linestyle": ":"},
+    "magnitude": {"color": "#AA4499", "marker": "v", "linestyle": "-."},
+    "SNIP": {"color": "#0072B2", "marker": "o", "linestyle": "--"},
+    "GraSP": {"color": "#56B4E9", "marker": "<", "linestyle": "-."},
+    "SynFlow": {"color": "#009E73", "marker": "^", "linestyle": "--"},
+    "ProsPr": {"color": "#D55E00", "marker": "D", "linestyle": "-"},
+    "ProsPr, M = 10": {"color": "#D55E00", "marker": "d", "linestyle": "--"},
+    "ProsPr, M = 100": {"color": "#882255", "marker": "P", "linestyle": "-"},
+    "iterative ProsPr": {"color": "#E69F00", "marker": "*", "linestyle": "-"},
+    "first order": {"color": "#000000", "marker": "x", "linestyle": "--"},
+    "row sums": {"color": "#332288", "marker": "+", "linestyle": ":"},
+    "diagonal": {"color": "#332288", "marker": "1", "linestyle": "-."},
+    "magnitude, twice the cost": {"color": "#AA4499", "marker": ">", "linestyle": ":"},
+    "gradual magnitude": {"color": "#AA4499", "marker": "^", "linestyle": "--"},
+    "random regrowth": {"color": "#767676", "marker": "s", "linestyle": "--"},
+    "credit": {"color": "#000000", "marker": "o", "linestyle": "-"},
+}
+
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 100,
+    "figure.figsize": (6.4, 3.6),
+    "font.size": 10.5,
+    "grid.color": "#DDDDDD",
+    "image.cmap": "cividis",
+    "legend.frameon": False,
+    "lines.markersize": 5,
+}
+
+
+def use_style():
+    """Use the book's figure style, at twice the resolution for sharp screens."""
+    plt.rcParams.update(STYLE)
+    set_matplotlib_formats("retina")

@@ -1,0 +1,127 @@
+r"""Training, fast enough to compare many networks: one compiled loop runs a whole epoch.
+
+`trainer` compiles the loop once; every call after that starts with the weights and masks that the
+network has then and with a fresh optimizer, so one graph serves many masks and many seeds.
+Seeds fix everything: that of the network its initial weights, that of the call the batch order.
+"""
+
+import itertools
+import math
+
+from prosper_utils.progress import progress
+from prosper_utils.pruning.networks import cross_entropy, trainable
+from prosper_utils.study.datasets import check_pair, epoch_order
+
+import keras
+import tensorflow as tf
+
+
+def trainer(model, optimizer=None):
+    """Return a function that trains the model in place on softmax cross-entropy.
+
+    Args:
+        model: any built Keras 3 model from x to logits.
+        optimizer: any Keras optimizer; by default SGD with learning rate 0.1 and momentum 0.9.
+
+    Returns:
+        `train(data, *, epochs=None, steps=None, batch_size=128, seed=0, every=None, after=None,
+        made=0)`: `data` is a pair (x, y), how long to train is given in epochs or in steps, `seed`
+        fixes the batch order, and what is left at the end of an epoch, less than a batch, is not
+        used in it.  The loss is the mean cross-entropy and whatever regularisation the model asks
+        for.  `after(step, optimizer)` is called after every `every` steps.  Of a training that was
+        interrupted, `made` steps are not made again; then the optimizer is taken as it is.
+        It returns the mean training loss of each epoch, a list of floats; it raises a ValueError
+        if not one of epochs and steps is given, no whole batch can be taken, or a loss becomes NaN
+        or infinite.
+    """
+    optimizer = optimizer or keras.optimizers.SGD(learning_rate=0.1, momentum=0.9)
+    optimizer.build(trainable(model))
+    fresh = [tf.identity(v.value) for v in optimizer.variables]
+    run = compiled_run(model, optimizer)
+
+    def train(
+        data,
+        *,
+        epochs=None,
+        steps=None,
+        batch_size=128,
+        seed=0,
+        every=None,
+        after=None,
+        made=0,
+    ):
+        x, y = check_pair(data, batch_size)
+        if (epochs is None) == (steps is None):
+            raise ValueError(f"expected epochs or steps, found epochs {epochs} and steps {steps}")
+        each = len(x) // batch_size
+        last = epochs * each if steps is None else steps
+        if not made:
+            for variable, value in zip(optimizer.variables, fresh, strict=True):
+                variable.assign(value)
+        losses = []
+        ahead = range(made // each, math.ceil(last / each)) if made < last else ()
+        for epoch in progress(ahead, "training", "epoch"):
+            rows = tf.constant(epoch_order(len(x), batch_size, seed, epoch))
+            total, begin, end = 0.0, max(made, epoch * each), min(last, (epoch + 1) * each)
+            for first, stop in itertools.pairwise(stops(begin, end, every)):
+                constraints = tuple(v.constraint for v in model.trainable_variables)
+                span = tf.constant([first, stop]) - epoch * each
+                total += float(run(constraints, x, y, rows, span))
+                if every and stop % every == 0:
+                    after(stop, optimizer)
+            losses.append(total / (end - begin))
+            if not math.isfinite(losses[-1]):
+                raise ValueError(
+                    f"expected a finite training loss, found {losses[-1]} in epoch {epoch}: "
+                    "try a smaller learning rate"
+                )
+        return losses
+
+    return train
+
+
+def stops(begin, end, every):
+    """Return begin, the multiples of `every` between, and end, a list of integers."""
+    between = range(begin + every - begin % every, end, every) if every else ()
+    return [begin, *between, end]
+
+
+def compiled_run(model, optimizer):
+    """Return a compiled function that trains on x[rows[i]], y[rows[i]] for i in a span.
+
+    It takes (constraints, x, y, rows, span), span a pair (first, stop), and returns the sum of the
+    losses.  The optimizer applies the constraints of the variables; they are an argument so that
+    new ones make a new graph.
+    """
+    variables = trainable(model)
+
+    @tf.function
+    def run(constraints, x, y, rows, span):
+        total = tf.constant(0.0)
+        for i in tf.range(span[0], span[1]):
+            batch = tf.gather(rows, i)
+            with tf.GradientTape() as tape:
+                loss = cross_entropy(model(tf.gather(x, batch), training=True), tf.gather(y, batch))
+                loss = tf.add_n([loss, *model.losses])
+            optimizer.apply(tape.gradient(loss, variables), variables)
+            total += tf.cast(loss, tf.float32)
+        return total
+
+    return run
+
+
+def error(model, data, *, chunk=2000):
+    """Return the share of examples that the model gets wrong, in percent.
+
+    Raises:
+        ValueError: if there are no examples, or a logit is NaN.
+    """
+    x, y = check_pair(data)
+    wrong = 0
+    for first in range(0, len(x), chunk):
+        logits = model(x[first : first + chunk], training=False)
+        if tf.reduce_any(tf.math.is_nan(logits)):
+            raise ValueError(f"model {model.name!r}: expected finite logits, found NaN")
+        found = tf.argmax(logits, axis=-1, output_type=tf.int64)
+        wrong += int(tf.math.count_nonzero(found != tf.cast(y[first : first + chunk], tf.int64)))
+    return 100 * wrong / len(x)
