@@ -173,7 +173,7 @@ def _inline(original, function, *args, **kwargs):
 
 
 def _translated(plain):
-    """Return a function with tensor-dependent control flow translated, where its source is known."""
+    """Return a function with its control flow over tensors translated, if its source is known."""
     try:
         return tf.autograph.to_graph(plain)
     except Exception:  # no source: nothing to translate from

@@ -15,6 +15,7 @@ import tensorflow as tf
 IMAGE = (28, 28, 1)
 COLOUR = (32, 32, 3)
 CLASSES = 10
+DOUBLE = {"dtype": "float64"}
 
 
 def dense_300_100(activation="tanh", *, seed=0, dtype="float32", units=(300, 100)):
@@ -218,7 +219,22 @@ def as_loss(model, **running):
         x, y = batch
         return cross_entropy(logits(weights, x), y)
 
-    return weights, loss
+    return weights, described(loss, model, lambda: as_loss(model, **running | DOUBLE)[1])
+
+
+def described(loss, model, in_float64):
+    """Return a loss that says what it is of, for `lookahead.second_derivatives`.
+
+    Args:
+        loss: function (weights, batch) -> scalar.
+        model: the model whose loss it is: `loss.names` become the paths of its trainable weights,
+            `loss.layers` the names of its layers.
+        in_float64: function without arguments that returns the same loss in double precision.
+    """
+    loss.names = [v.path for v in trainable(model)]
+    loss.layers = [layer.name for layer in mode.layers(model)]
+    loss.in_float64 = in_float64
+    return loss
 
 
 def cross_entropy(logits, labels):
