@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from keras import layers
 from keras.src.backend.tensorflow import nn
 
-IMAGES = (5, 4, 4)
 NORMALISATIONS = {
     "batch": layers.BatchNormalization,
     "batch, synchronized": lambda: layers.BatchNormalization(synchronized=True),
@@ -39,7 +38,7 @@ def network(normalise):
     """Return convolution, normalisation, tanh, dense: 4x4x4 images to 3 classes."""
     return keras.Sequential(
         [
-            keras.Input(IMAGES[1:] + (4,)),
+            keras.Input((4, 4, 4)),
             layers.Conv2D(4, 3, padding="same"),
             normalise,
             layers.Activation("tanh"),
@@ -180,7 +179,7 @@ def test_keras_gets_its_own_moments_back():
     weights, outputs = as_outputs(model)
     outputs(weights, batch()[0].astype("float32"))
     assert (nn._compute_moments, nn._compute_moments_sync) == private
-    with pytest.raises(ValueError, match="Kernel shape|expected|shape"):
+    with pytest.raises(ValueError, match="expected axis -1"):
         outputs(weights, np.zeros((2, 4, 4, 9), "float32"))
     assert (nn._compute_moments, nn._compute_moments_sync) == private
 
