@@ -24,6 +24,7 @@ from keras.src.backend.common.variables import AutocastScope
 from keras.src.models.functional import Functional
 
 STATISTICS = ("batch", "moving")
+ODD = (0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9)  # to mix bits by multiplication (after splitmix64)
 FUNCTION = type(tf.function(lambda: None))  # what `tf.function` makes of a function
 
 
@@ -47,8 +48,8 @@ def running(model, *, dtype, quiet):
     with contextlib.ExitStack() as stack:
         stack.enter_context(exact_moments())
         stack.enter_context(replaced(FUNCTION, "__call__", _inline))
-        if quiet:
-            stack.enter_context(replaced(keras.layers.Layer, "__call__", _quietly(quiet)))
+        for owner in {_defining(type(layer), "call") for layer in quiet}:
+            stack.enter_context(replaced(owner, "call", _quietly(quiet)))
         if dtype:
             stack.enter_context(computing_in(dtype))
         try:
@@ -156,9 +157,17 @@ def fingerprint(batch):
         else:
             bits = tf.cast(part, tf.int64)
         bits = tf.reshape(bits, [-1])
-        odd = 2 * tf.range(tf.size(bits, tf.int64), dtype=tf.int64) + 1
-        total = 31 * total + tf.reduce_sum(bits * odd)  # integers wrap: exact in any order
+        place = tf.range(tf.size(bits, tf.int64), dtype=tf.int64)
+        total = _mixed(total + tf.reduce_sum(_mixed(bits + place * ODD[0])))  # exact in any order
     return tf.math.floormod(total, 2**31)
+
+
+def _mixed(number):
+    """Return 64-bit integers whose every bit depends on all bits of the given ones."""
+    for odd in ODD:  # products wrap; their upper half is the one that is well mixed
+        number *= odd
+        number = tf.bitwise.bitwise_xor(number, tf.bitwise.right_shift(number, tf.int64.size * 4))
+    return number
 
 
 def _inline(original, function, *args, **kwargs):
@@ -180,13 +189,20 @@ def _translated(plain):
         return plain
 
 
+def _defining(kind, name):
+    """Return the class that defines a method of a class."""
+    return next(owner for owner in kind.__mro__ if name in vars(owner))
+
+
 def _quietly(quiet):
-    """Return a call of a layer that gives the quiet ones `training=False`."""
+    """Return a `call` for layers, in which the quiet ones take `training=False`."""
     chosen = {id(layer) for layer in quiet}
 
     def call(original, layer, *args, **kwargs):
         if id(layer) in chosen:
-            kwargs["training"] = False
+            given = inspect.signature(original).bind(layer, *args, **kwargs)
+            given.arguments["training"] = False
+            args, kwargs = given.args[1:], given.kwargs
         return original(layer, *args, **kwargs)
 
     return call

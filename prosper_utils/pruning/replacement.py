@@ -9,6 +9,7 @@ Keras and TensorFlow fix in private functions what a derivative or a float type 
 """
 
 import contextlib
+import functools
 import threading
 
 _LOCK = threading.Lock()
@@ -57,6 +58,7 @@ def _dispatcher(key, original):
     """Return what stands in for the original: the thread's replacement if it has one."""
     call = original.fget if isinstance(original, property) else original
 
+    @functools.wraps(call)  # Keras reads signatures
     def dispatch(*args, **kwargs):
         stack = _stack(key)
         return stack[-1](call, *args, **kwargs) if stack else call(*args, **kwargs)
