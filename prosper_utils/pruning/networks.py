@@ -7,12 +7,15 @@ A meta-gradient differentiates through training steps, so it needs the loss as a
 
 import functools
 
+from prosper_utils.pruning import mode
+
 import keras
 import tensorflow as tf
 
 IMAGE = (28, 28, 1)
 COLOUR = (32, 32, 3)
 CLASSES = 10
+DOUBLE = {"dtype": "float64"}
 
 
 def dense_300_100(activation="tanh", *, seed=0, dtype="float32", units=(300, 100)):
@@ -121,46 +124,117 @@ def _glorot(seed):
     return keras.initializers.GlorotUniform(seed=keras.random.SeedGenerator(seed))
 
 
-def as_logits(model):
-    """Return `(weights, logits)`: a built Keras 3 model as a pure function of its weights.
+def as_outputs(model, *, statistics="batch", dropout=False, dtype=None, losses=False):
+    """Return `(weights, outputs)`: a built Keras 3 model as a pure function of its weights.
 
-    `logits(weights, x)` has shape (B, classes); all else is as for `as_loss`.
+    By default the model is run as in training, but for its random numbers, and none of its state
+    changes: neither weights, moving statistics, seeds, nor anything else.
+
+    Args:
+        model: any built Keras 3 model, subclassed ones included.
+        statistics: "batch", for batch normalisation by the statistics of the batch at hand, as in
+            training (a frozen one takes its moving statistics, by Keras' own rule), or "moving",
+            for the model as in inference.
+        dropout: whether dropout and all else that draws random numbers in training is on.  Then
+            the numbers are fixed by the seeds and the batch: equal batches see equal masks.
+        dtype: the float type of weights and arithmetic, "float64" or "float32", whatever the
+            model's own; by default that of its weights, also for a mixed model.
+        losses: whether `outputs` also returns what layers add to the loss (see there).
+
+    Returns:
+        The trainable weights now, copied, as plain tensors in Keras' order, and the function
+        (weights, x) -> the structure of tensors that the model returns; with `losses` the pair of
+        it and a list of scalars: regularisation and what layers gave to `add_loss`.
+
+    Raises:
+        ValueError: if the model is not built, has no trainable weights or some in half precision,
+            for an unknown mode, or if it is later given weights of another number or float type.
     """
-    variables = trainable(model)
-    frozen = [tf.identity(v.value) for v in model.non_trainable_variables]
+    if statistics not in mode.STATISTICS:
+        raise ValueError(f"statistics: expected 'batch' or 'moving', found {statistics!r}")
+    if dropout and statistics == "moving":
+        raise ValueError("dropout: expected statistics 'batch' with it, found 'moving'")
+    variables, state = trainable(model), model.non_trainable_variables
+    given, computed = mode.float_type(model, dtype)
 
-    def logits(weights, x):
-        check_types(weights, variables)
-        outputs, _ = model.stateless_call(weights, frozen, x, training=False)
-        return tf.cast(outputs, weights[0].dtype)
+    def copied(variable):
+        floating = tf.as_dtype(variable.dtype).is_floating
+        value = tf.identity(variable.value)
+        return tf.cast(value, given) if given and floating else value
 
-    return [tf.identity(v.value) for v in variables], logits
+    frozen = {id(v): copied(v) for v in state}
+    quiet = [] if dropout or statistics == "moving" else mode.drawing(model)
+
+    def outputs(weights, x):
+        check_types(weights, variables, given)
+        values = dict(frozen)
+        if dropout:
+            drawn = mode.fingerprint(x)
+            for seed in mode.seeds(model):
+                values[id(seed)] = frozen[id(seed)] + tf.cast([0, drawn], frozen[id(seed)].dtype)
+        values = [*weights, *(values[id(v)] for v in state)]
+        with (
+            mode.running(model, dtype=computed, quiet=quiet),
+            mode.Values([*variables, *state], values, collect_losses=losses),
+        ):
+            found = model(x, training=statistics == "batch")
+            added = list(model.losses) if losses else []
+        found = tf.nest.map_structure(lambda t: _as_weights(t, weights), found)
+        return (found, [_as_weights(t, weights) for t in added]) if losses else found
+
+    return [copied(v) for v in variables], outputs
 
 
-def as_loss(model):
+def _as_weights(tensor, weights):
+    """Return a tensor in the float type of the weights if it is one of floats."""
+    return tf.cast(tensor, weights[0].dtype) if tensor.dtype.is_floating else tensor
+
+
+def as_logits(model, **running):
+    """Return `(weights, logits)`: `as_outputs` of a model whose output are logits (B, classes)."""
+    return as_outputs(model, **running)
+
+
+def as_loss(model, **running):
     """Return `(weights, loss)`: the loss of a built Keras 3 model as a pure function.
 
     Args:
         model: any built Keras 3 model from x to logits (B, classes).
+        running: how it is run: `statistics`, `dropout` and `dtype` as for `as_outputs`.
 
     Returns:
         The trainable weights now, copied, as plain tensors in Keras' order, and the function
         (weights, batch) -> scalar that is the mean softmax cross-entropy of the logits.  There
         batch = (x, y), x float (B, 28, 28, 1) in [0, 1] or whatever the model takes, y integer
-        labels (B,) of any integer type.  Non-trainable state is held fixed at its value now, and
-        the model runs as in inference: dropout is off.
+        labels (B,) of any integer type.  By default the model is run with batch statistics and
+        without dropout, and no state of it changes.
 
     Raises:
         ValueError: if the model is not built, has no trainable weights, or is later given weights
             of another number or float type than its own.
     """
-    weights, logits = as_logits(model)
+    weights, logits = as_logits(model, **running)
 
     def loss(weights, batch):
         x, y = batch
         return cross_entropy(logits(weights, x), y)
 
-    return weights, loss
+    return weights, described(loss, model, lambda: as_loss(model, **running | DOUBLE)[1])
+
+
+def described(loss, model, in_float64):
+    """Return a loss that says what it is of, for `lookahead.second_derivatives`.
+
+    Args:
+        loss: function (weights, batch) -> scalar.
+        model: the model whose loss it is: `loss.names` become the paths of its trainable weights,
+            `loss.layers` the names of its layers.
+        in_float64: function without arguments that returns the same loss in double precision.
+    """
+    loss.names = [v.path for v in trainable(model)]
+    loss.layers = [layer.name for layer in mode.layers(model)]
+    loss.in_float64 = in_float64
+    return loss
 
 
 def cross_entropy(logits, labels):
@@ -202,13 +276,20 @@ def kernels(model):
     return [model.trainable_variables[i] for i in kernel_indices(model)]
 
 
-def check_types(weights, variables):
-    """Raise a ValueError unless weights match the variables in number and float type."""
+def check_types(weights, variables, dtype=None):
+    """Raise a ValueError unless weights match the variables in number and float type.
+
+    Args:
+        weights: a list of tensors.
+        variables: the Keras variables whose values they are.
+        dtype: the float type expected of all, or None for that of each variable.
+    """
     if len(weights) != len(variables):
         raise ValueError(f"weights: expected {len(variables)} tensors, found {len(weights)}")
     for weight, variable in zip(weights, variables, strict=True):
-        if tf.as_dtype(weight.dtype).name != variable.dtype:
+        expected, found = dtype or variable.dtype, tf.as_dtype(weight.dtype).name
+        if found != expected:
             raise ValueError(
-                f"weight {variable.path}: the model computes in {variable.dtype}, "
-                f"found {tf.as_dtype(weight.dtype).name}: build the model with that dtype"
+                f"weight {variable.path}: the model computes in {expected}, "
+                f"found {found}: ask for that dtype, or build the model with it"
             )

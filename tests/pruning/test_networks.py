@@ -64,7 +64,7 @@ def models():
 def test_as_loss_is_the_cross_entropy_of_any_model(digits, which, integer):
     model = models()[which]
     x, y = (part[:16] for part in digits.train)
-    weights, loss = as_loss(model)
+    weights, loss = as_loss(model, statistics="moving")
     expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
         y, model(x, training=False)
     )

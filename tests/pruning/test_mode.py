@@ -1,0 +1,521 @@
+"""The mode in which a model is run: statistics, random numbers, float types; no side effects."""
+
+import threading
+
+from prosper_utils.lookahead import second_derivatives
+from prosper_utils.lookahead.descent import loss_and_gradient
+from prosper_utils.lookahead.meta_gradient import meta_gradient
+from prosper_utils.pruning import mode
+from prosper_utils.pruning.networks import as_loss, as_outputs, dense_300_100, lenet5
+from prosper_utils.pruning.replacement import replaced
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from keras.src.backend.common.variables import AutocastScope
+from keras.src.models.functional import Functional
+
+GENERATOR = np.random.default_rng(0)
+IMAGES = GENERATOR.normal(size=(6, 8, 8, 3)).astype("float32")
+WORDS = GENERATOR.normal(size=(6, 5, 4)).astype("float32")
+LABELS = np.arange(6) % 3
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Fix what layers draw."""
+    keras.utils.set_random_seed(0)
+
+
+def network(*inner, shape=(8, 8, 3), head=None, dtype=None):
+    """Return a model of inner layers and a dense one to 3 classes."""
+    last = [layers.Flatten(dtype=dtype), head or layers.Dense(3, dtype=dtype)]
+    return keras.Sequential([keras.Input(shape, dtype=dtype), *inner, *last])
+
+
+def normalised(**options):
+    """Return convolution, batch normalisation, dropout, dense."""
+    return network(layers.Conv2D(4, 3), layers.BatchNormalization(**options), layers.Dropout(0.5))
+
+
+class Subclassed(keras.Model):
+    """A model that leaves it to Keras to tell its layers the mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.drop = layers.BatchNormalization(), layers.Dropout(0.5)
+        self.head = layers.Dense(3)
+
+    def call(self, x):
+        return self.head(self.drop(self.norm(keras.ops.reshape(x, (-1, 192)))))
+
+
+class Told(Subclassed):
+    """One that takes the mode, and does not pass it on."""
+
+    def call(self, x, training=None):
+        return super().call(x)
+
+
+class Compiled(Subclassed):
+    """One whose call is compiled, with control flow over a tensor."""
+
+    @tf.function
+    def call(self, x):
+        if tf.reduce_sum(tf.abs(x)) > 0:
+            x = 2 * x
+        return super().call(x)
+
+
+class Holding(Subclassed):
+    """One that holds a compiled function."""
+
+    def __init__(self):
+        super().__init__()
+        self.step = tf.function(lambda x: self.head(self.drop(self.norm(x))))
+
+    def call(self, x):
+        return self.step(tf.reshape(x, (-1, 192)))
+
+
+def built(kind):
+    """Return a model that has been called, as `fit` would."""
+    model = kind()
+    model(IMAGES)
+    return model
+
+
+def without_dropout(model):
+    """Return what a model gives in training if its dropout keeps everything."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.Dropout):
+            layer.rate = 0.0
+    return model(IMAGES, training=True)
+
+
+# Statistics
+
+
+@pytest.mark.parametrize("kind", [normalised, Subclassed, Told])
+def test_by_default_batch_statistics_and_no_dropout(kind):
+    model = built(kind)
+    weights, outputs = as_outputs(model)
+    found = outputs(weights, IMAGES)
+    np.testing.assert_allclose(found, without_dropout(model), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(found, model(IMAGES, training=False), atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", [normalised, Subclassed, Told])
+def test_moving_statistics_are_inference(kind):
+    model = built(kind)
+    model.get_layer(index=1) if model.built else None
+    weights, outputs = as_outputs(model, statistics="moving")
+    np.testing.assert_allclose(outputs(weights, IMAGES), model(IMAGES, training=False), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Compiled, Holding])
+def test_a_compiled_call_depends_on_the_weights_it_is_given(kind):
+    model, plain = built(kind), built(Subclassed)
+    plain.set_weights(model.get_weights())
+    weights, loss = as_loss(model)
+    x = 2 * IMAGES if kind is Compiled else IMAGES
+    expected = loss_and_gradient(as_loss(plain)[1], weights, (x, LABELS))
+    found = loss_and_gradient(loss, weights, (IMAGES, LABELS))
+    compiled = tf.function(lambda w: loss_and_gradient(loss, w, (IMAGES, LABELS)))(weights)
+    for result in (found, compiled):
+        assert float(result[0]) == pytest.approx(float(expected[0]), rel=1e-6)
+        for a, b in zip(result[1], expected[1], strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+    assert model.call(IMAGES).shape == (6, 3)  # and is itself again
+
+
+def test_a_frozen_normalisation_keeps_to_its_moving_statistics():
+    model = normalised()
+    model.layers[1].trainable = False
+    weights, outputs = as_outputs(model)
+    assert len(weights) == 4
+    np.testing.assert_allclose(outputs(weights, IMAGES), model(IMAGES, training=False), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("build", "images"), [(dense_300_100, 4), (lenet5, 4)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_without_normalisation_nothing_changes_to_the_last_bit(build, images, dtype):
+    model = build(dtype=dtype)
+    x = GENERATOR.normal(size=(images, 28, 28, 1))
+    state = model.trainable_variables, model.non_trainable_variables
+    expected, _ = model.stateless_call(*([v.value for v in s] for s in state), x, training=False)
+    weights, outputs = as_outputs(model)
+    np.testing.assert_array_equal(outputs(weights, x), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout": True}, {"statistics": "moving"}])
+@pytest.mark.parametrize("dtype", [None, "float64"])
+def test_no_state_changes(options, dtype):
+    model = built(Subclassed)
+    before = [v.numpy().copy() for v in model.variables]
+    kept = [(layer, layer.trainable, layer.dtype_policy.name) for layer in mode.layers(model)]
+    generator = keras.src.random.seed_generator.global_seed_generator().state.numpy().copy()
+    weights, loss = as_loss(model, dtype=dtype, **options)
+    batches = [(IMAGES, LABELS)] * 3
+    meta_gradient(loss, weights, batches, learning_rate=0.1)
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    assert kept == [(s, s.trainable, s.dtype_policy.name) for s in mode.layers(model)]
+    after = keras.src.random.seed_generator.global_seed_generator().state.numpy()
+    np.testing.assert_array_equal(after, generator)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"statistics": "none"}, "expected 'batch' or 'moving', found 'none'"),
+        ({"statistics": "moving", "dropout": True}, "expected statistics 'batch' with it"),
+        ({"dtype": "float16"}, "expected None, 'float32' or 'float64', found 'float16'"),
+    ],
+)
+def test_an_unknown_mode_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        as_outputs(normalised(), **options)
+
+
+# Random numbers
+
+RANDOM = {
+    "Dropout": (lambda: layers.Dropout(0.5), WORDS),
+    "SpatialDropout1D": (lambda: layers.SpatialDropout1D(0.5), WORDS),
+    "GaussianNoise": (lambda: layers.GaussianNoise(1.0), WORDS),
+    "GaussianDropout": (lambda: layers.GaussianDropout(0.5), WORDS),
+    "AlphaDropout": (lambda: layers.AlphaDropout(0.5), WORDS),
+    "TimeDistributed": (lambda: layers.TimeDistributed(layers.Dropout(0.5)), WORDS),
+    "LSTM": (lambda: layers.LSTM(3, dropout=0.5, recurrent_dropout=0.5), WORDS),
+    "GRU": (lambda: layers.GRU(3, dropout=0.5, recurrent_dropout=0.5), WORDS),
+    "SimpleRNN": (lambda: layers.SimpleRNN(3, dropout=0.5), WORDS),
+    "stacked": (
+        lambda: layers.RNN([layers.LSTMCell(3, dropout=0.5), layers.GRUCell(3, dropout=0.5)]),
+        WORDS,
+    ),
+    "Bidirectional": (lambda: layers.Bidirectional(layers.LSTM(3, dropout=0.5)), WORDS),
+    "ConvLSTM1D": (lambda: layers.ConvLSTM1D(3, 2, dropout=0.5), WORDS[:, :, :, None]),
+    "nested model": (
+        lambda: keras.Sequential([keras.Input((5, 4)), layers.Dense(3), layers.Dropout(0.5)]),
+        WORDS,
+    ),
+    "SpatialDropout2D": (lambda: layers.SpatialDropout2D(0.5), IMAGES),
+    "RandomFlip": (lambda: layers.RandomFlip(), IMAGES),
+    "RandomTranslation": (lambda: layers.RandomTranslation(0.3, 0.3), IMAGES),
+    "RandomContrast": (lambda: layers.RandomContrast(0.5, value_range=(0, 1)), IMAGES),
+    "RandomErasing": (lambda: layers.RandomErasing(1.0), IMAGES),
+}
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_what_draws_random_numbers_is_off_under_batch_statistics(kind):
+    build, x = RANDOM[kind]
+    model = network(build(), shape=x.shape[1:])
+    weights, outputs = as_outputs(model)
+    np.testing.assert_array_equal(outputs(weights, x), outputs(weights, x))
+    np.testing.assert_allclose(outputs(weights, x), model(x, training=False), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_masks_are_a_function_of_the_batch(kind):
+    build, x = RANDOM[kind]
+    model = network(build(), shape=x.shape[1:])
+    weights, outputs = as_outputs(model, dropout=True)
+    once = outputs(weights, x)
+    np.testing.assert_array_equal(once, outputs(weights, np.array(x)))
+    np.testing.assert_allclose(tf.function(outputs)(weights, x), once, atol=1e-5)
+    assert not np.allclose(once, model(x, training=False))
+
+
+def attention(dropout):
+    """Return self-attention with dropout, and attention that draws by itself."""
+    words = keras.Input((5, 4))
+    x = layers.MultiHeadAttention(2, 3, dropout=dropout)(words, words)
+    x = layers.Attention(dropout=dropout)([x, words])
+    return keras.Model(words, layers.Dense(3)(layers.Flatten()(x)))
+
+
+def test_dropout_in_attention():
+    model = attention(0.5)
+    weights, outputs = as_outputs(model)
+    np.testing.assert_allclose(outputs(weights, WORDS), model(WORDS, training=False), atol=1e-6)
+    weights, outputs = as_outputs(model, dropout=True)
+    assert not np.allclose(outputs(weights, WORDS), model(WORDS, training=False))
+    np.testing.assert_array_equal(outputs(weights, WORDS), outputs(weights, WORDS))
+
+
+def test_different_batches_see_different_masks_of_the_right_share():
+    model = network(layers.Dropout(0.25), head=layers.Dense(192, kernel_initializer="identity"))
+    weights, outputs = as_outputs(model, dropout=True)
+    ones = np.ones_like(IMAGES)
+    masks = [outputs(weights, x).numpy() / x.reshape(6, -1) for x in (ones, 2 * ones)]
+    assert not np.array_equal(*masks)
+    for mask in masks:
+        assert set(np.unique(mask.round(5))) == {0, np.float32(4 / 3).round(5)}
+        assert abs((mask > 0).mean() - 0.75) < 0.06  # 1,152 draws: four deviations
+
+
+@pytest.mark.parametrize("other", ["another order", "another number", "half"])
+def test_the_fingerprint_tells_batches_apart(other):
+    x = IMAGES.copy()
+    changed = {
+        "another order": x[::-1],
+        "another number": x + (x == x[2, 3, 4, 1]),
+        "half": x[:3],
+    }
+    found = int(mode.fingerprint(x))
+    assert found == int(mode.fingerprint(tf.constant(x, tf.float64)))
+    assert found == int(tf.function(mode.fingerprint)(x))
+    assert found != int(mode.fingerprint(changed[other]))
+    assert 0 <= found < 2**31
+    assert (
+        mode.fingerprint({"a": x, "b": [np.array(["one", "two"]), np.arange(3)]}).dtype == tf.int64
+    )
+
+
+def test_a_step_and_its_pull_back_see_the_same_masks():
+    model = network(layers.Conv2D(3, 3, activation="tanh"), layers.Dropout(0.5))
+    weights, loss = as_loss(model, dropout=True, dtype="float64")
+    batches = [(IMAGES * k, LABELS) for k in (1, 2, 3, 1)]
+    found = {
+        method: meta_gradient(loss, weights, batches, learning_rate=0.3, method=method)
+        for method in ("reverse", "checkpointed", "unrolled")
+    }
+    for method in ("reverse", "checkpointed"):
+        for a, b in zip(found[method], found["unrolled"], strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-12)
+    assert second_derivatives.check(loss, weights, batches[0]) < 1e-6
+
+
+class Drawing(layers.Layer):
+    """A layer that draws and normalises."""
+
+    def __init__(self):
+        super().__init__()
+        self.seed_generator = keras.random.SeedGenerator(0)
+        self.norm = layers.BatchNormalization()
+
+    def build(self, shape):
+        self.norm.build(shape)
+
+    def call(self, x, training=None):
+        noise = keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
+        return self.norm(x + noise if training else x)
+
+
+class Sampling(layers.Layer):
+    """A layer that draws in inference, too, as in a variational autoencoder."""
+
+    def __init__(self):
+        super().__init__()
+        self.seed_generator = keras.random.SeedGenerator(0)
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
+
+
+def test_a_layer_that_draws_and_holds_statistics_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"layer 'drawing.*': expected random numbers in"):
+        as_outputs(network(Drawing()))
+    assert as_outputs(network(Drawing()), dropout=True)
+
+
+def test_what_draws_in_inference_draws_the_same_numbers_each_time():
+    weights, outputs = as_outputs(network(Sampling()))
+    np.testing.assert_array_equal(outputs(weights, IMAGES), outputs(weights, IMAGES))
+
+
+# No edit outlives the call
+
+
+class Raising(layers.Layer):
+    """A layer that fails in a call."""
+
+    broken = False
+
+    def call(self, x):
+        if self.broken:
+            raise RuntimeError("broken")
+        return x
+
+
+PATCHED = [
+    (layers.Dropout, "call"),
+    (layers.LSTMCell, "call"),
+    (mode.FUNCTION, "__call__"),
+    (keras.DTypePolicy, "compute_dtype"),
+    (keras.DTypePolicy, "variable_dtype"),
+    (Functional, "_convert_inputs_to_tensors"),
+]
+
+
+def test_everything_is_restored_also_when_a_call_raises():
+    before = [vars(owner)[name] for owner, name in PATCHED]
+    model = network(layers.LSTM(3, dropout=0.5, return_sequences=True), Raising(), shape=(5, 4))
+    for options in ({}, {"dropout": True}, {"dtype": "float64"}):
+        weights, outputs = as_outputs(model, **options)
+        model.layers[1].broken = True
+        with pytest.raises(RuntimeError, match="broken"):
+            tf.function(outputs)(weights, tf.cast(WORDS, weights[0].dtype))
+        assert [vars(owner)[name] for owner, name in PATCHED] == before
+        assert keras.src.backend.common.stateless_scope.get_stateless_scope() is None
+        assert keras.src.backend.get_autocast_scope() is None
+        model.layers[1].broken = False
+        assert outputs(weights, WORDS).shape == (6, 3)
+        assert model(WORDS, training=True).dtype == tf.float32
+
+
+def test_a_replacement_is_for_one_thread_and_for_as_long_as_any_needs_it():
+    class Owner:
+        def number(self):
+            return 1
+
+    original, owner, inside, leave = Owner.number, Owner(), threading.Event(), threading.Event()
+    seen = []
+
+    def other():
+        with replaced(Owner, "number", lambda original, self: original(self) + 10):
+            seen.append(owner.number())
+            inside.set()
+            leave.wait()
+            seen.append(owner.number())
+
+    thread = threading.Thread(target=other)
+    with replaced(Owner, "number", lambda original, self: original(self) + 100):
+        thread.start()
+        inside.wait()
+        assert owner.number() == 101
+        with replaced(Owner, "number", lambda original, self: 7):
+            assert owner.number() == 7
+        assert owner.number() == 101
+    assert owner.number() == 1
+    leave.set()
+    thread.join()
+    assert seen == [11, 11]
+    assert Owner.number is original
+
+
+def test_a_name_that_has_moved_is_an_error():
+    message = r"Layer\.gone: expected a function to replace, found none"
+    with pytest.raises(ValueError, match=message), replaced(layers.Layer, "gone", print):
+        pass
+
+
+def test_two_threads_in_different_modes_do_not_meet():
+    model = normalised()
+    ways = [{}, {"statistics": "moving"}, {"dropout": True}, {"dtype": "float64"}]
+    runs = [as_outputs(model, **options) for options in ways]
+    expected = [outputs(weights, IMAGES).numpy() for weights, outputs in runs]
+    wrong = []
+
+    def work(i):
+        weights, outputs = runs[i]
+        for _ in range(8):
+            if not np.array_equal(outputs(weights, IMAGES), expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_the_private_names_are_where_we_look_for_them():
+    """If this fails, Keras or TensorFlow has moved what `mode` uses."""
+    for owner, name in PATCHED:
+        assert name in vars(owner), f"{owner.__name__}.{name}"
+    layer = layers.Dropout(0.5)
+    assert [g.state.shape for g in layer._seed_generators] == [(2,)]
+    assert list(layer._flatten_layers()) == [layer]
+    assert callable(tf.function(print).python_function)
+    assert tf.function(print)._autograph
+    with AutocastScope("float64"):
+        assert keras.Variable(1.0).dtype == "float64"
+    assert isinstance(keras.StatelessScope().state_mapping, dict)
+
+
+# Float types
+
+
+def twice(dtype):
+    """Return a network of many kinds of layers, with the same weights whatever its float type."""
+    keras.utils.set_random_seed(0)
+    options = {"dtype": dtype}
+    images = keras.Input((8, 8, 3), dtype="float64" if dtype == "float64" else None)
+    x = layers.Rescaling(1 / 3, offset=0.1, **options)(images)
+    x = layers.Conv2D(4, 3, activation="leaky_relu", **options)(x)
+    x = layers.BatchNormalization(**options)(x)
+    x = layers.Dropout(0.5, **options)(x)
+    x = layers.SeparableConv2D(4, 3, activation="gelu", **options)(x)
+    x = layers.GroupNormalization(2, **options)(x)
+    x = layers.Reshape((16, 4), **options)(x)
+    x = layers.LSTM(3, return_sequences=True, **options)(x)
+    x = layers.MultiHeadAttention(2, 3, dropout=0.1, **options)(x, x)
+    x = layers.LayerNormalization(**options)(x)
+    inner = keras.Input((16, 3), dtype="float64" if dtype == "float64" else None)
+    dense = layers.Dense(2, **options)(layers.Flatten(**options)(inner))
+    x = keras.Model(inner, dense, dtype=dtype)(x)
+    return keras.Model(images, layers.Dense(3, **options)(x), dtype=dtype)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("statistics", ["batch", "moving"])
+def test_float64_is_that_of_the_same_network_built_in_float64(policy, statistics):
+    model, exact = twice(policy), twice("float64")
+    exact.set_weights([w.astype("float64") for w in model.get_weights()])
+    x = GENERATOR.normal(size=(4, 8, 8, 3))  # not to be rounded to float32
+    batch = x, LABELS[:4]
+    weights, loss = as_loss(model, statistics=statistics, dtype="float64")
+    right, other = as_loss(exact, statistics=statistics)
+    assert {w.dtype for w in weights} == {tf.float64}
+    value, gradient = loss_and_gradient(loss, weights, batch)
+    expected, slopes = loss_and_gradient(other, right, batch)
+    assert float(value) == pytest.approx(float(expected), rel=1e-12)
+    for a, b in zip(gradient, slopes, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+    assert model.layers[2].dtype_policy.name == policy
+    assert model(x).dtype == model.layers[-1].compute_dtype
+
+
+def test_float64_of_a_subclassed_model():
+    model = built(Subclassed)
+    weights, loss = as_loss(model, dtype="float64")
+    single, _ = as_loss(model)
+    assert loss(weights, (IMAGES, LABELS)).dtype == tf.float64
+    assert second_derivatives.check(loss, weights, (IMAGES, LABELS)) < 1e-6
+    with pytest.raises(ValueError, match="the model computes in float64, found float32"):
+        loss(single, (IMAGES, LABELS))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_mixed_model_is_run_in_the_type_of_its_weights(policy):
+    mixed, plain = twice(policy), twice("float32")
+    batch = GENERATOR.normal(size=(4, 8, 8, 3)).astype("float32"), LABELS[:4]
+    runs = [loss_and_gradient(loss, w, batch) for w, loss in map(as_loss, (mixed, plain))]
+    assert float(runs[0][0]) == pytest.approx(float(runs[1][0]), rel=1e-6)
+    for a, b in zip(runs[0][1], runs[1][1], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["float16", "bfloat16"])
+def test_weights_in_half_precision_are_refused_unless_another_type_is_asked_for(policy):
+    model = network(layers.Dense(4, dtype=policy), dtype=policy)
+    with pytest.raises(ValueError, match="which hold no second derivative: run it with dtype="):
+        as_loss(model)
+    weights, loss = as_loss(model, dtype="float32")
+    assert loss(weights, (IMAGES, LABELS)).dtype == tf.float32
+
+
+def test_what_layers_add_to_the_loss_is_returned_on_demand():
+    conv = layers.Conv2D(2, 3, kernel_regularizer="l2", activity_regularizer="l1")
+    model = network(conv)
+    weights, outputs = as_outputs(model, losses=True, dtype="float64")
+    _, added = outputs([2 * w for w in weights], IMAGES)
+    assert len(added) == 2
+    l2 = np.float32(0.01).astype("float64") * tf.reduce_sum((2 * weights[0]) ** 2)
+    assert any(float(a) == pytest.approx(float(l2), rel=1e-12) for a in added)
