@@ -85,7 +85,7 @@ def batch_list(batches, count=None):
             f"{type(batches).__name__}"
         )
     elif isinstance(batches, keras.utils.PyDataset):
-        batches = (batches[m] for m in _indices(batches))
+        batches = map(batches.__getitem__, _indices(batches))
     taken = list(itertools.islice(batches, count))
     if len(taken) < (count or 1):
         raise ValueError(f"batches: expected at least {count or 1} (M + 1), found {len(taken)}")

@@ -10,7 +10,6 @@ the float type of the outputs and keeps no metrics.  What would be computed with
 wrong is refused: probabilities taken for logits, logits taken for probabilities.
 """
 
-import copy
 import functools
 
 import keras
@@ -99,8 +98,8 @@ def of(model, loss=None, temperature=1.0):
 
 def computing_in(loss, dtype):
     """Return a copy of a Keras loss that computes in a float type, whatever Keras' own is."""
-    found = copy.copy(loss)
-    found._dtype = dtype
+    found = object.__new__(type(loss))  # what `copy` makes goes by the configuration, and forgets
+    vars(found).update(vars(loss), _dtype=dtype)
     return found
 
 
@@ -148,7 +147,7 @@ def ends_in(output):
     """
     operation = _operation(output)
     if operation is not None:
-        return SOFTENED.get(operation.type, "logits" if operation.type in LINEAR else None)
+        return SOFTENED.get(operation.type, "logits" if _is_linear(operation) else None)
     if not hasattr(output, "_keras_logits"):
         return None
     sums_to_one = tf.reduce_all(tf.abs(tf.reduce_sum(output, -1) - 1) < 1e-3)
@@ -179,6 +178,12 @@ def _operation(output):
     while operation.type in PASSING and operation.inputs:
         operation = operation.inputs[0].op
     return operation
+
+
+def _is_linear(operation):
+    """Return whether an operation is that of a linear layer, with its bias or without one."""
+    below = [t.op.type for t in operation.inputs] if operation.type == "AddV2" else []
+    return bool({operation.type, *below} & LINEAR)
 
 
 def class_weighted(batches, class_weight):

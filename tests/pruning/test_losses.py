@@ -114,7 +114,7 @@ def by_keras(model, x, y, sample_weight=None):
     """Return the loss and its gradient as `train_step` computes them."""
     with tf.GradientTape() as tape:
         outputs = model(x, training=True)
-        value = model.compute_loss(x, tf.convert_to_tensor(y), outputs, sample_weight)
+        value = model.compute_loss(x, _tensors(y), outputs, sample_weight)
     return value, tape.gradient(value, model.trainable_variables)
 
 
@@ -211,7 +211,7 @@ def several(form):
 def test_several_inputs_and_outputs(form):
     model, batches = several(form)
     weights, loss = as_loss(model)
-    value, gradient = by_keras(model, *_tensors(batches[0]))
+    value, gradient = by_keras(model, *batches[0])
     assert abs(float(loss(weights, batches[0])) - float(value)) < 1e-12
     wanted = [abs(weights[i] * gradient[i]) for i in kernel_indices(model)]
     assert relative_error(scores.snip(model, batches[:1]), wanted) < 1e-12
@@ -332,7 +332,7 @@ def test_penalties_and_added_losses_count_unless_told_otherwise():
     _, plain = as_loss(model, regularisation=False)
     batch = x, labels["class"]
     inner = tf.tanh(x @ weights[0] + weights[1])
-    added = 0.1 * tf.reduce_sum(weights[0] ** 2) + tf.reduce_mean(inner**2)
+    added = hidden.kernel_regularizer(weights[0]) + tf.reduce_mean(inner**2)
     assert abs(float(loss(weights, batch) - plain(weights, batch)) - float(added)) < 1e-12
 
 
@@ -345,7 +345,7 @@ def test_probabilities_are_not_taken_for_logits(score, activation):
     with pytest.raises(ValueError, match=f"found an output that ends in a {activation}: {remedy}"):
         score(model, [batch] * 4)
     model.compile("sgd", K.SparseCategoricalCrossentropy(from_logits=True))
-    with pytest.raises(ValueError, match="expected logits.*take from_logits=False"):
+    with pytest.raises(ValueError, match=r"expected logits.*take from_logits=False"):
         score(model, [batch] * 4)
 
 
@@ -378,7 +378,7 @@ def test_logits_are_not_taken_for_probabilities(name):
     binary = name.startswith("binary")
     model = dense(units=1 if binary else CLASSES)
     model.compile("sgd", name)
-    with pytest.raises(ValueError, match="expected probabilities, .*: take from_logits=True"):
+    with pytest.raises(ValueError, match=r"expected probabilities, .*: take from_logits=True"):
         scores.snip(model, [(x, labels["binary" if binary else "class"])])
 
 
@@ -405,7 +405,7 @@ def test_a_temperature_needs_a_cross_entropy():
     model = dense()
     model.compile("sgd", "mse")
     batch = [(x, labels["real"])]
-    with pytest.raises(ValueError, match="temperature: expected 1 .*no cross-entropy, found 200"):
+    with pytest.raises(ValueError, match=r"temperature: expected 1 .*no cross-entropy, found 200"):
         scores.grasp(model, batch)
     assert all(np.all(np.isfinite(s)) for s in scores.grasp(model, batch, temperature=1.0))
 
