@@ -11,6 +11,7 @@ changes nothing in place, so that it can be differentiated.
 
 import itertools
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -58,27 +59,33 @@ def float_tensors(weights):
 
 
 def batch_list(batches, count=None):
-    """Return batches as a list: of a list itself, of a stacked pair its slices (not copied).
+    """Return batches as a list; a batch is (x, y) or (x, y, sample weights).
 
     Args:
-        batches: a list of batches, a pair of arrays stacked along their first axis, or, where
-            `count` is given, any iterable, endless or not.
-        count: how many batches to take; None takes all.
+        batches: a list or tuple of batches, a `tf.data.Dataset` or `keras.utils.PyDataset` of
+            them, or stacked ones (see `is_stacked`), whose slices are not copied; where `count` is
+            given, any iterable, endless or not.
+        count: how many batches to take, the first ones; None takes all.
 
     Raises:
         ValueError: if there are fewer than `count` batches, none at all, or an empty one.
     """
     if is_stacked(batches):
-        lengths = {len(part) for part in batches}
+        lengths = {len(part) for part in tf.nest.flatten(batches)}
         if len(lengths) != 1:
             raise ValueError(f"stacked batches: expected equal lengths, found {sorted(lengths)}")
         # A tensor's own slices are copies; those of an array over its memory are not.
-        x, y = (np.asarray(memoryview(p)) if tf.is_tensor(p) else p for p in batches)
-        batches = [(x[m], y[m]) for m in range(lengths.pop())]
-    elif count is None and not isinstance(batches, list | tuple):
-        raise ValueError(
-            f"batches: expected a list or a stacked pair, found {type(batches).__name__}"
+        parts = tf.nest.map_structure(
+            lambda p: np.asarray(memoryview(p)) if tf.is_tensor(p) else p, batches
         )
+        batches = [tf.nest.map_structure(lambda p, m=m: p[m], parts) for m in range(*lengths)]
+    elif count is None and not ends(batches):
+        raise ValueError(
+            "batches: expected a list, a stacked pair or a data set that ends, found "
+            f"{type(batches).__name__}"
+        )
+    elif isinstance(batches, keras.utils.PyDataset):
+        batches = map(batches.__getitem__, _indices(batches))
     taken = list(itertools.islice(batches, count))
     if len(taken) < (count or 1):
         raise ValueError(f"batches: expected at least {count or 1} (M + 1), found {len(taken)}")
@@ -90,8 +97,68 @@ def batch_list(batches, count=None):
 
 
 def is_stacked(batches):
-    """Return whether batches are one pair of arrays or tensors, stacked along their first axis."""
-    return isinstance(batches, tuple) and [hasattr(p, "shape") for p in batches] == [True, True]
+    """Return whether batches are stacked: one tuple (x, y) or (x, y, sample weights) of arrays.
+
+    Batch m is entry m of each array; x, y and weights may be dictionaries of arrays, too.  A tuple
+    whose entries are lists or tuples holds batches.
+    """
+    if not isinstance(batches, tuple) or not 2 <= len(batches) <= 3:
+        return False
+    parts = [v for p in batches for v in (p.values() if isinstance(p, dict) else [p])]
+    return all(hasattr(part, "shape") for part in parts)
+
+
+class Packed:
+    """A loss of batches whose parts stand in one tuple, made of a loss of structured ones.
+
+    Two of them are equal if loss and structure are, so that what is compiled for one serves both.
+    """
+
+    def __init__(self, loss, batch):
+        self.loss = loss
+        self.structure = tf.nest.map_structure(lambda _: 0, batch)
+
+    def __call__(self, weights, parts):
+        return self.loss(weights, tf.nest.pack_sequence_as(self.structure, list(parts)))
+
+    def __eq__(self, other):
+        return isinstance(other, Packed) and self._key() == other._key()
+
+    def __hash__(self):
+        return hash(self._key())
+
+    def _key(self):
+        return self.loss, repr(self.structure)
+
+
+def packed(loss, listed):
+    """Return a loss and batches without dictionaries, which compiled loops do not take."""
+    if not any(isinstance(part, dict) for part in _parts(listed[0])):
+        return loss, listed
+    return Packed(loss, listed[0]), [tuple(tf.nest.flatten(batch)) for batch in listed]
+
+
+def _parts(batch):
+    """Yield a batch, its parts, and theirs."""
+    yield batch
+    if isinstance(batch, tuple | list):
+        for part in batch:
+            yield from _parts(part)
+
+
+def ends(batches):
+    """Return whether batches are known to end: those of a list, stacked ones, or a data set."""
+    if isinstance(batches, tf.data.Dataset):
+        return int(batches.cardinality()) >= 0
+    if isinstance(batches, keras.utils.PyDataset):
+        return batches.num_batches is not None
+    return isinstance(batches, list | tuple)
+
+
+def _indices(batches):
+    """Return the numbers of the batches of a `keras.utils.PyDataset`, which may not end."""
+    count = batches.num_batches
+    return itertools.count() if count is None else range(count)
 
 
 def shapes(batch):

@@ -32,6 +32,7 @@ from prosper_utils.lookahead.descent import (
     float_tensors,
     is_stacked,
     loss_and_gradient,
+    packed,
     sgd,
     shapes,
     start,
@@ -73,7 +74,8 @@ def meta_gradient(
     Args:
         loss: function (weights, batch) -> scalar tensor; the weights come to it as a list.
         weights: list of tensors, all of one float type: the initial weights, biases included.
-        batches: a list of M + 1 batches (x, y), or one stacked pair (x[M + 1, ...], y[M + 1, ...]).
+        batches: a list of M + 1 batches (x, y), or one stacked pair (x[M + 1, ...], y[M + 1, ...]);
+            what else may be in a batch, or stand for the list, says `descent.batch_list`.
             The first M are trained on, the last one is the outer batch.  M = 0 is SNIP.
         learning_rate: the step size of the inner steps (alpha).
         momentum: the heavy-ball factor of the inner steps (mu), in [0, 1).
@@ -92,6 +94,7 @@ def meta_gradient(
             that are not float tensors, or a loss that is NaN or infinite (it says at which step).
     """
     weights, listed = float_tensors(weights), batch_list(batches)
+    loss, batches, listed = _fit(loss, batches, listed)
     check_choice("method", method, (*METHODS, *STREAMING))
     check_choice("momentum_start", momentum_start, ("true", "as_released"))
     if not 0 <= momentum < 1:
@@ -135,6 +138,7 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
         ValueError: as `meta_gradient` does, or if the direction does not fit the weights.
     """
     weights, listed = float_tensors(weights), batch_list(batches)
+    loss, batches, listed = _fit(loss, batches, listed)
     direction = [tf.cast(d, weights[0].dtype) for d in direction]
     if [d.shape for d in direction] != [w.shape for w in weights]:
         raise ValueError(
@@ -153,6 +157,15 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
     if not finite(value, *gradient, *tangent[0]):
         raise ValueError(divergence(loss, rates, start(weights, momentum), listed))
     return sum(tf.reduce_sum(g * u) for g, u in zip(gradient, tangent[0], strict=True))
+
+
+def _fit(loss, batches, listed):
+    """Return loss and batches as the compiled loops take them, and the batches as a list.
+
+    Stacked batches stay so; dictionaries in a batch become tuples, and other iterables lists.
+    """
+    fitting, listed = packed(loss, listed)
+    return fitting, batches if is_stacked(batches) and fitting is loss else listed, listed
 
 
 def unrolled(loss, rates, state, inner, outer):

@@ -7,7 +7,7 @@ A meta-gradient differentiates through training steps, so it needs the loss as a
 
 import functools
 
-from prosper_utils.pruning import mode
+from prosper_utils.pruning import losses, mode
 
 import keras
 import tensorflow as tf
@@ -195,31 +195,51 @@ def as_logits(model, **running):
     return as_outputs(model, **running)
 
 
-def as_loss(model, **running):
+def as_loss(model, loss=None, *, regularisation=True, temperature=1.0, **running):
     """Return `(weights, loss)`: the loss of a built Keras 3 model as a pure function.
 
     Args:
-        model: any built Keras 3 model from x to logits (B, classes).
+        model: any built Keras 3 model.
+        loss: the loss to take, in any form that `compile` takes; by default the one that the model
+            was compiled with, or else the sparse cross-entropy of logits (see `losses.of`).
+        regularisation: whether what layers add to the loss counts, as it does in training: the
+            penalties of regularizers, and what is given to `add_loss`.
+        temperature: what the logits are divided by, for a cross-entropy only.
         running: how it is run: `statistics`, `dropout` and `dtype` as for `as_outputs`.
 
     Returns:
         The trainable weights now, copied, as plain tensors in Keras' order, and the function
-        (weights, batch) -> scalar that is the mean softmax cross-entropy of the logits.  There
-        batch = (x, y), x float (B, 28, 28, 1) in [0, 1] or whatever the model takes, y integer
-        labels (B,) of any integer type.  By default the model is run with batch statistics and
-        without dropout, and no state of it changes.
+        (weights, batch) -> scalar.  There batch = (x, y) or (x, y, sample weights), each as Keras
+        takes it: an array, or a list, tuple or dict of them for several inputs or outputs.  By
+        default the model is run with batch statistics and without dropout, and no state of it
+        changes.
 
     Raises:
-        ValueError: if the model is not built, has no trainable weights, or is later given weights
-            of another number or float type than its own.
+        ValueError: if the model is not built, has no trainable weights, computes its loss by a
+            method of its own, or is later given weights of another number or float type, or
+            outputs, labels or batches that do not fit.
     """
-    weights, logits = as_logits(model, **running)
+    total = losses.of(model, loss, temperature)
+    weights, outputs = as_outputs(model, losses=True, **running)
 
-    def loss(weights, batch):
-        x, y = batch
-        return cross_entropy(logits(weights, x), y)
+    def value(weights, batch):
+        x, y, sample_weight = _parts(batch)
+        found, added = outputs(weights, x)
+        summed = total(found, y, sample_weight)
+        return sum(map(tf.reduce_sum, added), summed) if regularisation else summed
 
-    return weights, described(loss, model, lambda: as_loss(model, **running | DOUBLE)[1])
+    options = {"regularisation": regularisation, "temperature": temperature} | running | DOUBLE
+    return weights, described(value, model, lambda: as_loss(model, loss, **options)[1])
+
+
+def _parts(batch):
+    """Return (x, y, sample weights or None); raise a ValueError for what is no such batch."""
+    if not isinstance(batch, tuple | list) or not 2 <= len(batch) <= 3:
+        raise ValueError(
+            "batch: expected (x, y) or (x, y, sample weights), found "
+            f"{type(batch).__name__}{f' of {len(batch)}' if hasattr(batch, '__len__') else ''}"
+        )
+    return (*batch, None)[:3]
 
 
 def described(loss, model, in_float64):

@@ -1,8 +1,8 @@
 r"""Scores: one number per connection that says how much it should be kept.
 
-Every score is a function `(model, batches, *, sparsity=None, seed=0)` that returns one tensor per
-kernel, larger for what to keep.  Those that look at data read off what a mask :math:`c` on the
-weights would do:
+Every score is a function `(model, batches, *, sparsity=None, seed=0, **of_loss)` that returns one
+tensor per kernel, larger for what to keep.  Those that look at data read off what a mask :math:`c`
+on the weights would do:
 
 .. math:: \text{SNIP} &= |\partial L(c \odot w) / \partial c| = |w \odot \nabla L(w)|, \\
           \text{GraSP} &= w \odot H \nabla L(w), \\
@@ -11,13 +11,18 @@ weights would do:
 SynFlow looks at no data; it is what SNIP gives for the sum over all paths (see `paths`) in place
 of the loss.  `iterative` turns a rule into one that prunes in rounds.
 
+The loss is the one that the model was compiled with, and the model is run with batch statistics
+and without dropout; `of_loss` are options that say otherwise: `loss`, `statistics`, `dropout`,
+`dtype` and `regularisation`, all as for `networks.as_loss`.  A score changes nothing of the model.
+
 To add a score, write such a function and enter it in `SCORES`.
 """
 
 import functools
 
-from prosper_utils.lookahead.descent import batch_list, loss_and_gradient
+from prosper_utils.lookahead.descent import batch_list, ends, loss_and_gradient
 from prosper_utils.lookahead.meta_gradient import meta_gradient
+from prosper_utils.lookahead.second_derivatives import check_structure, check_used
 from prosper_utils.lookahead.streaming import (
     dense_diagonal,
     gauss_newton_diagonal,
@@ -29,7 +34,6 @@ from prosper_utils.pruning.masks import top_k
 from prosper_utils.pruning.networks import (
     as_logits,
     as_loss,
-    cross_entropy,
     kernel_indices,
     kernels,
 )
@@ -39,51 +43,71 @@ import numpy as np
 import tensorflow as tf
 
 
-def random(model, batches=None, *, sparsity=None, seed=0):
+def random(model, batches=None, *, sparsity=None, seed=0, **of_loss):
     """Return uniform random scores: what any other score has to beat."""
     generator = np.random.default_rng(seed)
     return [tf.constant(generator.random(k.shape), k.dtype) for k in kernels(model)]
 
 
-def magnitude(model, batches=None, *, sparsity=None, seed=0):
+def magnitude(model, batches=None, *, sparsity=None, seed=0, **of_loss):
     """Return `|w|`, the size of each weight as it is now."""
     return [tf.abs(k.value) for k in kernels(model)]
 
 
-def snip(model, batches, *, sparsity=None, seed=0):
-    """Return `|w * dL/dw|` on the first batch: SNIP (Lee et al., 2019), not normalised."""
+def snip(model, batches, *, sparsity=None, seed=0, **of_loss):
+    """Return `|w * dL/dw|`: SNIP (Lee et al., 2019), not normalised.
+
+    Args:
+        model, sparsity, seed, of_loss: as for `prospr`.
+        batches: what ends, such as a list, is used to the end: the loss is the mean over all
+            examples.  Of what does not end the first batch is used.
+    """
     scored = kernel_indices(model)
-    weights, loss = as_loss(model)
-    (batch,) = batch_list(batches, 1)
-    _, gradient = loss_and_gradient(loss, weights, batch)
+    weights, loss = as_loss(model, **of_loss)
+    listed = _all_or_first(batches)
+    check_used(loss, weights, listed[0])
+    gradient = _mean(lambda batch: loss_and_gradient(loss, weights, batch)[1], listed)
     return [tf.abs(weights[i] * gradient[i]) for i in scored]
 
 
-def grasp(model, batches, *, sparsity=None, seed=0, temperature=200.0):
-    """Return w * H g on the first batch: GraSP (Wang et al., 2020).
+def grasp(model, batches, *, sparsity=None, seed=0, temperature=200.0, **of_loss):
+    """Return w * H g: GraSP (Wang et al., 2020).
 
     To first order it is half of what the squared norm of the gradient, and with it the speed of
     training, loses when the weight goes to zero.  It keeps its sign: the most negative goes first.
 
     Args:
-        model, batches, sparsity, seed: as for `prospr`.
+        model, sparsity, seed, of_loss: as for `prospr`.
+        batches: as for `snip`.
         temperature: the logits are divided by it, which evens out the probabilities; 200 as in the
-            authors' code.
+            authors' code.  For a loss that is no cross-entropy it has to be 1.
     """
     scored = kernel_indices(model)
-    weights, logits = as_logits(model)
-
-    def loss(weights, batch):
-        return cross_entropy(logits(weights, batch[0]) / temperature, batch[1])
-
-    (batch,) = batch_list(batches, 1)
-    _, gradient = loss_and_gradient(loss, weights, batch)
+    weights, loss = as_loss(model, temperature=temperature, **of_loss)
+    listed = _all_or_first(batches)
+    check_structure(loss, weights, listed[0])
+    gradient = _mean(lambda batch: loss_and_gradient(loss, weights, batch)[1], listed)
     vector = [g if i in scored else tf.zeros_like(g) for i, g in enumerate(gradient)]
-    product = hessian_product(loss, weights, batch, vector)
+    product = _mean(lambda batch: hessian_product(loss, weights, batch, vector), listed)
     return [weights[i] * product[i] for i in scored]
 
 
-def synflow(model, batches=None, *, sparsity, seed=0, rounds=100):
+def _all_or_first(batches):
+    """Return all batches of what ends, and of what does not the first one."""
+    return batch_list(batches, None if ends(batches) else 1)
+
+
+def _mean(function, listed):
+    """Return the mean over all examples of what a function of a batch returns, a list."""
+    sizes = [len(tf.nest.flatten(batch)[0]) for batch in listed]
+    if len(listed) == 1:
+        return function(listed[0])
+    shares = [size / sum(sizes) for size in sizes]
+    found = [[s * t for t in function(b)] for s, b in zip(shares, listed, strict=True)]
+    return [tf.add_n(parts) for parts in zip(*found, strict=True)]
+
+
+def synflow(model, batches=None, *, sparsity, seed=0, rounds=100, **of_loss):
     """Return `|w| * dR/d|w|` in the last of many rounds: SynFlow (Tanaka et al., 2020).
 
     It looks at no data, and only the network's activations, not its biases, are taken away
@@ -91,7 +115,7 @@ def synflow(model, batches=None, *, sparsity, seed=0, rounds=100):
 
     Args:
         model: any model that `paths.flow` takes; its weights are not changed.
-        batches, seed: not used.
+        batches, seed, of_loss: not used.
         sparsity: the share to remove at the end, in [0, 1).
         rounds: how many rounds; the share that is kept falls by the same factor in each.
     """
@@ -114,15 +138,18 @@ def prospr(
     learning_rate=0.1,
     momentum=0.0,
     method="reverse",
+    **of_loss,
 ):
     """Return `|dL_M(w_M)/dc|`, the meta-gradient after M steps: ProsPr (Alizadeh et al., 2022).
 
     Args:
         model: any built Keras 3 model; its weights are not changed.
-        batches: at least M + 1 batches, as a list, a stacked pair, or anything endless.
+        batches: at least M + 1 batches, as a list, stacked, a data set, or anything endless; the
+            first M + 1 of them are used.
         sparsity, seed: not used; every score takes them.
         steps: how many inner steps to look ahead (M); 0 is SNIP.
         learning_rate, momentum, method: as for `meta_gradient`.
+        of_loss: which loss, and how the model is run, as for `networks.as_loss`.
 
     Returns:
         One tensor per kernel; biases take part in the steps but are not scored.
@@ -134,11 +161,14 @@ def prospr(
     if steps < 0:
         raise ValueError(f"steps: expected M >= 0, found {steps}")
     scored = kernel_indices(model)
-    weights, loss = as_loss(model)
+    weights, loss = as_loss(model, **of_loss)
+    taken = batch_list(batches, steps + 1)
+    check = check_structure if steps and method != "first_order" else check_used
+    check(loss, weights, taken[0])
     gradient = meta_gradient(
         loss,
         weights,
-        batch_list(batches, steps + 1),
+        taken,
         learning_rate=learning_rate,
         momentum=momentum,
         method=method,
@@ -147,37 +177,49 @@ def prospr(
 
 
 def streamed_prospr(
-    model, batches, *, curvature, sparsity=None, seed=0, steps=3, learning_rate=0.1
+    model, batches, *, curvature, sparsity=None, seed=0, steps=3, learning_rate=0.1, **of_loss
 ):
     """Return the streaming stand-in for ProsPr, `|w * (product of gamma_m) * g|`.
 
     Args:
         curvature: function of the model that returns a curvature (see `streaming`).
-        model, batches, sparsity, seed, steps, learning_rate: as for `prospr`.
+        model, batches, sparsity, seed, steps, learning_rate, of_loss: as for `prospr`.
     """
     scored = kernel_indices(model)
-    weights, loss = as_loss(model)
+    weights, loss = as_loss(model, **of_loss)
     taken = batch_list(batches, steps + 1)
+    check_structure(loss, weights, taken[0])
     found = streamed(loss, weights, taken, learning_rate, curvature(model))
     return [tf.abs(found[i]) for i in scored]
 
 
 def iterative_prospr(
-    model, batches, *, sparsity, seed=0, rounds=5, steps=3, learning_rate=0.1, method="reverse"
+    model,
+    batches,
+    *,
+    sparsity,
+    seed=0,
+    rounds=5,
+    steps=3,
+    learning_rate=0.1,
+    method="reverse",
+    **of_loss,
 ):
     """Return the ProsPr score in the last of several rounds, the trajectory masked in between.
 
     In each round what earlier rounds have removed stays at zero through all M steps.
 
     Args:
-        model, batches, seed, steps, learning_rate, method: as for `prospr`; an endless supply
-            gives new batches to every round, a list the same ones.
+        model, seed, steps, learning_rate, method, of_loss: as for `prospr`.
+        batches: as for `prospr`; an endless supply gives new batches to every round, what ends
+            the same ones.
         sparsity: the share to remove at the end, in [0, 1).
         rounds: how many rounds; the share that is kept falls by the same factor in each.
     """
     scored = kernel_indices(model)
-    weights, loss = as_loss(model)
+    weights, loss = as_loss(model, **of_loss)
     in_force = [tf.Variable(tf.ones_like(w)) for w in weights]
+    check = check_structure if steps and method != "first_order" else check_used
 
     def masked_loss(weights, batch):
         return loss([w * m for w, m in zip(weights, in_force, strict=True)], batch)
@@ -185,16 +227,26 @@ def iterative_prospr(
     def rule(masks):
         for i, mask in zip(scored, masks, strict=True):
             in_force[i].assign(tf.cast(mask, weights[i].dtype))
+        taken = batch_list(batches, steps + 1)
+        check(loss, weights, taken[0])
         gradient = meta_gradient(
-            masked_loss,
-            weights,
-            batch_list(batches, steps + 1),
-            learning_rate=learning_rate,
-            method=method,
+            masked_loss, weights, taken, learning_rate=learning_rate, method=method
         )
         return [tf.abs(gradient[i]) for i in scored]
 
     return iterative(rule, [weights[i].shape for i in scored], sparsity, rounds)
+
+
+def iterative_snip(model, batches, *, sparsity, seed=0, rounds=5, **of_loss):
+    """Return the SNIP score in the last of several rounds (de Jorge et al., 2021; Verdenius, 2020).
+
+    Args:
+        model, batches, sparsity, seed, rounds, of_loss: as for `iterative_prospr`; of the batches
+            a round takes one.
+    """
+    return iterative_prospr(
+        model, batches, sparsity=sparsity, seed=seed, rounds=rounds, steps=0, **of_loss
+    )
 
 
 def iterative(rule, shapes, sparsity, rounds):
@@ -252,5 +304,6 @@ SCORES = {
     "first order": functools.partial(prospr, steps=10, method="first_order"),
     "row sums": functools.partial(streamed_prospr, steps=10, curvature=lambda model: row_sums),
     "diagonal": functools.partial(streamed_prospr, steps=10, curvature=curvature_diagonal),
+    "iterative SNIP": iterative_snip,
     "iterative ProsPr": iterative_prospr,
 }

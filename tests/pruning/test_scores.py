@@ -63,12 +63,12 @@ def test_snip_is_a_mask_gradient(batches):
             h = layer.activation(h @ (masks[i] * layer.kernel) + layer.bias)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(y, h)
     expected = [tf.abs(g) for g in tape.gradient(loss, masks)]
-    assert relative_error(snip(model, batches), expected) < 1e-5
+    assert relative_error(snip(model, batches[:1]), expected) < 1e-5
 
 
 def test_snip_is_prospr_without_steps(batches):
     model = lenet5()
-    assert relative_error(snip(model, batches), prospr(model, batches, steps=0)) < 1e-6
+    assert relative_error(snip(model, batches[:1]), prospr(model, batches, steps=0)) < 1e-6
 
 
 def test_prospr_takes_what_it_needs_of_an_endless_supply(digits, batches):

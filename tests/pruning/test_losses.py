@@ -1,0 +1,463 @@
+"""The loss of a model: what Keras itself computes, for every loss, label and form of a batch."""
+
+import functools
+
+from prosper_utils.lookahead.descent import batch_list, is_stacked
+from prosper_utils.lookahead.meta_gradient import METHODS, meta_gradient
+from prosper_utils.pruning import losses, scores
+from prosper_utils.pruning.networks import as_loss, kernel_indices, kernels
+from prosper_utils.study.checks import relative_error
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import layers
+
+CLASSES, SIZE = 3, 6
+K = keras.losses
+
+
+@pytest.fixture(autouse=True, scope="module")
+def doubles():
+    """Let layers and losses compute in float64."""
+    floatx = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(floatx)
+
+
+def dense(activation=None, units=CLASSES, **options):
+    """Return a small network, built."""
+    keras.utils.set_random_seed(0)
+    hidden, output = layers.Dense(5, "tanh", **options), layers.Dense(units, activation)
+    return keras.Sequential([keras.Input((4,)), hidden, output])
+
+
+def draw(seed=0, size=SIZE):
+    """Return inputs, and labels of all kinds."""
+    generator = np.random.default_rng(seed)
+    classes = generator.integers(0, CLASSES, size)
+    return generator.normal(size=(size, 4)), {
+        "class": classes,
+        "column": classes[:, None],
+        "one-hot": np.eye(CLASSES)[classes],
+        "real": generator.normal(size=(size, CLASSES)),
+        "share": generator.dirichlet(np.ones(CLASSES), size),
+        "binary": generator.integers(0, 2, (size, 1)),
+        "flat binary": generator.integers(0, 2, size),
+        "several": generator.integers(0, 2, (size, CLASSES)),
+        "signs": generator.choice([-1.0, 1.0], (size, CLASSES)),
+        "counts": generator.integers(0, 5, (size, CLASSES)),
+    }
+
+
+def quartic(y, outputs):
+    """Return one number per example: a loss of one's own."""
+    return tf.reduce_mean((tf.cast(y, outputs.dtype) - outputs) ** 4, -1)
+
+
+def per_class(y, outputs):
+    """Return one number per example and class."""
+    return (tf.cast(y, outputs.dtype) - outputs) ** 2
+
+
+LOGITS = {"from_logits": True}
+SPARSE = functools.partial(K.SparseCategoricalCrossentropy, **LOGITS)
+CASES = {  # units, activation, loss, labels
+    "sparse, logits": (3, None, SPARSE, "class"),
+    "sparse, column": (3, None, SPARSE, "column"),
+    "sparse, softmax by name": (3, "softmax", lambda: "sparse_categorical_crossentropy", "class"),
+    "crossentropy guessed": (3, "softmax", lambda: "crossentropy", "one-hot"),
+    "ignored class": (
+        3,
+        None,
+        functools.partial(K.SparseCategoricalCrossentropy, ignore_class=0, **LOGITS),
+        "class",
+    ),
+    "one-hot, logits": (3, None, functools.partial(K.CategoricalCrossentropy, **LOGITS), "one-hot"),
+    "smoothed": (3, "softmax", functools.partial(K.CategoricalCrossentropy, 0, 0.1), "one-hot"),
+    "shares": (3, "softmax", K.CategoricalCrossentropy, "share"),
+    "focal": (3, "softmax", K.CategoricalFocalCrossentropy, "one-hot"),
+    "binary by name": (1, "sigmoid", lambda: "binary_crossentropy", "binary"),
+    "binary, flat labels": (1, "sigmoid", lambda: "binary_crossentropy", "flat binary"),
+    "binary, logits": (1, None, functools.partial(K.BinaryCrossentropy, **LOGITS), "binary"),
+    "several labels": (3, "sigmoid", K.BinaryCrossentropy, "several"),
+    "binary focal": (1, "sigmoid", K.BinaryFocalCrossentropy, "binary"),
+    "mse": (3, None, lambda: "mse", "real"),
+    "mae": (3, None, lambda: "mae", "real"),
+    "Huber": (3, None, functools.partial(K.Huber, 0.3), "real"),
+    "summed": (3, None, functools.partial(K.MeanSquaredError, reduction="sum"), "real"),
+    "log-cosh": (3, None, K.LogCosh, "real"),
+    "Poisson": (3, "softplus", K.Poisson, "counts"),
+    "divergence": (3, "softmax", K.KLDivergence, "share"),
+    "cosine": (3, None, K.CosineSimilarity, "real"),
+    "hinge": (3, None, K.SquaredHinge, "signs"),
+    "a function": (3, None, lambda: quartic, "real"),
+    "one number per class": (3, None, lambda: per_class, "real"),
+}
+
+
+def compiled(name):
+    """Return a compiled network and the kind of labels of a case."""
+    units, activation, loss, kind = CASES[name]
+    model = dense(activation, units, kernel_regularizer=keras.regularizers.L2(0.1))
+    model.compile("sgd", loss())
+    return model, kind
+
+
+def by_keras(model, x, y, sample_weight=None):
+    """Return the loss and its gradient as `train_step` computes them."""
+    with tf.GradientTape() as tape:
+        outputs = model(x, training=True)
+        value = model.compute_loss(x, _tensors(y), outputs, sample_weight)
+    return value, tape.gradient(value, model.trainable_variables)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_the_loss_and_its_gradient_are_those_of_training(name, weighted):
+    model, kind = compiled(name)
+    x, labels = draw()
+    weight = np.linspace(0.1, 2, SIZE) if weighted else None
+    if weighted and name == "one number per class":
+        weight = weight[:, None]  # as Keras needs it there
+    value, gradient = by_keras(model, x, labels[kind], weight)
+    weights, loss = as_loss(model)
+    batch = (x, labels[kind]) if weight is None else (x, labels[kind], weight)
+    assert abs(float(loss(weights, batch)) - float(value)) < 1e-12 * (1 + abs(float(value)))
+    wanted = [abs(weights[i] * gradient[i]) for i in kernel_indices(model)]
+    assert relative_error(scores.snip(model, [batch]), wanted) < 1e-12
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_given_loss_is_the_compiled_one(name):
+    model, kind = compiled(name)
+    x, labels = draw()
+    other = dense(CASES[name][1], CASES[name][0], kernel_regularizer=keras.regularizers.L2(0.1))
+    weights, loss = as_loss(model)
+    _, given = as_loss(other, CASES[name][2]())
+    batch = x, labels[kind]
+    assert float(given(weights, batch)) == float(loss(weights, batch))
+
+
+@given(st.lists(st.floats(0, 3), min_size=SIZE, max_size=SIZE), st.integers(0, 9))
+def test_sample_weights_weigh_each_example(weight, seed):
+    model = dense()
+    x, labels = draw(seed)
+    weights, loss = as_loss(model)
+    each = [float(loss(weights, (x[i : i + 1], labels["class"][i : i + 1]))) for i in range(SIZE)]
+    found = float(loss(weights, (x, labels["class"], np.array(weight))))
+    assert abs(found - np.dot(weight, each) / SIZE) < 1e-12 * (1 + sum(weight))
+
+
+@pytest.mark.parametrize("kind", ["class", "column", "one-hot"])
+def test_class_weights_are_those_of_fit(kind):
+    name = "crossentropy" if kind == "one-hot" else "sparse_categorical_crossentropy"
+    model, share = dense("softmax"), {0: 0.2, 2: 3.0}
+    x, labels = draw()
+    weights, _ = as_loss(model, name)
+    ((x, y, weight),) = losses.class_weighted([(x, labels[kind])], share)
+    np.testing.assert_allclose(weight, [share.get(c, 1.0) for c in labels["class"]], rtol=1e-7)
+    model.compile(keras.optimizers.SGD(0.5), name)
+    before = model.get_weights()
+    _, loss = as_loss(model)
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        value = loss(weights, (x, y, weight))
+    steps = tape.gradient(value, weights)
+    model.fit(x, y, batch_size=SIZE, class_weight=share, verbose=0, shuffle=False)
+    after = [b - 0.5 * s for b, s in zip(before, steps, strict=True)]
+    assert relative_error(model.get_weights(), after) < 1e-6
+
+
+def two_heads():
+    """Return a model with two inputs and two outputs, named."""
+    keras.utils.set_random_seed(0)
+    a, b = keras.Input((4,), name="a"), keras.Input((2,), name="b")
+    hidden = layers.Dense(5, "tanh")(layers.Concatenate()([a, b]))
+    heads = {
+        "kind": layers.Dense(3, "softmax", name="kind")(hidden),
+        "size": layers.Dense(1, name="size", activity_regularizer="l2")(hidden),
+    }
+    return keras.Model({"a": a, "b": b}, heads), keras.Model([a, b], list(heads.values()))
+
+
+def two_inputs(seed, size=SIZE):
+    """Return a batch for `two_heads`, by name."""
+    generator = np.random.default_rng(seed)
+    x = {"a": generator.normal(size=(size, 4)), "b": generator.normal(size=(size, 2))}
+    return x, {"kind": generator.integers(0, 3, size), "size": generator.normal(size=(size, 1))}
+
+
+NAMES = {"kind": "sparse_categorical_crossentropy", "size": "mse"}
+
+
+def several(form):
+    """Return a compiled model with two inputs and outputs, and batches, in one of three forms."""
+    named, listed = two_heads()
+    batches = [two_inputs(seed) for seed in range(4)]
+    if form == "dict":
+        named.compile("sgd", NAMES, loss_weights={"kind": 1.0, "size": 0.3})
+        return named, batches
+    listed.compile("sgd", list(NAMES.values()), loss_weights=[1.0, 0.3])
+    kind = list if form == "list" else tuple
+    return listed, [(kind(x.values()), kind(y.values())) for x, y in batches]
+
+
+@pytest.mark.parametrize("form", ["dict", "list", "tuple"])
+def test_several_inputs_and_outputs(form):
+    model, batches = several(form)
+    weights, loss = as_loss(model)
+    value, gradient = by_keras(model, *batches[0])
+    assert abs(float(loss(weights, batches[0])) - float(value)) < 1e-12
+    wanted = [abs(weights[i] * gradient[i]) for i in kernel_indices(model)]
+    assert relative_error(scores.snip(model, batches[:1]), wanted) < 1e-12
+    reference = meta_gradient(loss, weights, batches, learning_rate=0.1, method="unrolled")
+    for method in set(METHODS) - {"unrolled", "first_order"}:
+        found = meta_gradient(loss, weights, batches, learning_rate=0.1, method=method)
+        assert relative_error(found, reference) < 1e-12
+
+
+def _tensors(batch):
+    return tf.nest.map_structure(tf.convert_to_tensor, batch)
+
+
+def test_named_and_listed_outputs_score_alike():
+    (named, batches), (listed, others) = several("dict"), several("list")
+    found, wanted = scores.prospr(named, batches), scores.prospr(listed, others)
+    assert relative_error(found, wanted) < 1e-12
+
+
+class Sequence(keras.utils.PyDataset):
+    """Batches by their number."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, m):
+        return self.batches[m]
+
+
+def stacked(batches):
+    """Return batches as one tuple of arrays, or dictionaries of arrays, stacked."""
+    return tf.nest.map_structure(lambda *parts: np.stack(parts), *batches)
+
+
+FORMS = {
+    "list": list,
+    "tuple": tuple,
+    "stacked": stacked,
+    "data set": lambda batches: tf.data.Dataset.from_tensor_slices(stacked(batches)),
+    "PyDataset": Sequence,
+}
+
+
+@pytest.mark.parametrize("score", [scores.snip, scores.prospr, scores.grasp])
+@pytest.mark.parametrize("form", FORMS)
+def test_batches_in_every_form_score_alike(form, score):
+    model = dense()
+    batches = [(x, labels["class"]) for x, labels in map(draw, range(4))]
+    assert relative_error(score(model, FORMS[form](batches)), score(model, batches)) < 1e-12
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_batches_of_dictionaries_in_every_form(form):
+    model, batches = several("dict")
+    found = scores.prospr(model, FORMS[form](batches))
+    assert relative_error(found, scores.prospr(model, batches)) < 1e-12
+
+
+@pytest.mark.parametrize("form", ["iterator", "repeated data set"])
+def test_of_what_does_not_end_the_first_batches_are_taken(form):
+    model = dense()
+    batches = [(x, labels["class"]) for x, labels in map(draw, range(4))]
+    data = FORMS["data set"](batches).repeat()
+    endless = (lambda: iter(data)) if form == "iterator" else lambda: data
+    first = scores.snip(model, batches[:1])
+    assert relative_error(scores.snip(model, endless()), first) < 1e-12
+    found = scores.prospr(model, endless(), steps=2)
+    assert relative_error(found, scores.prospr(model, batches, steps=2)) < 1e-12
+
+
+def test_a_tuple_of_batches_is_not_stacked():
+    (x, labels), pair = draw(), two_inputs(0)
+    assert is_stacked((x, labels["class"]))
+    assert is_stacked((x, labels["class"], x))
+    assert is_stacked(pair)
+    assert not is_stacked(((x, labels["class"]), (x, labels["class"])))
+    assert not is_stacked(([x, x], [x, x]))
+    assert not is_stacked([x, x])
+    assert len(batch_list(pair)) == SIZE
+
+
+@pytest.mark.parametrize("score", [scores.snip, scores.grasp])
+@pytest.mark.parametrize("sizes", [(6, 6, 6, 6), (6, 6, 6, 1)])
+def test_a_score_of_a_list_is_that_of_its_concatenation(score, sizes):
+    model = dense()
+    batches = [(x, y["class"]) for x, y in (draw(s, size) for s, size in enumerate(sizes))]
+    whole = tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
+    assert relative_error(score(model, batches), score(model, [whole])) < 1e-12
+    assert relative_error(score(model, batches), score(model, batches[:1])) > 0.01
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_smaller_last_batch_of_an_epoch(method):
+    model = dense()
+    drawn = (draw(s, size) for s, size in enumerate((6, 6, 5, 6, 2)))
+    batches = [(x, y["class"]) for x, y in drawn]
+    weights, loss = as_loss(model)
+    found = meta_gradient(loss, weights, batches, learning_rate=0.1, method=method)
+    reference = "first_order" if method == "first_order" else "unrolled"
+    wanted = meta_gradient(loss, weights, batches, learning_rate=0.1, method=reference)
+    assert relative_error(found, wanted) < 1e-12
+
+
+def test_penalties_and_added_losses_count_unless_told_otherwise():
+    class Adding(layers.Layer):
+        def call(self, x):
+            self.add_loss(keras.ops.mean(x**2))
+            return x
+
+    hidden = layers.Dense(5, "tanh", kernel_regularizer=keras.regularizers.L2(0.1))
+    model = keras.Sequential([keras.Input((4,)), hidden, Adding(), layers.Dense(CLASSES)])
+    x, labels = draw()
+    weights, loss = as_loss(model)
+    _, plain = as_loss(model, regularisation=False)
+    batch = x, labels["class"]
+    inner = tf.tanh(x @ weights[0] + weights[1])
+    added = hidden.kernel_regularizer(weights[0]) + tf.reduce_mean(inner**2)
+    assert abs(float(loss(weights, batch) - plain(weights, batch)) - float(added)) < 1e-12
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("score", [scores.snip, scores.prospr, scores.grasp])
+def test_probabilities_are_not_taken_for_logits(score, activation):
+    x, labels = draw()
+    model, batch = dense(activation), (x, labels["class"])
+    remedy = "compile the model with its loss, or give `loss=`"
+    with pytest.raises(ValueError, match=f"found an output that ends in a {activation}: {remedy}"):
+        score(model, [batch] * 4)
+    model.compile("sgd", K.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match=r"expected logits.*take from_logits=False"):
+        score(model, [batch] * 4)
+
+
+class Own(keras.Model):
+    """A model of a class of one's own, whose call takes no `training`."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.hidden, self.out, self.last = layers.Dense(5, "tanh"), layers.Dense(CLASSES), last
+
+    def call(self, x):
+        return self.last(self.out(self.hidden(x)))
+
+
+@pytest.mark.parametrize("last", [layers.Softmax, lambda: keras.ops.softmax, lambda: tf.nn.softmax])
+def test_a_softmax_is_found_however_it_is_made(last):
+    x, labels = draw()
+    own = Own(last())
+    own(x)
+    inputs = keras.Input((4,))
+    nested = keras.Sequential([keras.Input((4,)), layers.Dense(CLASSES), layers.Softmax()])
+    for model in (own, keras.Model(inputs, nested(layers.Dense(4)(inputs)))):
+        with pytest.raises(ValueError, match="found an output that ends in a softmax"):
+            scores.snip(model, [(x, labels["class"])])
+
+
+@pytest.mark.parametrize("name", ["sparse_categorical_crossentropy", "binary_crossentropy"])
+def test_logits_are_not_taken_for_probabilities(name):
+    x, labels = draw()
+    binary = name.startswith("binary")
+    model = dense(units=1 if binary else CLASSES)
+    model.compile("sgd", name)
+    with pytest.raises(ValueError, match=r"expected probabilities, .*: take from_logits=True"):
+        scores.snip(model, [(x, labels["binary" if binary else "class"])])
+
+
+def test_log_probabilities_are_logits():
+    x, labels = draw()
+    found = scores.prospr(dense("log_softmax"), [(x, labels["class"])] * 4)
+    assert relative_error(found, scores.prospr(dense(), [(x, labels["class"])] * 4)) < 1e-12
+
+
+@pytest.mark.parametrize(("ends", "labels"), [("softmax", "class"), ("sigmoid", "binary")])
+def test_grasp_of_probabilities_is_that_of_their_logits(ends, labels):
+    units = 1 if ends == "sigmoid" else CLASSES
+    kind = K.BinaryCrossentropy if ends == "sigmoid" else K.SparseCategoricalCrossentropy
+    x, y = draw()
+    logits, probabilities = dense(None, units), dense(ends, units)
+    logits.compile("sgd", kind(from_logits=True))
+    probabilities.compile("sgd", kind())
+    batch = [(x, y[labels])]
+    assert relative_error(scores.grasp(probabilities, batch), scores.grasp(logits, batch)) < 1e-9
+
+
+def test_a_temperature_needs_a_cross_entropy():
+    x, labels = draw()
+    model = dense()
+    model.compile("sgd", "mse")
+    batch = [(x, labels["real"])]
+    with pytest.raises(ValueError, match=r"temperature: expected 1 .*no cross-entropy, found 200"):
+        scores.grasp(model, batch)
+    assert all(np.all(np.isfinite(s)) for s in scores.grasp(model, batch, temperature=1.0))
+
+
+def test_a_loss_that_is_no_scalar_is_refused():
+    x, labels = draw()
+    model = dense()
+    model.compile("sgd", K.MeanSquaredError(reduction=None))
+    with pytest.raises(ValueError, match=r"loss: expected a scalar, found shape \(6,\)"):
+        scores.snip(model, [(x, labels["real"])])
+
+
+@pytest.mark.parametrize("method", ["compute_loss", "train_step"])
+def test_a_model_with_a_loss_of_its_own_is_refused_unless_one_is_given(method):
+    own = type("Odd", (keras.Sequential,), {method: lambda self, *args, **kwargs: 0.0})
+    model = own([keras.Input((4,)), layers.Dense(CLASSES)])
+    x, labels = draw()
+    with pytest.raises(ValueError, match=f"found a method {method} of its own"):
+        as_loss(model)
+    assert len(scores.snip(model, [(x, labels["class"])], loss=CASES["sparse, logits"][2]())) == 1
+
+
+@pytest.mark.parametrize("batch", [5, (1,), (1, 2, 3, 4), np.zeros(3), {"x": 1}])
+def test_what_is_no_batch_is_refused(batch):
+    weights, loss = as_loss(dense())
+    with pytest.raises(ValueError, match=r"batch: expected \(x, y\) or \(x, y, sample weights\)"):
+        loss(weights, batch)
+
+
+def test_the_scale_of_a_loss_scale_optimizer_is_no_part_of_the_score():
+    x, labels = draw()
+    plain, scaled = dense(), dense()
+    loss = K.SparseCategoricalCrossentropy(from_logits=True)
+    plain.compile("sgd", loss)
+    scaled.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()), loss)
+    batches = [(x, labels["class"])] * 4
+    assert relative_error(scores.prospr(scaled, batches), scores.prospr(plain, batches)) == 0
+
+
+def test_keras_has_what_we_take_from_it():
+    summed = losses.CompileLoss("mse")
+    summed.build(np.zeros((2, 3)), np.zeros((2, 3)))
+    (part,) = summed._flat_losses
+    assert part._fields == ("path", "loss", "loss_weights", "name")
+    assert part.loss._dtype == part.loss.dtype
+    assert summed._metrics == []
+    assert K.CategoricalCrossentropy(from_logits=True)._fn_kwargs["from_logits"] is True
+    model = dense()
+    model.compile("sgd", "mse", loss_weights=0.5)
+    assert model._compile_loss._user_loss == "mse"
+    assert model._compile_loss._user_loss_weights == 0.5
+    assert hasattr(keras.activations.softmax(tf.zeros((1, 2))), "_keras_logits")
+    assert all(len(kernels(model)) == 2 for model in (dense(),))
