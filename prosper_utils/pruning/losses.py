@@ -96,10 +96,18 @@ def of(model, loss=None, temperature=1.0, loss_weights=None):
     summing = functools.partial(Total, model, given, weights, temperature)
     symbolic = _symbolic_outputs(model)
     if symbolic is not None:
+        _expect_keys(model, given, symbolic)
         summing("float32").build(symbolic, symbolic)
 
     def total(outputs, labels, sample_weight=None):
-        value = summing(tf.nest.flatten(outputs)[0].dtype.name)(labels, outputs, sample_weight)
+        summed = summing(tf.nest.flatten(outputs)[0].dtype.name)
+        try:
+            value = summed(labels, outputs, sample_weight)
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(
+                f"loss: expected losses, labels and sample weights for the outputs of model "
+                f"{model.name!r} as `fit` takes them, found others: {error}"
+            ) from error
         if value is None or value.shape.rank != 0:
             raise ValueError(
                 f"loss: expected a scalar, found shape {getattr(value, 'shape', None)}: give the "
@@ -136,6 +144,16 @@ def _expect_plain(model):
                 f"model {model.name!r}: expected a compiled loss, found a method {name} of its "
                 "own, which we cannot call on other weights: give `loss=`"
             )
+
+
+def _expect_keys(model, loss, outputs):
+    """Raise a ValueError if losses by name are not for outputs of these names."""
+    names = set(outputs if isinstance(outputs, dict) else getattr(model, "output_names", ()))
+    if isinstance(loss, dict) and not set(loss) <= names:
+        raise ValueError(
+            f"loss: expected losses for the outputs {sorted(names)} of model {model.name!r}, "
+            f"found them for {sorted(loss)}"
+        )
 
 
 def _expect_default(model, outputs, labels):
