@@ -10,5 +10,6 @@ Its modules, in the order in which to read them:
 * `trajectory`: roll a step forward, pull a cotangent back, push a tangent forward.
 * `descent`: gradient descent as such a step.
 * `meta_gradient`: the gradient of the loss after M steps with respect to a mask.
+* `second_derivatives`: whether automatic differentiation has them right, judged by differences.
 * `streaming`: one factor per weight and step in place of each Jacobian, and what it costs.
 """
