@@ -17,6 +17,10 @@ least 64 where batches in a list have to be stacked for a compiled loop or the b
 are in memory while it runs, else in one chunk.  A chunk is one compiled loop, the same one for
 every chunk and every M; between chunks only the weights of every step are kept ("reverse"; the
 Jacobian does not depend on the buffer), or the first state of each chunk ("checkpointed").
+
+The loops are right for networks and batches of any size: they are called with the one rewrite of
+TensorFlow's switched off that breaks them (see `loops`), and no other option is touched.  That
+takes a call of our own, so inside a `tf.function` all of this is refused.
 """
 
 import functools
@@ -25,6 +29,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from prosper_utils.lookahead import loops
 from prosper_utils.lookahead.descent import (
     batch_list,
     divergence,
@@ -89,8 +94,10 @@ def meta_gradient(
 
     Raises:
         ValueError: for no or empty batches, an unknown method, a momentum outside [0, 1), weights
-            that are not float tensors, or a loss that is NaN or infinite (it says at which step).
+            that are not float tensors, a loss that is NaN or infinite (it says at which step), or
+            a call from inside a `tf.function`.
     """
+    loops.expect_eager("meta_gradient")
     weights, listed = float_tensors(weights), batch_list(batches)
     check_choice("method", method, (*METHODS, *STREAMING))
     check_choice("momentum_start", momentum_start, ("true", "as_released"))
@@ -134,6 +141,8 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
     Raises:
         ValueError: as `meta_gradient` does, or if the direction does not fit the weights.
     """
+    loops.expect_eager("directional")
+    loops.expect_compiled()
     weights, listed = float_tensors(weights), batch_list(batches)
     direction = [tf.cast(d, weights[0].dtype) for d in direction]
     if [d.shape for d in direction] != [w.shape for w in weights]:
@@ -171,6 +180,7 @@ def chunked(method, loss, rates, state, parts, outer):
     What is kept of a chunk are the weights of its steps, or its first state where "checkpointed"
     will run it again; the last chunk, at hand when the way back begins, is not run again.
     """
+    loops.expect_compiled()
     kept, outer = [], as_tensors(outer)
     functions = functools.partial(compiled, loss, specs(state))
     for i, part in enumerate(parts):
@@ -212,12 +222,12 @@ def compiled(loss, state, batch):
     part = tf.nest.map_structure(stacked_spec, batch)
     handles = tuple(tf.TensorSpec([], tf.variant) for _ in state[0])  # of the weights' TensorArrays
 
-    @tf.function(input_signature=[rates, state, part])
+    @loops.function(input_signature=[rates, state, part])
     def roll(rates, state, part):
         states = roll_out(sgd(loss, *rates), state, part)
         return states[0], at(states, length(part))
 
-    @tf.function(input_signature=[rates, handles, part, state])
+    @loops.function(input_signature=[rates, handles, part, state])
     def pull(rates, handles, part, cotangent):
         weights = tuple(
             tf.TensorArray(v.dtype, flow=handle, clear_after_read=False)
@@ -231,11 +241,11 @@ def compiled(loss, state, batch):
 
         return pull_back(sgd(loss, *rates), weights, part, cotangent, once)
 
-    @tf.function(input_signature=[rates, state, part, state])
+    @loops.function(input_signature=[rates, state, part, state])
     def push(rates, state, part, tangent):
         return push_forward(sgd(loss, *rates), state, part, tangent)
 
-    @tf.function(input_signature=[state, batch])
+    @loops.function(input_signature=[state, batch])
     def outer(state, batch):
         return loss_and_gradient(loss, state[0], batch)
 
