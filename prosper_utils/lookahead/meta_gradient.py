@@ -20,7 +20,8 @@ Jacobian does not depend on the buffer), or the first state of each chunk ("chec
 
 The loops are right for networks and batches of any size: they are called with the one rewrite of
 TensorFlow's switched off that breaks them (see `loops`), and no other option is touched.  That
-takes a call of our own, so inside a `tf.function` all of this is refused.
+takes a call of our own, so inside a `tf.function` all of this is refused.  Whether the float type
+can hold what the sweep returns is a question of its own: see `conditioning`.
 """
 
 import functools
@@ -216,7 +217,7 @@ def unrolled(loss, rates, state, inner, outer):
         last = roll_out(sgd(loss, *rates), state, inner)[-1]
         value = loss(list(last[0]), outer)
     ends = tape.gradient(value, (state[0], last[0]), unconnected_gradients="zero")
-    first, at_end = (list(end) for end in ends)
+    first, at_end = ([tf.convert_to_tensor(g) for g in end] for end in ends)
     norms = np.array([norm(first), norm(at_end)])
     return Cotangents(first, at_end, list(last[0]), norms), finite(value, *last[0], *first)
 
