@@ -8,8 +8,10 @@ With :math:`J_m` the Jacobian of step m of a trajectory, what the end says of th
 Its modules, in the order in which to read them:
 
 * `trajectory`: roll a step forward, pull a cotangent back, push a tangent forward.
+* `loops`: compiled loops, kept from a rewrite of TensorFlow's that breaks them.
 * `descent`: gradient descent as such a step.
 * `meta_gradient`: the gradient of the loss after M steps with respect to a mask.
 * `second_derivatives`: whether automatic differentiation has them right, judged by differences.
+* `conditioning`: how large that gradient is, and whether its float type can hold it.
 * `streaming`: one factor per weight and step in place of each Jacobian, and what it costs.
 """

@@ -14,6 +14,7 @@ Hessian is diagonal, and an approximation otherwise.  What is taken for :math:`h
 this module are made of TensorFlow's operations, so a `tf.function` may call them too.
 """
 
+from prosper_utils.lookahead import loops
 from prosper_utils.lookahead.descent import batch_list, float_tensors, loss_and_gradient
 
 import keras
@@ -66,7 +67,7 @@ def diagonal(loss, weights, batch):
     return split(_diagonal(loss, list(weights), batch), weights)
 
 
-@tf.function(autograph=False)
+@loops.function(autograph=False)
 def _diagonal(loss, weights, batch):
     """Return diag H as one vector: entry j of H e_j for every unit vector e_j, in one loop."""
     size = sum(w.shape.num_elements() for w in weights)
@@ -133,7 +134,7 @@ def gauss_newton_diagonal(logits):
     return curvature
 
 
-@tf.function(autograph=False)
+@loops.function(autograph=False)
 def _squared_gradients(logits, weights, x):
     """Return the mean over examples of the sum over y of (d(f_y . z)/dw)^2, one example a time."""
 
@@ -280,8 +281,10 @@ class StreamingGamma:
             batch: the batch of the step.
 
         Raises:
-            ValueError: if the curvature does not fit the weights, or is NaN or infinite.
+            ValueError: if the curvature does not fit the weights, or is NaN or infinite, and for
+                a call from inside a `tf.function`.
         """
+        loops.expect_eager("StreamingGamma.update")
         curved = [tf.convert_to_tensor(c) for c in self.curvature(self.loss, list(weights), batch)]
         if [c.shape for c in curved] != [p.shape for p in self._product]:
             raise ValueError(
@@ -339,9 +342,10 @@ def streamed(loss, weights, batches, learning_rate, curvature):
         A list of tensors, one per weight and of its shape: w * (product of gamma_m) * g.
 
     Raises:
-        ValueError: for bad weights or batches, and where curvature, loss or gradient are not
-            finite.
+        ValueError: for bad weights or batches, where curvature, loss or gradient are not
+            finite, and for a call from inside a `tf.function`.
     """
+    loops.expect_eager("streamed")
     initial, batches = float_tensors(weights), batch_list(batches)
     gamma, weights = StreamingGamma(loss, initial, learning_rate, curvature), initial
     for batch in batches[:-1]:

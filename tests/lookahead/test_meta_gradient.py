@@ -6,7 +6,7 @@ import sys
 from prosper_utils.lookahead.descent import batch_list
 from prosper_utils.lookahead.meta_gradient import METHODS, STREAMING, directional, meta_gradient
 from prosper_utils.lookahead.streaming import streamed
-from prosper_utils.pruning.networks import as_loss, dense_300_100, lenet5
+from prosper_utils.pruning.networks import as_loss, dense_300_100, lenet5, resnet8
 from prosper_utils.study import datasets
 from prosper_utils.study.checks import relative_error
 
@@ -122,6 +122,16 @@ def test_every_exact_method_agrees(digits, monkeypatch, build, dtype, bound, mom
     assert float(group) == pytest.approx(
         float(tf.reduce_sum(expected[-4][..., 3])), rel=100 * bound
     )
+
+
+def test_every_exact_method_agrees_on_a_residual_network_at_every_call():
+    weights, loss = as_loss(resnet8(dtype="float64", widths=(2, 4, 8), shape=(8, 8, 3)))
+    generator = np.random.default_rng(0)
+    batches = [(generator.normal(size=(8, 8, 8, 3)), np.arange(8)) for _ in range(4)]
+    expected = meta_gradient(loss, weights, batches, learning_rate=0.01, method="unrolled")
+    for method in ["reverse", "checkpointed"] * 2:
+        found = meta_gradient(loss, weights, batches, learning_rate=0.01, method=method)
+        assert relative_error(found, expected) < 1e-10
 
 
 @pytest.mark.parametrize("method", EXACT)
