@@ -1,4 +1,4 @@
-"""The sweep behind chapter 16: sparse training that regrows, against masks that do not move.
+"""The sweep behind chapter 17: sparse training that regrows, against masks that do not move.
 
 A *case* is one network, arm, variant, sparsity and seed: initial weights and batch order are those
 of the seed, whatever the arm.  Every arm trains for the same number of steps, and so takes the same

@@ -80,7 +80,7 @@ def resnet(depth, activation="relu", *, seed=0, dtype="float32", widths=(16, 32,
         shape: height, width and channels of the images.
 
     Returns:
-        A built `keras.Model` from images (B, *shape) to logits (B, 10).
+        A built `keras.Model` from images (B, height, width, channels) to logits (B, 10).
 
     Raises:
         ValueError: for a depth that is not 6n + 2 with n >= 1.
