@@ -36,6 +36,7 @@ from prosper_utils.lookahead.descent import (
     shapes,
     start,
 )
+from prosper_utils.lookahead.second_derivatives import check_structure
 from prosper_utils.lookahead.streaming import diagonal, hutchinson, row_sums, streamed
 from prosper_utils.lookahead.trajectory import (
     at,
@@ -89,7 +90,8 @@ def meta_gradient(
 
     Raises:
         ValueError: for no or empty batches, an unknown method, a momentum outside [0, 1), weights
-            that are not float tensors, or a loss that is NaN or infinite (it says at which step).
+            that are not float tensors, what `second_derivatives.check_structure` refuses, or a
+            loss that is NaN or infinite (it says at which step).
     """
     weights, listed = float_tensors(weights), batch_list(batches)
     check_choice("method", method, (*METHODS, *STREAMING))
@@ -100,6 +102,8 @@ def meta_gradient(
         if momentum:
             raise ValueError(f"method {method!r}: expected momentum 0, found {momentum}")
         return streamed(loss, weights, listed, learning_rate, STREAMING[method]())
+    order = 1 if method == "first_order" or len(listed) == 1 else 2
+    check_structure(loss, weights, listed[-1], order=order)
     rates = tuple(tf.constant(r, weights[0].dtype) for r in (learning_rate, momentum))
     state, first, outer = start(weights, momentum), 0, listed[-1]
     if momentum and len(listed) > 1 and momentum_start == "as_released":
@@ -141,6 +145,7 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
             f"direction: expected shapes {[tuple(w.shape) for w in weights]}, "
             f"found {[tuple(d.shape) for d in direction]}"
         )
+    check_structure(loss, weights, listed[-1], order=min(len(listed), 2))
     rates = tuple(tf.constant(r, weights[0].dtype) for r in (learning_rate, momentum))
     state = start(weights, momentum)
     moved = tuple(d * w for d, w in zip(direction, weights, strict=True))

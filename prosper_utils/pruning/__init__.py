@@ -8,6 +8,9 @@ Every score reads off what a mask :math:`c` on the weights would do,
 Its modules, in the order in which to read them:
 
 * `networks`: the two networks of the book, and any Keras model as a function of its weights.
+* `mode`: how a model is run: statistics, random numbers, float type.
+* `normalisation`: moments whose second derivative is right, too.
+* `replacement`: how both reach into Keras, in one thread, for a while.
 * `scores`: one number per connection: random, magnitude, SNIP, GraSP, SynFlow, ProsPr.
 * `masks`: keep the best k and hold the rest at zero, on any Keras 3 model.
 * `paths`: what can flow from the inputs of a network to its outputs.
