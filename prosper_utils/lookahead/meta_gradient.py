@@ -43,6 +43,7 @@ from prosper_utils.lookahead.descent import (
     shapes,
     start,
 )
+from prosper_utils.lookahead.second_derivatives import check_structure
 from prosper_utils.lookahead.streaming import diagonal, hutchinson, row_sums, streamed
 from prosper_utils.lookahead.trajectory import (
     at,
@@ -97,8 +98,8 @@ def meta_gradient(
 
     Raises:
         ValueError: for no or empty batches, an unknown method, a momentum outside [0, 1), weights
-            that are not float tensors, a loss that is NaN or infinite (it says at which step), or
-            a call from inside a `tf.function`.
+            that are not float tensors, what `second_derivatives.check_structure` refuses, a loss
+            that is NaN or infinite (it says at which step), or a call from inside a `tf.function`.
     """
     check_choice("method", method, (*METHODS, *STREAMING))
     if method in STREAMING:
@@ -156,6 +157,8 @@ def cotangents(
     check_choice("momentum_start", momentum_start, ("true", "as_released"))
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum: expected a number in [0, 1), found {momentum}")
+    order = 1 if method == "first_order" or len(listed) == 1 else 2
+    check_structure(loss, weights, listed[-1], order=order)
     rates = tuple(tf.constant(r, weights[0].dtype) for r in (learning_rate, momentum))
     state, first, outer = start(weights, momentum), 0, listed[-1]
     if momentum and len(listed) > 1 and momentum_start == "as_released":
@@ -200,6 +203,7 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
             f"direction: expected shapes {[tuple(w.shape) for w in weights]}, "
             f"found {[tuple(d.shape) for d in direction]}"
         )
+    check_structure(loss, weights, listed[-1], order=min(len(listed), 2))
     rates = tuple(tf.constant(r, weights[0].dtype) for r in (learning_rate, momentum))
     state = start(weights, momentum)
     moved = tuple(d * w for d, w in zip(direction, weights, strict=True))

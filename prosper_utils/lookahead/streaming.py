@@ -15,7 +15,13 @@ this module are made of TensorFlow's operations, so a `tf.function` may call the
 """
 
 from prosper_utils.lookahead import loops
-from prosper_utils.lookahead.descent import batch_list, float_tensors, loss_and_gradient
+from prosper_utils.lookahead.descent import (
+    batch_list,
+    float_tensors,
+    hessian_product,
+    loss_and_gradient,
+)
+from prosper_utils.lookahead.second_derivatives import check_structure
 
 import keras
 import tensorflow as tf
@@ -23,24 +29,6 @@ import tensorflow as tf
 MOST_WEIGHTS = 2000
 ELEMENTWISE = {"linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish"}
 ELEMENTWISE |= {"tanh", "sigmoid", "hard_sigmoid", "softplus", "softsign", "exponential"}
-
-
-def hessian_product(loss, weights, batch, vector):
-    """Return H v, the gradient of <gradient, v> (Pearlmutter, 1994); two backward passes.
-
-    Args:
-        loss: function (weights, batch) -> scalar tensor.
-        weights, vector: lists of tensors of equal shapes and types.
-        batch: whatever the loss takes.
-
-    Returns:
-        A list of tensors with the shapes of the weights; zero where the loss is linear.
-    """
-    weights = list(weights)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(weights)
-        _, gradient = loss_and_gradient(loss, weights, batch)
-    return tape.gradient(gradient, weights, list(vector), unconnected_gradients="zero")
 
 
 def row_sums(loss, weights, batch):
@@ -121,17 +109,36 @@ def gauss_newton_diagonal(logits):
     linear in every single weight, as those of ReLU networks are, with convolutions and pooling too.
 
     Args:
-        logits: function (weights, x) -> (B, classes), as `networks.as_logits` gives it.
+        logits: function (weights, x) -> (B, classes), as `networks.as_outputs` gives it for a
+            model that ends in logits.
 
     Returns:
         A curvature.  It takes x from the batch (x, y) and does not look at the loss, which has to
-        be the mean softmax cross-entropy of these logits.
+        be the mean softmax cross-entropy of these logits.  It raises a ValueError (inside a
+        `tf.function` an InvalidArgumentError) where the logits of an example depend on the other
+        examples, as with batch statistics: then no example has a Gauss-Newton matrix of its own.
     """
 
     def curvature(loss, weights, batch):
+        _refuse_coupled(logits, list(weights), batch[0])
         return _squared_gradients(logits, list(weights), batch[0])
 
     return curvature
+
+
+def _refuse_coupled(logits, weights, x):
+    """Raise an error unless the logits of an example are the same without the other examples."""
+    together, alone = logits(weights, x)[:1], logits(weights, x[:1])
+    coupled = tf.reduce_max(tf.abs(together - alone)) > 1e-3 * tf.reduce_max(tf.abs(together))
+    message = (
+        "gauss_newton_diagonal: expected logits of one example that do not depend on the others "
+        "in the batch, found some that do, as with batch normalisation by batch statistics or with "
+        "dropout: take as_outputs(model, statistics='moving'), or another curvature"
+    )
+    if not tf.executing_eagerly():
+        tf.debugging.Assert(~coupled, [message])
+    elif coupled:
+        raise ValueError(message)
 
 
 @loops.function(autograph=False)
@@ -342,11 +349,13 @@ def streamed(loss, weights, batches, learning_rate, curvature):
         A list of tensors, one per weight and of its shape: w * (product of gamma_m) * g.
 
     Raises:
-        ValueError: for bad weights or batches, where curvature, loss or gradient are not
-            finite, and for a call from inside a `tf.function`.
+        ValueError: for bad weights or batches, for what `second_derivatives.check_structure`
+            refuses, where curvature, loss or gradient are not finite, and for a call from inside
+            a `tf.function`.
     """
     loops.expect_eager("streamed")
     initial, batches = float_tensors(weights), batch_list(batches)
+    check_structure(loss, initial, batches[-1], order=min(len(batches), 2))
     gamma, weights = StreamingGamma(loss, initial, learning_rate, curvature), initial
     for batch in batches[:-1]:
         gamma.update(weights, batch)

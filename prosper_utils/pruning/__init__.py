@@ -9,8 +9,9 @@ Its modules, in the order in which to read them:
 
 * `networks`: the two networks of the book, and any Keras model as a function of its weights.
 * `losses`: the loss that a model was compiled with, as a pure function.
-* `mode`, `normalisation`, `replacement`: how a model is run when it is scored: batch statistics,
-  differentiated exactly, no random numbers, no change to the model.
+* `mode`: how a model is run: statistics, random numbers, float type.
+* `normalisation`: moments whose second derivative is right, too.
+* `replacement`: how both reach into Keras, in one thread, for a while.
 * `scores`: one number per connection: random, magnitude, SNIP, GraSP, SynFlow, ProsPr.
 * `masks`: keep the best k and hold the rest at zero, on any Keras 3 model.
 * `paths`: what can flow from the inputs of a network to its outputs.
