@@ -15,7 +15,7 @@ import time
 
 from prosper_utils.pruning import masks, networks
 from prosper_utils.pruning.paths import effective
-from prosper_utils.pruning.scores import SCORES, iterative_prospr, prospr
+from prosper_utils.pruning.scores import SCORES, prospr
 from prosper_utils.study import datasets, results, training
 
 import keras
@@ -35,8 +35,8 @@ PROTOCOL = {
 AHEAD = {f"ProsPr, M = {m}": functools.partial(prospr, steps=m) for m in (1, 30, 300, 1000)} | {
     "first order, M = 100": functools.partial(prospr, steps=100, method="first_order")
 }
-ROUNDS = {"iterative SNIP": functools.partial(iterative_prospr, steps=0)}  # without looking ahead
-RULES = SCORES | AHEAD | ROUNDS  # the scores of the package, and what we compare them with
+ROUNDS = ("iterative SNIP",)  # for comparison with iterative ProsPr, at high sparsities only
+RULES = SCORES | AHEAD  # the scores of the package, and what we compare them with
 TRIALS = {  # three for every score that has something to choose
     "SNIP": [{"batch_size": b} for b in (100, 1000, 10000)],
     "GraSP": [{"temperature": t} for t in (1.0, 20.0, 200.0)],
@@ -102,7 +102,8 @@ def run_case(network, activation, score, variant, seed, *, sparsities, options, 
     """
     case = dict(zip(CASE, (network, activation, score, variant, seed), strict=True))
     model, _ = trained(network, activation)
-    initial = NETWORKS[network](activation, seed=seed).get_weights()
+    plain = NETWORKS[network](activation, seed=seed)  # what is scored: the loss without the decay
+    initial = plain.get_weights()
     drawn = seed + 10_000 if variant == "other batches" else seed
     everything = [np.ones(k.shape) for k in networks.kernels(model)]
     rows, found, seconds = [], None, 0.0
@@ -113,7 +114,7 @@ def run_case(network, activation, score, variant, seed, *, sparsities, options, 
         try:
             if score != "dense":
                 if found is None or score in IN_ROUNDS:
-                    found, seconds = score_of(model, score, drawn, sparsity, **options)
+                    found, seconds = score_of(plain, score, drawn, sparsity, **options)
                 chosen = choose(model, found, sparsity, variant, seed)
             outcome = train_and_test(case, chosen, part)
         except ValueError as error:
@@ -174,7 +175,7 @@ def cases_of(network, activation, scores, seeds, sparsities, variants=("as score
 
 EXACT = tuple(f"ProsPr, M = {m}" for m in (1, 10, 30, 100, 300))
 HEADLINE = ("random", "SNIP", "ProsPr", "ProsPr, M = 100")
-REST = tuple(score for score in SCORES if score not in HEADLINE)
+REST = tuple(score for score in SCORES if score not in (*HEADLINE, *ROUNDS))
 
 
 def plan():
@@ -214,7 +215,7 @@ def plan():
 def tuning():
     """Return the trials: every option of every score on two seeds of their own, at 98%."""
     arms = [("LeNet-300-100", a, score) for a in ("relu", "tanh") for score in TRIALS]
-    arms += [("LeNet-5", "tanh", score) for score in TRIALS if score in SCORES]
+    arms += [("LeNet-5", "tanh", score) for score in TRIALS if score in (*HEADLINE, *REST)]
     arms += [("LeNet-5", "relu", score) for score in HEADLINE if score in TRIALS]
     return [
         case | {"trial": trial}

@@ -86,7 +86,8 @@ def batch_list(batches, count=None):
         count: how many batches to take, the first ones; None takes all.
 
     Raises:
-        ValueError: if there are fewer than `count` batches, none at all, or an empty one.
+        ValueError: if there are fewer than `count` batches, none at all, or an empty one, and for
+            a tuple that is neither stacked nor batches beyond doubt.
     """
     if is_stacked(batches):
         lengths = {len(part) for part in tf.nest.flatten(batches)}
@@ -104,7 +105,7 @@ def batch_list(batches, count=None):
         )
     elif isinstance(batches, keras.utils.PyDataset):
         batches = map(batches.__getitem__, _indices(batches))
-    taken = list(itertools.islice(batches, count))
+    taken = [_without_none(batch) for batch in itertools.islice(batches, count)]
     if len(taken) < (count or 1):
         raise ValueError(f"batches: expected at least {count or 1} (M + 1), found {len(taken)}")
     for m, batch in enumerate(taken):
@@ -118,12 +119,29 @@ def is_stacked(batches):
     """Return whether batches are stacked: one tuple (x, y) or (x, y, sample weights) of arrays.
 
     Batch m is entry m of each array; x, y and weights may be dictionaries of arrays, too.  A tuple
-    whose entries are lists or tuples holds batches.
+    of tuples holds batches.  Where x or y is a list, the two cannot be told apart.
+
+    Raises:
+        ValueError: for a tuple of two or three of which some are lists, or some but not all tuples.
     """
     if not isinstance(batches, tuple) or not 2 <= len(batches) <= 3:
         return False
+    if all(isinstance(part, tuple) for part in batches):
+        return False
     parts = [v for p in batches for v in (p.values() if isinstance(p, dict) else [p])]
-    return all(hasattr(part, "shape") for part in parts)
+    if all(hasattr(part, "shape") for part in parts):
+        return True
+    raise ValueError(
+        "batches: expected a list of batches, or a tuple of arrays stacked along their first axis, "
+        f"found a tuple of {', '.join(type(part).__name__ for part in batches)}, which may be "
+        "either: give a list of batches"
+    )
+
+
+def _without_none(batch):
+    """Return a batch without sample weights that are None, as Keras takes it."""
+    triple = isinstance(batch, tuple | list) and len(batch) == 3
+    return batch[:2] if triple and batch[2] is None else batch
 
 
 class Packed:

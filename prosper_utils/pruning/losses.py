@@ -11,15 +11,20 @@ wrong is refused: probabilities taken for logits, logits taken for probabilities
 """
 
 import functools
+from operator import getitem
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.compile_utils import CompileLoss  # no public name; a test watches over it
+from keras.src.models.functional import Functional  # no public names; a test watches over them
+from keras.src.trainers.compile_utils import CompileLoss
 
 PASSING = {"Identity", "Reshape", "Cast", "Squeeze", "ExpandDims", "Transpose"}
 LINEAR = {"BiasAdd", "MatMul", "BatchMatMulV2", "Einsum", "Conv2D", "Conv3D", "LogSoftmax"}
 SOFTENED = {"Softmax": "a softmax", "Sigmoid": "a sigmoid"}
+PROBABILITIES = {name: f"a {name}" for name in ("softmax", "sigmoid", "hard_sigmoid", "sparsemax")}
+KEEPING = {"Activation", "Dropout", "Flatten", "Identity", "Permute", "Reshape"}  # layers
+LEAST = 1e-37  # of a probability whose logarithm is taken
 OF_PROBABILITIES = {"crossentropy", "ce"} | {
     f"{kind}_{name}"
     for kind in ("binary", "categorical", "sparse_categorical")
@@ -28,64 +33,81 @@ OF_PROBABILITIES = {"crossentropy", "ce"} | {
 
 
 class Total(CompileLoss):
-    """Keras' sum over all outputs, in one float type and without metrics of its own."""
+    """Keras' sum over all outputs, in one float type and without metrics of its own.
 
-    def __init__(self, loss, weights, names, dtype):
+    Args:
+        model: the model whose outputs come.
+        loss, weights: as `compile` takes them; no loss is the default one (see `of`).
+        temperature: what the logits are divided by.
+        dtype: the float type.
+    """
+
+    def __init__(self, model, loss, weights, temperature, dtype):
+        self.model, self.temperature, self.default = model, temperature, loss is None
+        names = getattr(model, "output_names", None)
+        loss = (
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True) if self.default else loss
+        )
         super().__init__(loss, weights, output_names=names)
         self._dtype = dtype
 
     def build(self, y_true, y_pred):
         """Find the loss of every output, as Keras does, and let it compute in the float type."""
+        if self.default:
+            _expect_default(self.model, y_pred, y_true)
         with tf.Graph().as_default():  # Keras makes metrics here, with variables; they stay there
             super().build(y_true, y_pred)
-        self._flat_losses = [e._replace(loss=computing_in(e.loss, self.dtype)) for e in self.parts]
-        self._metrics[:] = [None] * len(self.parts)
+        known, parts = _endings(self.model, y_pred), []
+        for part in self._flat_losses:
+            output, ending = (functools.reduce(getitem, part.path, s) for s in (y_pred, known))
+            _expect_fitting(self.model, part.loss, output, ending, self.default)
+            loss = at_temperature(computing_in(part.loss, self.dtype), self.temperature)
+            parts.append(part._replace(loss=loss))
+        self._flat_losses = parts
+        self._metrics[:] = [None] * len(parts)
 
-    @property
-    def parts(self):
-        """The loss of each output, as Keras lists them: path, loss, weight and name."""
-        return self._flat_losses
 
-
-def of(model, loss=None, temperature=1.0):
+def of(model, loss=None, temperature=1.0, loss_weights=None):
     """Return the loss of a model as a function (outputs, labels, sample weights or None) -> scalar.
 
     Args:
         model: a Keras model.  If it was compiled with a loss, that one is taken, with its weights.
         loss: another one to take instead, in any form that `compile` takes: the name of a Keras
             loss, an object, a function, or a list or dict of them for several outputs.  Without
-            any it is the sparse cross-entropy of logits.
+            any it is the sparse cross-entropy of logits (B, ..., classes), with integer labels
+            (B, ...) or (B, ..., 1).
         temperature: the logits are divided by it; for a cross-entropy only.
+        loss_weights: those of a `loss` that is given, as `compile` takes them.
 
     Raises:
-        ValueError: if the model computes its loss by a method of its own.  The function raises one
-            for outputs that are not what the loss takes (logits or probabilities), and for a loss
-            that is no scalar.
+        ValueError: if the model computes its loss by a method of its own, or its outputs are not
+            what the loss takes (logits or probabilities).  Where this is not known before the
+            model is called, the function raises it, and so it does for labels that do not fit the
+            default loss, and for a loss that is no scalar.
     """
-    given, weights = loss, None
+    given, weights = loss, loss_weights
     if loss is None:
+        if loss_weights is not None:
+            raise ValueError("loss weights: expected a loss with them, found none")
         _expect_plain(model)
         compiled = getattr(model, "_compile_loss", None)
         if compiled is not None:
             given, weights = compiled._user_loss, compiled._user_loss_weights
-    names = getattr(model, "output_names", None)
-    default = given is None
-    if default:
-        given = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    summing = functools.partial(Total, model, given, weights, temperature)
+    symbolic = _symbolic_outputs(model)
+    if symbolic is not None:
+        _expect_keys(model, given, symbolic)
+        summing("float32").build(symbolic, symbolic)
 
     def total(outputs, labels, sample_weight=None):
-        dtype = tf.nest.flatten(outputs)[0].dtype.name
-        if temperature != 1:
-            outputs = tf.nest.map_structure(lambda o: tempered(o, temperature), outputs)
-        summed = Total(given, weights, names, dtype)
-        value = summed(labels, outputs, sample_weight)
-        for path, part, _, _ in summed.parts:
-            _expect_fitting(part, functools.reduce(lambda o, key: o[key], path, outputs), default)
-            if temperature != 1 and takes_logits(part) is None:
-                raise ValueError(
-                    f"temperature: expected 1 with a loss that is no cross-entropy, found "
-                    f"{temperature} with {part.name!r}"
-                )
+        summed = summing(tf.nest.flatten(outputs)[0].dtype.name)
+        try:
+            value = summed(labels, outputs, sample_weight)
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(
+                f"loss: expected losses, labels and sample weights for the outputs of model "
+                f"{model.name!r} as `fit` takes them, found others: {error}"
+            ) from error
         if value is None or value.shape.rank != 0:
             raise ValueError(
                 f"loss: expected a scalar, found shape {getattr(value, 'shape', None)}: give the "
@@ -94,6 +116,17 @@ def of(model, loss=None, temperature=1.0):
         return value
 
     return total
+
+
+def is_cross_entropy(model, loss=None):
+    """Return whether the loss is the mean softmax cross-entropy of logits and integer labels."""
+    if loss is None and getattr(model, "_compile_loss", None) is not None:
+        loss = model._compile_loss._user_loss
+        if model._compile_loss._user_loss_weights is not None:
+            return False
+    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    same = type(loss) is type(plain) and loss.get_config() == plain.get_config()
+    return loss is None or same
 
 
 def computing_in(loss, dtype):
@@ -113,21 +146,97 @@ def _expect_plain(model):
             )
 
 
-def _expect_fitting(loss, output, default):
-    """Raise a ValueError if a loss of logits is given probabilities, or the other way round."""
-    found, logits = ends_in(output), takes_logits(loss)
-    if logits and found in SOFTENED.values():
+def _expect_keys(model, loss, outputs):
+    """Raise a ValueError if losses by name are not for outputs of these names."""
+    names = set(outputs if isinstance(outputs, dict) else getattr(model, "output_names", ()))
+    if isinstance(loss, dict) and not set(loss) <= names:
+        raise ValueError(
+            f"loss: expected losses for the outputs {sorted(names)} of model {model.name!r}, "
+            f"found them for {sorted(loss)}"
+        )
+
+
+def _expect_default(model, outputs, labels):
+    """Raise a ValueError unless outputs and labels can be logits and the numbers of classes."""
+    remedy = "compile the model with its loss, or give `loss=`"
+    found = f"model {model.name!r} without a loss: expected logits (B, classes), found"
+    if tf.nest.is_nested(outputs):
+        raise ValueError(f"{found} several outputs: {remedy}")
+    if len(outputs.shape) < 2 or outputs.shape[-1] == 1:
+        raise ValueError(f"{found} outputs of shape {tuple(outputs.shape)}: {remedy}")
+    if isinstance(outputs, keras.KerasTensor):
+        return
+    label = None if tf.nest.is_nested(labels) else tf.convert_to_tensor(labels)
+    fits = label is not None and label.shape.rank in (len(outputs.shape) - 1, len(outputs.shape))
+    if fits and label.shape.rank == len(outputs.shape):
+        fits = label.shape[-1] == 1
+    if not (fits and label.dtype.is_integer):
+        shown = type(labels).__name__ if label is None else f"{label.dtype.name} {label.shape}"
+        raise ValueError(
+            f"labels of model {model.name!r} without a loss: expected integers "
+            f"{tuple(outputs.shape[:-1])}, found {shown}: {remedy}, such as "
+            "keras.losses.CategoricalCrossentropy(from_logits=True) for one-hot labels"
+        )
+
+
+def _expect_fitting(model, loss, output, ending, default):
+    """Raise a ValueError if a loss of logits is given probabilities, or the other way round.
+
+    Args:
+        model: the model, for its name.
+        loss: a Keras loss.
+        output: the output that it is given.
+        ending: what it is known to end in and by which layer, or (None, None).
+        default: whether the loss is the one that is taken where there is none.
+    """
+    known, layer = ending
+    found, logits = known or ends_in(output), takes_logits(loss)
+    what = f"loss {loss.name!r} of " + (f"layer {layer!r}" if layer else f"model {model.name!r}")
+    if logits and found in {*SOFTENED.values(), *PROBABILITIES.values()}:
         remedy = "compile the model with its loss, or give `loss=`"
         if not default:
             remedy = "take from_logits=False, or an output without it"
-        raise ValueError(
-            f"loss {loss.name!r}: expected logits, found an output that ends in {found}: {remedy}"
-        )
+        raise ValueError(f"{what}: expected logits, found an output that ends in {found}: {remedy}")
     if logits is False and found == "logits":
         raise ValueError(
-            f"loss {loss.name!r}: expected probabilities, found an output that ends without "
-            "softmax or sigmoid: take from_logits=True"
+            f"{what}: expected probabilities, found an output that ends without softmax or "
+            "sigmoid: take from_logits=True"
         )
+
+
+def _symbolic_outputs(model):
+    """Return the symbolic outputs of a functional or Sequential model, None for any other."""
+    if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call:
+        model = model._functional
+    plain = isinstance(model, Functional) and type(model).call is Functional.call
+    return model._outputs_struct if plain else None
+
+
+def _endings(model, outputs):
+    """Return, in the structure of the outputs, what each one is known to end in."""
+    symbolic = _symbolic_outputs(model)
+    flat = tf.nest.flatten(outputs if symbolic is None else symbolic)
+    return keras.tree.pack_sequence_as(
+        outputs, [(None, None) if symbolic is None else _ending(tensor) for tensor in flat]
+    )
+
+
+def _ending(symbolic):
+    """Return what a symbolic output ends in, as for `ends_in`, and the name of the layer."""
+    layer, _, index = symbolic._keras_history
+    if isinstance(layer, keras.Model):
+        inner = _symbolic_outputs(layer)
+        return (None, None) if inner is None else _ending(tf.nest.flatten(inner)[index])
+    inner = getattr(layer, "layer", layer)  # of a wrapper
+    kind, activation = type(inner).__name__, getattr(inner, "activation", None)
+    name = getattr(activation, "__name__", type(activation).__name__).lower()
+    name = kind.lower() if activation is None else name
+    if name in PROBABILITIES:
+        return PROBABILITIES[name], layer.name
+    if kind in KEEPING and name in (kind.lower(), "linear"):
+        return _ending(tf.nest.flatten(layer.input)[0])
+    known = activation is not None and getattr(keras.activations, name, None) is activation
+    return ("logits", layer.name) if known else (None, None)
 
 
 def takes_logits(loss):
@@ -154,20 +263,38 @@ def ends_in(output):
     return "a softmax" if output.shape[-1] > 1 and sums_to_one else "a sigmoid"
 
 
-def tempered(output, temperature):
-    """Return an output whose logits are divided by a temperature, of the same kind as it was.
+def at_temperature(loss, temperature):
+    """Return a loss of the same outputs, whose logits are divided by a temperature.
 
     The logarithms of what a softmax gives are its logits, but for a constant, which the softmax
-    does not notice; so what it was given need not be known.
+    does not notice; so what it was given need not be known.  Where Keras notes it, it is taken,
+    since a probability that has become 0 or 1 has no logarithm.
     """
-    found = ends_in(output)
-    if found == "a softmax":
-        return keras.activations.softmax(tf.math.log(output) / temperature)
-    if found == "a sigmoid":
-        return keras.activations.sigmoid(
-            (tf.math.log(output) - tf.math.log1p(-output)) / temperature
+    logits = takes_logits(loss)
+    if temperature == 1:
+        return loss
+    if logits is None:
+        raise ValueError(
+            f"temperature: expected 1 with a loss that is no cross-entropy, found {temperature} "
+            f"with {loss.name!r}: give temperature=1.0"
         )
-    return output / temperature
+    binary = "binary" in getattr(loss.fn, "__name__", "")
+
+    def tempered(output):
+        if logits:
+            return output / temperature
+        soften = keras.activations.sigmoid if binary else keras.activations.softmax
+        return soften(_logits_of(output, binary) / temperature)
+
+    return lambda labels, output, sample_weight=None: loss(labels, tempered(output), sample_weight)
+
+
+def _logits_of(output, binary):
+    """Return logits of probabilities: log p, or log(p / (1 - p)) where there are two classes."""
+    if hasattr(output, "_keras_logits"):
+        return output._keras_logits
+    log_p, log_rest = (tf.math.log(tf.maximum(p, LEAST)) for p in (output, 1 - output))
+    return log_p - log_rest if binary else log_p
 
 
 def _operation(output):

@@ -10,6 +10,7 @@ import functools
 from prosper_utils.pruning import losses, mode
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 IMAGE = (28, 28, 1)
@@ -195,13 +196,16 @@ def as_logits(model, **running):
     return as_outputs(model, **running)
 
 
-def as_loss(model, loss=None, *, regularisation=True, temperature=1.0, **running):
+def as_loss(
+    model, loss=None, *, loss_weights=None, regularisation=True, temperature=1.0, **running
+):
     """Return `(weights, loss)`: the loss of a built Keras 3 model as a pure function.
 
     Args:
         model: any built Keras 3 model.
         loss: the loss to take, in any form that `compile` takes; by default the one that the model
             was compiled with, or else the sparse cross-entropy of logits (see `losses.of`).
+        loss_weights: those of a `loss` that is given, for several outputs.
         regularisation: whether what layers add to the loss counts, as it does in training: the
             penalties of regularizers, and what is given to `add_loss`.
         temperature: what the logits are divided by, for a cross-entropy only.
@@ -219,7 +223,7 @@ def as_loss(model, loss=None, *, regularisation=True, temperature=1.0, **running
             method of its own, or is later given weights of another number or float type, or
             outputs, labels or batches that do not fit.
     """
-    total = losses.of(model, loss, temperature)
+    total = losses.of(model, loss, temperature, loss_weights)
     weights, outputs = as_outputs(model, losses=True, **running)
 
     def value(weights, batch):
@@ -229,6 +233,7 @@ def as_loss(model, loss=None, *, regularisation=True, temperature=1.0, **running
         return sum(map(tf.reduce_sum, added), summed) if regularisation else summed
 
     options = {"regularisation": regularisation, "temperature": temperature} | running | DOUBLE
+    options["loss_weights"] = loss_weights
     return weights, described(value, model, lambda: as_loss(model, loss, **options)[1])
 
 
@@ -238,6 +243,12 @@ def _parts(batch):
         raise ValueError(
             "batch: expected (x, y) or (x, y, sample weights), found "
             f"{type(batch).__name__}{f' of {len(batch)}' if hasattr(batch, '__len__') else ''}"
+        )
+    shapes = [tuple(np.shape(part)) for part in tf.nest.flatten(batch) if part is not None]
+    if () in shapes or len({shape[0] for shape in shapes} - {None}) > 1:
+        raise ValueError(
+            f"batch: expected equally many examples in each part, found shapes {shapes}; "
+            "a batch of its own is given in a list, [(x, y)]"
         )
     return (*batch, None)[:3]
 

@@ -12,8 +12,14 @@ SynFlow looks at no data; it is what SNIP gives for the sum over all paths (see 
 of the loss.  `iterative` turns a rule into one that prunes in rounds.
 
 The loss is the one that the model was compiled with, and the model is run with batch statistics
-and without dropout; `of_loss` are options that say otherwise: `loss`, `statistics`, `dropout`,
-`dtype` and `regularisation`, all as for `networks.as_loss`.  A score changes nothing of the model.
+and without dropout; `of_loss` are options that say otherwise: `loss`, `loss_weights`,
+`statistics`, `dropout`, `dtype` and `regularisation`, all as for `networks.as_loss`.  A score
+changes nothing of the model.
+
+Of batches that go on (an iterator, a generator, a data set without end) a score takes as many as
+it needs.  Of batches that end (a list, stacked ones, a data set) those that look at one moment
+(SNIP, in rounds too, and GraSP) take all and average over all examples; those that look ahead take the first M + 1,
+since one step is one batch.
 
 To add a score, write such a function and enter it in `SCORES`.
 """
@@ -35,7 +41,9 @@ from prosper_utils.lookahead.streaming import (
     row_sums,
     streamed,
 )
+from prosper_utils.pruning.losses import is_cross_entropy
 from prosper_utils.pruning.masks import top_k
+from prosper_utils.pruning.mode import layers
 from prosper_utils.pruning.networks import (
     as_logits,
     as_loss,
@@ -44,19 +52,31 @@ from prosper_utils.pruning.networks import (
 )
 from prosper_utils.pruning.paths import flow, passing
 
+import keras
 import numpy as np
 import tensorflow as tf
+
+OF_LOSS = {"loss", "loss_weights", "statistics", "dropout", "dtype", "regularisation"}
 
 
 def random(model, batches=None, *, sparsity=None, seed=0, **of_loss):
     """Return uniform random scores: what any other score has to beat."""
+    _expect_options(of_loss)
     generator = np.random.default_rng(seed)
     return [tf.constant(generator.random(k.shape), k.dtype) for k in kernels(model)]
 
 
 def magnitude(model, batches=None, *, sparsity=None, seed=0, **of_loss):
     """Return `|w|`, the size of each weight as it is now."""
+    _expect_options(of_loss)
     return [tf.abs(k.value) for k in kernels(model)]
+
+
+def _expect_options(of_loss):
+    """Raise a TypeError for an option that no score takes, where the score uses none of them."""
+    unknown = set(of_loss) - OF_LOSS
+    if unknown:
+        raise TypeError(f"score: unexpected options {sorted(unknown)}, expected {sorted(OF_LOSS)}")
 
 
 def snip(model, batches, *, sparsity=None, seed=0, **of_loss):
@@ -102,6 +122,16 @@ def _all_or_first(batches):
     return batch_list(batches, None if ends(batches) else 1)
 
 
+def _runs(batches, steps):
+    """Return the batches of each run of M steps, a list of lists of M + 1.
+
+    One run, of the first ones; without steps, where a run is a batch, all of what ends.
+    """
+    if steps:
+        return [batch_list(batches, steps + 1)]
+    return [[batch] for batch in _all_or_first(batches)]
+
+
 def _mean(function, listed):
     """Return the mean over all examples of what a function of a batch returns, a list."""
     sizes = [len(tf.nest.flatten(batch)[0]) for batch in listed]
@@ -124,6 +154,7 @@ def synflow(model, batches=None, *, sparsity, seed=0, rounds=100, **of_loss):
         sparsity: the share to remove at the end, in [0, 1).
         rounds: how many rounds; the share that is kept falls by the same factor in each.
     """
+    _expect_options(of_loss)
     total = flow(model)
     sizes = [tf.abs(tf.cast(k.value, tf.float64)) for k in kernels(model)]
 
@@ -150,7 +181,7 @@ def prospr(
     Args:
         model: any built Keras 3 model; its weights are not changed.
         batches: at least M + 1 batches, as a list, stacked, a data set, or anything endless; the
-            first M + 1 of them are used.
+            first M + 1 of them are used.  Without steps it is SNIP, which takes all of what ends.
         sparsity, seed: not used; every score takes them.
         steps: how many inner steps to look ahead (M); 0 is SNIP.
         learning_rate, momentum, method: as for `meta_gradient`.
@@ -171,14 +202,14 @@ def prospr(
         raise ValueError(f"steps: expected M >= 0, found {steps}")
     scored = kernel_indices(model)
     weights, loss = as_loss(model, **of_loss)
-    taken = batch_list(batches, steps + 1)
     options = {"learning_rate": learning_rate, "momentum": momentum, "method": method}
     if steps and method in ("reverse", "checkpointed"):
         double = as_loss(model, **of_loss | {"dtype": "float64"})
         options |= {"scored": scored, "sparsity": sparsity, "double": double}
-        gradient = conditioning.checked(loss, weights, taken, **options)
+        gradient = conditioning.checked(loss, weights, batch_list(batches, steps + 1), **options)
     else:
-        gradient = meta_gradient(loss, weights, taken, **options)
+        runs = _runs(batches, steps)
+        gradient = _mean(lambda run: meta_gradient(loss, weights, run, **options), runs)
     return [tf.abs(gradient[i]) for i in scored]
 
 
@@ -224,15 +255,14 @@ def iterative_prospr(
     scored = kernel_indices(model)
     weights, loss = as_loss(model, **of_loss)
     in_force = [tf.Variable(tf.ones_like(w)) for w in weights]
+    options = {"learning_rate": learning_rate, "method": method}
     masked_loss = _masked(loss, in_force)
 
     def rule(masks):
         for i, mask in zip(scored, masks, strict=True):
             in_force[i].assign(tf.cast(mask, weights[i].dtype))
-        taken = batch_list(batches, steps + 1)
-        gradient = meta_gradient(
-            masked_loss, weights, taken, learning_rate=learning_rate, method=method
-        )
+        runs = _runs(batches, steps)
+        gradient = _mean(lambda run: meta_gradient(masked_loss, weights, run, **options), runs)
         return [tf.abs(gradient[i]) for i in scored]
 
     return iterative(rule, [weights[i].shape for i in scored], sparsity, rounds)
@@ -253,8 +283,8 @@ def iterative_snip(model, batches, *, sparsity, seed=0, rounds=5, **of_loss):
     """Return the SNIP score in the last of several rounds (de Jorge et al., 2021; Verdenius, 2020).
 
     Args:
-        model, batches, sparsity, seed, rounds, of_loss: as for `iterative_prospr`; of the batches
-            a round takes one.
+        model, sparsity, seed, rounds, of_loss: as for `iterative_prospr`.
+        batches: as for `snip`, in each round: all of what ends, else the next one.
     """
     return iterative_prospr(
         model, batches, sparsity=sparsity, seed=seed, rounds=rounds, steps=0, **of_loss
@@ -293,15 +323,68 @@ def iterative(rule, shapes, sparsity, rounds):
     return scores
 
 
-def curvature_diagonal(model):
+def diagonal(model, batches, *, sparsity=None, seed=0, steps=10, learning_rate=0.1, **of_loss):
+    """Return the score streamed with the curvature diag H, or the nearest that there is to it.
+
+    Args:
+        model, batches, sparsity, seed, steps, learning_rate, of_loss: as for `streamed_prospr`.
+
+    Raises:
+        ValueError: for whatever `curvature_diagonal` refuses.
+    """
+    options = {"steps": steps, "learning_rate": learning_rate}
+    curvature = functools.partial(curvature_diagonal, **of_loss)
+    return streamed_prospr(model, batches, curvature=curvature, **options, **of_loss)
+
+
+def curvature_diagonal(model, *, regularisation=True, **of_loss):
     """Return the curvature diag H of a chain of dense layers; else the Gauss-Newton diagonal.
 
     The second one equals the first for ReLU networks; with other activations it leaves out a part.
+
+    Args:
+        model: a built Keras model.
+        regularisation, of_loss: as for `networks.as_loss`.
+
+    Raises:
+        ValueError: for a loss other than the mean softmax cross-entropy of logits, of which alone
+            these are the curvatures, with nothing added to it; and for batch statistics or dropout,
+            under which an example has no curvature of its own.
     """
+    if not is_cross_entropy(model, of_loss.pop("loss", None)):
+        raise ValueError(
+            f"diagonal: expected the softmax cross-entropy of logits, model {model.name!r} has "
+            "another loss: give loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)"
+        )
+    if regularisation and model.losses:
+        raise ValueError(
+            f"diagonal: expected nothing added to the loss, found a penalty of model "
+            f"{model.name!r}: give regularisation=False"
+        )
     try:
-        return dense_diagonal(model)
+        exact = dense_diagonal(model)
     except ValueError:
-        return gauss_newton_diagonal(as_logits(model)[1])
+        _expect_examples_apart(model, **of_loss)
+        exact = gauss_newton_diagonal(as_logits(model, **of_loss)[1])
+
+    def curvature(loss, weights, batch):
+        if len(batch) != 2:
+            raise ValueError("diagonal: expected batches (x, y), found sample weights")
+        x, y = batch
+        return exact(loss, weights, (x, tf.reshape(y, [-1])))
+
+    return curvature
+
+
+def _expect_examples_apart(model, statistics="batch", dropout=False, **_):
+    """Raise a ValueError if what a model returns for one example depends on the others."""
+    found = [la for la in layers(model) if isinstance(la, keras.layers.BatchNormalization)]
+    if dropout or (found and statistics == "batch"):
+        names = ", ".join(repr(layer.name) for layer in found) or "dropout"
+        raise ValueError(
+            f"diagonal: expected examples that do not depend on each other, found {names} of model "
+            f"{model.name!r} run as in training: give statistics='moving' and no dropout"
+        )
 
 
 SCORES = {
@@ -315,7 +398,7 @@ SCORES = {
     "ProsPr, M = 100": functools.partial(prospr, steps=100),
     "first order": functools.partial(prospr, steps=10, method="first_order"),
     "row sums": functools.partial(streamed_prospr, steps=10, curvature=lambda model: row_sums),
-    "diagonal": functools.partial(streamed_prospr, steps=10, curvature=curvature_diagonal),
+    "diagonal": diagonal,
     "iterative SNIP": iterative_snip,
     "iterative ProsPr": iterative_prospr,
 }

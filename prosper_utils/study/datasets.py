@@ -6,6 +6,7 @@ made on the validation part, the test part is for the end.  `load` says in one l
 
 import contextlib
 import hashlib
+import itertools
 import os
 import threading
 import time
@@ -199,41 +200,69 @@ def _as_pair(x, y):
     return tf.constant(x, tf.float32), tf.constant(y, tf.int64)
 
 
-def batches(data, batch_size=128, *, seed=0):
-    """Return an endless iterator of batches (x, y), reshuffled in every epoch from the seed.
+def batches(data, batch_size=None, *, seed=0):
+    """Return an endless iterator of batches, of arrays reshuffled in every epoch from the seed.
 
-    What is left at the end of an epoch, less than a batch, is not used in that epoch.
+    What is left of arrays at the end of an epoch, less than a batch, is not used in that epoch.
 
     Args:
-        data: a pair (x, y) of arrays or tensors of equal length.
-        batch_size: examples per batch, from 1 to the length of the data.
-        seed: fixes the order of every epoch.
+        data: (x, y) or (x, y, sample weights) of equal length, each an array or tensor or a
+            structure of them; or batches already: a `tf.data.Dataset` or `keras.utils.PyDataset`,
+            which is gone through again and again, in the order in which it gives them.
+        batch_size: examples per batch, from 1 to the length of the data; 128 if not given.
+        seed: fixes the order of every epoch; not used for batches that are given.
 
     Raises:
-        ValueError: if x and y differ in length, or no whole batch can be taken.
+        ValueError: if x and y differ in length, or no whole batch can be taken, or a batch size is
+            given for what is in batches already.
     """
-    x, y = check_pair(data, batch_size)
-    return _endless(x, y, batch_size, seed)
+    if isinstance(data, tf.data.Dataset | keras.utils.PyDataset):
+        if batch_size is not None:
+            raise ValueError(f"batch size: expected none for batches, found {batch_size}")
+        return _again_and_again(data)
+    size = 128 if batch_size is None else batch_size
+    return _endless(check_parts(data, size), size, seed)
 
 
 def check_pair(data, batch_size=1):
     """Return (x, y) as tensors; raise a ValueError unless they make at least one whole batch."""
-    x, y = (tf.convert_to_tensor(part) for part in data)
-    if len(x) != len(y):
-        raise ValueError(f"data: expected as many labels as examples, found {len(y)} for {len(x)}")
-    if not 1 <= batch_size <= len(x):
+    x, y = data
+    return check_parts((x, y), batch_size)
+
+
+def check_parts(data, batch_size):
+    """Return x, y and what else there is as tensors, of equal length, at least one whole batch."""
+    parts = tf.nest.map_structure(tf.convert_to_tensor, tuple(data))
+    count, *others = (len(part) for part in tf.nest.flatten(parts))
+    for other in others:
+        if other != count:
+            raise ValueError(
+                f"data: expected as many labels as examples, found {other} for {count}"
+            )
+    if not 1 <= batch_size <= count:
         raise ValueError(
-            f"batch size: expected at least 1 and at most the {len(x)} examples, found {batch_size}"
+            f"batch size: expected at least 1 and at most the {count} examples, found {batch_size}"
         )
-    return x, y
+    return parts
 
 
-def _endless(x, y, batch_size, seed):
-    epoch = 0
+def _endless(parts, batch_size, seed):
+    size = len(tf.nest.flatten(parts)[0])
+    for epoch in itertools.count():
+        for rows in epoch_order(size, batch_size, seed, epoch):
+            yield tf.nest.map_structure(lambda part, rows=rows: tf.gather(part, rows), parts)
+
+
+def _again_and_again(data):
+    """Yield the batches of a data set, epoch after epoch, as `fit` takes them."""
+    by_number = isinstance(data, keras.utils.PyDataset)
     while True:
-        for rows in epoch_order(len(x), batch_size, seed, epoch):
-            yield tf.gather(x, rows), tf.gather(y, rows)
-        epoch += 1
+        if by_number:
+            count = data.num_batches
+            yield from map(data.__getitem__, itertools.count() if count is None else range(count))
+            data.on_epoch_end()
+        else:
+            yield from data
 
 
 def epoch_order(size, batch_size, seed, epoch):

@@ -16,6 +16,7 @@ LOOKS = {
     "ProsPr": {"color": "#D55E00", "marker": "D", "linestyle": "-"},
     "ProsPr, M = 10": {"color": "#D55E00", "marker": "d", "linestyle": "--"},
     "ProsPr, M = 100": {"color": "#882255", "marker": "P", "linestyle": "-"},
+    "iterative SNIP": {"color": "#0072B2", "marker": "p", "linestyle": "-"},
     "iterative ProsPr": {"color": "#E69F00", "marker": "*", "linestyle": "-"},
     "first order": {"color": "#000000", "marker": "x", "linestyle": "--"},
     "row sums": {"color": "#332288", "marker": "+", "linestyle": ":"},

@@ -294,7 +294,9 @@ def test_a_tuple_of_batches_is_not_stacked():
     assert is_stacked((x, labels["class"], x))
     assert is_stacked(pair)
     assert not is_stacked(((x, labels["class"]), (x, labels["class"])))
-    assert not is_stacked(([x, x], [x, x]))
+    for unclear in (([x, x], [x, x]), ([x, x], x), ((x, x), x)):
+        with pytest.raises(ValueError, match="which may be either: give a list of batches"):
+            is_stacked(unclear)
     assert not is_stacked([x, x])
     assert len(batch_list(pair)) == SIZE
 
