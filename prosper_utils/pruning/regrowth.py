@@ -321,6 +321,9 @@ class Regrowth:
 class RegrowthCallback(keras.callbacks.Callback):
     """The loop under plain `model.fit`, one update of the weights of which is one step.
 
+    Where the optimizer overwrites the weights with their averages now and then, a weight at zero
+    earns in such a step what its average would be.
+
     Args:
         loop: a `Regrowth` of the model that is fitted.
     """

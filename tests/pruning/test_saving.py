@@ -214,6 +214,18 @@ def test_a_subclassed_model_is_stripped_in_place_too():
     assert np.count_nonzero(model.dense.kernel) == 3
 
 
+class Secret(LAYERS.Dense):
+    def get_config(self):
+        raise TypeError("no configuration")
+
+
+def test_a_model_that_cannot_be_saved_whole_has_its_masks_nowhere():
+    model = keras.Sequential([keras.Input((4,)), LAYERS.Dense(3), Secret(2)])
+    with pytest.warns(UserWarning, match=r"lost on saving: .*/kernel, secret.*/kernel$"):
+        masks.apply(model, [np.eye(4, 3), np.eye(3, 2)])
+    assert [np.count_nonzero(k) for k in kernels(model)] == [3, 2]
+
+
 def test_weights_alone_carry_no_masks_and_it_can_be_told(tmp_path):
     """What is loaded into a masked model is right after the next update, and can be at once."""
     dense, model = network("nested"), network("nested")
