@@ -1,6 +1,6 @@
 r"""Schedules: prune by magnitude while a network trains, all at once or little by little.
 
-Gradual magnitude pruning (Zhu and Gupta, 2018) removes the smallest weights in n + 1 rounds,
+Gradual magnitude pruning (Zhu and Gupta, 2017) removes the smallest weights in n + 1 rounds,
 :math:`\Delta t` steps of training apart, to the sparsity
 
 .. math:: s_t = s_f + (s_i - s_f) \left( 1 - \frac{t - t_0}{n \, \Delta t} \right)^3 ,
