@@ -12,7 +12,7 @@ import functools
 import itertools
 import time
 
-from prosper_utils.pruning import masks, networks, regrowth, scores
+from prosper_utils.pruning import masks, networks, regrowth, schedules, scores
 from prosper_utils.study import datasets, results, training
 
 import keras
@@ -143,10 +143,9 @@ def loop_options(changes, seed):
 
 
 def prune_gradually(model, sparsity, step, optimizer):
-    r"""Prune the lightest weights to :math:`s (1 - (1 - t/T)^3)` (Zhu and Gupta, 2017)."""
-    done = min(1.0, step / LOOP["until"])
-    now = round(sparsity * (1 - (1 - done) ** 3), 6)
-    masks.apply(model, masks.top_k(scores.magnitude(model), min(now, sparsity)))
+    """Prune the lightest weights to what the cubic schedule asks for after a step."""
+    now = schedules.cubic(step, begin=0, until=LOOP["until"], final=sparsity)
+    schedules.prune(model, now, optimizer=optimizer)
 
 
 def chosen_options(network, arm):

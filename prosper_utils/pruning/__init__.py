@@ -15,6 +15,8 @@ Its modules, in the order in which to read them:
 * `scores`: one number per connection: random, magnitude, SNIP, GraSP, SynFlow, ProsPr.
 * `masks`: keep the best k and hold the rest at zero, on any Keras 3 model.
 * `paths`: what can flow from the inputs of a network to its outputs.
+* `schedules`: prune by magnitude while a network trains, all at once or little by little.
+* `optimizers`: what a Keras optimizer remembers of a weight, which masks and regrowth must hold.
 * `regrowth`: the loop of `prosper_utils.blending` on a network, whose zero weights earn weight
   while it trains.
 """

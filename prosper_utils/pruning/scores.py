@@ -18,8 +18,8 @@ changes nothing of the model.
 
 Of batches that go on (an iterator, a generator, a data set without end) a score takes as many as
 it needs.  Of batches that end (a list, stacked ones, a data set) those that look at one moment
-(SNIP, in rounds too, and GraSP) take all and average over all examples; those that look ahead take the first M + 1,
-since one step is one batch.
+(SNIP, in rounds too, and GraSP) take all and average over all examples; those that look ahead take
+the first M + 1, since one step is one batch.
 
 To add a score, write such a function and enter it in `SCORES`.
 """
