@@ -34,7 +34,6 @@ SUSPECTS = {
     "EagerPyFunc": "Python runs inside the graph (EagerPyFunc)",
 }
 CUSTOM = "a gradient is stated by hand (custom_gradient)"
-GROUPED = "TensorFlow's second derivative of a grouped convolution fails on a CPU (Conv2D)"
 CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 HARMLESS = {"swish"}  # TensorFlow's own custom gradients, right in every order by test
 STEPS = (1e-5, 1e-7, 1e-8, 1e-9, 1e-4)  # sizes of differences, as they are tried
@@ -229,7 +228,7 @@ def _listed(found):
     return "; ".join(f"{where}: {what}" for where, what in found)
 
 
-class Trace(NamedTuple):
+class _Trace(NamedTuple):
     """The graph of a loss: its operations, its weights and value as tensors, and their names."""
 
     graph: Any
@@ -240,12 +239,12 @@ class Trace(NamedTuple):
 
 
 def _trace(loss, weights, batch):
-    """Return the `Trace` of a loss; nothing is computed."""
+    """Return the `_Trace` of a loss; nothing is computed."""
     given = tf.function(loss, autograph=False, reduce_retracing=False)
     graph = given.get_concrete_function(_specs(list(weights)), _specs(batch)).graph
     inputs = graph.inputs[: len(weights)]
     names = getattr(loss, "names", [f"weights[{i}]" for i in range(len(inputs))])
-    return Trace(graph, inputs, graph.outputs[0], names, getattr(loss, "layers", []))
+    return _Trace(graph, inputs, graph.outputs[0], names, getattr(loss, "layers", []))
 
 
 def _specs(structure):
@@ -294,7 +293,7 @@ def _suspects(trace):
     found = []
     for op in trace.graph.get_operations():
         if op in behind and op in ahead:
-            hits = _faults(op.node_def, library) + [GROUPED] * _grouped(op)
+            hits = _faults(op.node_def, library)
             if hits != [CUSTOM] or not _harmless(op):
                 found += [(_place(op.name, trace.layers), hit) for hit in hits]
     return list(dict.fromkeys(found))
@@ -321,14 +320,6 @@ def _faults(node, library, entered=()):
         for inner in library[name].node_def if name in library else ():
             found += _faults(inner, library, (*entered, name))
     return list(dict.fromkeys(found))
-
-
-def _grouped(op):
-    """Return whether an operation is a convolution whose filters see a part of the channels."""
-    if op.type != "Conv2D":
-        return False
-    channels = op.inputs[0].shape[op.get_attr("data_format").index(b"C")]
-    return op.inputs[1].shape[2] != channels
 
 
 def _harmless(op):

@@ -109,7 +109,6 @@ WRONG = {
     "straight-through": (lambda n: layers.Activation(straight_through, name=n), "custom_gradient"),
     "fused": (lambda n: Lambda(fused, name=n), "FusedBatchNorm"),
     "PreventGradient": (lambda n: Lambda(prevented, name=n), "PreventGradient"),
-    "grouped": (lambda n: layers.Conv2D(4, 3, groups=2, name=n), "grouped convolution"),
     "softsign": (lambda n: layers.Activation("softsign", name=n), "Softsign"),
     "NumPy": (lambda n: Lambda(numpy, name=n), "PyFunc"),
 }
@@ -176,6 +175,8 @@ RIGHT = {
     "Dropout": (lambda: layers.Dropout(0.5), IMAGES),
     "DepthwiseConv2D": (lambda: layers.DepthwiseConv2D(3), IMAGES),
     "SeparableConv2D": (lambda: layers.SeparableConv2D(4, 3), IMAGES),
+    "grouped": (lambda: layers.Conv2D(4, 3, groups=2), IMAGES),
+    "grouped, one filter each": (lambda: layers.Conv2D(8, 3, groups=4), IMAGES),
     "dilated": (lambda: layers.Conv2D(4, 3, dilation_rate=2), IMAGES),
     "Conv2DTranspose": (lambda: layers.Conv2DTranspose(4, 3), IMAGES),
     "MaxPooling2D": (layers.MaxPooling2D, IMAGES),
