@@ -10,6 +10,8 @@ Its modules, in the order in which to read them:
 * `networks`: the two networks of the book, and any Keras model as a function of its weights.
 * `scores`: one number per connection: random, magnitude, SNIP, GraSP, SynFlow, ProsPr.
 * `masks`: keep the best k and hold the rest at zero, on any Keras 3 model.
+* `channels`: one walk over the graph of a Keras model, and the groups of channels that live and
+  die together.
 * `paths`: what can flow from the inputs of a network to its outputs.
 * `regrowth`: the loop of `prosper_utils.blending` on a network, whose zero weights earn weight
   while it trains.

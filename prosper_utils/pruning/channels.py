@@ -127,6 +127,7 @@ class Labels:
 
     Attributes:
         axes: {(id of variable, axis): (variable, axis, its labels)}, in the order of the walk.
+        reading: which of them meet channels that a layer reads and mixes.
         uses: {id of variable: how often each of its entries multiplies something in one example},
             None if the size of the input is not known.
         reasons: {label: list of why it is fixed}.
@@ -135,6 +136,7 @@ class Labels:
     def __init__(self):
         self._parents = []
         self.axes = {}
+        self.reading = set()
         self.uses = {}
         self.reasons = {}
 
@@ -151,6 +153,11 @@ class Labels:
         if key not in self.axes:
             self.axes[key] = variable, axis, self.new(variable.shape[axis])
         return self.axes[key][2]
+
+    def read(self, channels, variable, axis):
+        """Let a layer mix channels by a variable, whose axis they meet."""
+        self.unite(self.of(variable, axis), channels)
+        self.reading.add((id(variable), axis % len(variable.shape)))
 
     def root(self, label):
         """Return the label that stands for all that are united with this one: their lowest."""
@@ -248,9 +255,9 @@ def _pass_on(labels, layer, shape, x, *args, **kwargs):
 
 
 def _dense(labels, layer, shape, x, **kwargs):
-    labels.unite(x.labels, labels.of(layer.kernel, 0))
+    labels.read(x.labels, layer.kernel, 0)
     labels.use(layer.kernel, shape[1:-1])
-    return _finish(labels, layer, labels.of(layer.kernel, 1))
+    return _finish(labels, layer, shape, labels.of(layer.kernel, 1))
 
 
 def _convolution(labels, layer, shape, x, **kwargs):
@@ -260,27 +267,28 @@ def _convolution(labels, layer, shape, x, **kwargs):
         outputs = labels.of(layer.kernel, -1)
         labels.unite(np.repeat(x.labels, len(outputs) // groups), outputs)
     else:  # as many channels must leave each group
-        labels.unite(labels.of(layer.kernel, -2), *np.split(x.labels, groups))
+        for part in np.split(x.labels, groups):
+            labels.read(part, layer.kernel, -2)
         outputs = labels.of(layer.kernel, -1)
         labels.unite(*np.split(outputs, groups))
-    return _finish(labels, layer, outputs)
+    return _finish(labels, layer, shape, outputs)
 
 
 def _transposed(labels, layer, shape, x, **kwargs):
-    labels.unite(x.labels, labels.of(layer.kernel, -1))
+    labels.read(x.labels, layer.kernel, -1)
     labels.use(layer.kernel, x.shape[1:-1])
-    return _finish(labels, layer, labels.of(layer.kernel, -2))
+    return _finish(labels, layer, shape, labels.of(layer.kernel, -2))
 
 
 def _depthwise(labels, layer, shape, x, **kwargs):
-    return _finish(labels, layer, _spread(labels, layer.kernel, shape, x))
+    return _finish(labels, layer, shape, _spread(labels, layer.kernel, shape, x))
 
 
 def _separable(labels, layer, shape, x, **kwargs):
     spread = _spread(labels, layer.depthwise_kernel, shape, x)
-    labels.unite(spread, labels.of(layer.pointwise_kernel, -2))
+    labels.read(spread, layer.pointwise_kernel, -2)
     labels.use(layer.pointwise_kernel, shape[1:-1])
-    return _finish(labels, layer, labels.of(layer.pointwise_kernel, -1))
+    return _finish(labels, layer, shape, labels.of(layer.pointwise_kernel, -1))
 
 
 def _spread(labels, kernel, shape, x):
@@ -289,20 +297,27 @@ def _spread(labels, kernel, shape, x):
     return np.repeat(x.labels, kernel.shape[-1])
 
 
-def _finish(labels, layer, outputs):
+def _finish(labels, layer, shape, outputs):
     """Return the labels behind bias and activation."""
     if layer.bias is not None:
         labels.unite(outputs, labels.of(layer.bias, 0))
-    return _activation(labels, layer, None, Signal((), outputs))
+    if elementwise(layer.activation):
+        return outputs
+    behind = labels.new(shape[-1])
+    for mixed in (outputs, behind):
+        labels.fix(mixed, f"{type(layer).__name__} {layer.name!r} {_mixing(layer.activation)}")
+    return behind
 
 
 def _activation(labels, layer, shape, x, **kwargs):
     if not elementwise(layer.activation):
-        name = getattr(layer.activation, "__name__", type(layer.activation).__name__)
-        reason = f"has the activation {name}, which is not known to take each channel by itself"
-        labels.fix(x.labels, f"{type(layer).__name__} {layer.name!r} {reason}")
-        raise Unclear(reason)
+        raise Unclear(_mixing(layer.activation))
     return x.labels
+
+
+def _mixing(activation):
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return f"has the activation {name}, which is not known to take each channel by itself"
 
 
 def _own_weights(labels, layer, shape, x, **kwargs):
@@ -364,16 +379,18 @@ def _attention(labels, layer, shape, query, value, key=None, **kwargs):
     ]
     if getattr(layer, "_gate_dense", None) is not None:
         parts.append((layer._gate_dense, query, values))
+    labels.read(labels.of(out.kernel, 0), out.kernel, 0)
+    labels.read(values, out.kernel, 1)
     for dense, x, width in parts:
         _heads(labels, dense, x, labels.of(out.kernel, 0), width)
     labels.fix(keys, f"MultiHeadAttention {layer.name!r} divides by the root of its key dimension")
     labels.use(out.kernel, shape[1:-1])
-    return _finish(labels, out, labels.of(out.kernel, 2))
+    return _finish(labels, out, shape, labels.of(out.kernel, 2))
 
 
 def _heads(labels, dense, x, heads, width):
     """Enter a projection of channels to heads, each of some width."""
-    labels.unite(x.labels, labels.of(dense.kernel, 0))
+    labels.read(x.labels, dense.kernel, 0)
     for axis, found in enumerate((heads, width)):
         labels.unite(found, labels.of(dense.kernel, axis + 1))
         if dense.bias is not None:
@@ -522,11 +539,16 @@ RULES = {
 
 
 class Member(NamedTuple):
-    """Indices along one axis of a variable: the slices of it that belong to a group."""
+    """Slices of a variable that belong to a group: indices along one axis.
+
+    `reads` says whether a layer reads the group there, mixing it with others: with all these slices
+    at zero nothing depends on the group any more.
+    """
 
     variable: keras.Variable
     axis: int
     indices: tuple
+    reads: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -564,12 +586,12 @@ def groups(model):
     """
     labels = label(model)
     members = collections.defaultdict(list)
-    for variable, axis, vector in labels.axes.values():
+    for key, (variable, axis, vector) in labels.axes.items():
         indices = collections.defaultdict(list)
         for index, mark in enumerate(vector.tolist()):
             indices[labels.root(mark)].append(index)
         for root, found in indices.items():
-            members[root].append(Member(variable, axis, tuple(found)))
+            members[root].append(Member(variable, axis, tuple(found), key in labels.reading))
     reasons = collections.defaultdict(list)
     for mark, found in labels.reasons.items():
         reasons[labels.root(mark)].extend(found)
@@ -582,8 +604,8 @@ def groups(model):
 def _costs(members, uses):
     """Return the parameters and the multiply-adds of a group."""
     counts = collections.defaultdict(dict)
-    for variable, axis, indices in members:
-        counts[id(variable)][axis] = len(indices)
+    for member in members:
+        counts[id(member.variable)][member.axis] = len(member.indices)
     shapes = {id(m.variable): m.variable.shape for m in members}
     gone = {
         key: math.prod(shapes[key])

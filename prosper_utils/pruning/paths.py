@@ -118,6 +118,8 @@ def _check(node):
         type(layer) in PRODUCTS and sum(channels.from_graph(node)) > 1
     ):
         why = "a product of two tensors"
+    elif type(layer) in DIVISIONS and channels.from_graph(node)[-1]:
+        why = "a division by a tensor"
     elif type(layer) not in RULES:
         why = "for which no linear one is known here"
     elif getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
@@ -220,7 +222,8 @@ def _scaled(node, weight, *args, **kwargs):
     return node.operation.call(*sizes)
 
 
-PRODUCTS = channels.classes("Multiply Divide TrueDivide", operations)
+DIVISIONS = channels.classes("Divide TrueDivide", operations)
+PRODUCTS = [operations.Multiply, *DIVISIONS]
 
 RULES = {
     keras.layers.Dense: _dense,
