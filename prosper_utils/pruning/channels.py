@@ -196,7 +196,7 @@ def label(model):
     signals = [Signal(tuple(x.shape), labels.new(_last(x.shape))) for x in graph_of(model).inputs]
     for signal in signals:
         labels.fix(signal.labels, INPUT)
-    for signal in walk(model, signals, lambda *call: _visit(labels, *call)):
+    for signal in walk(model, signals, lambda *call: follow(labels, *call)):
         labels.fix(signal.labels, OUTPUT)
     return labels
 
@@ -205,7 +205,7 @@ def _last(shape):
     return shape[-1] if len(shape) > 1 else 0
 
 
-def _visit(labels, node, args, kwargs):
+def follow(labels, node, args, kwargs):
     """Return the signals that leave an operation; what is not understood fixes its channels."""
     layer, shapes = node.operation, _output_shapes(node, args, kwargs)
     try:
@@ -617,7 +617,7 @@ def _costs(members, uses):
     return sum(gone.values()), products
 
 
-def multiply_adds(model):
+def count_multiply_adds(model):
     """Return how many multiplications by a weight one example takes, padding included.
 
     Counted are the layers that have a rule here, in every call; the products of queries with

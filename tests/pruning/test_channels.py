@@ -53,7 +53,7 @@ def test_costs_of_lenet5_by_hand():
         (84 + 1, 84, (channels.OUTPUT,)),
     }
     total = 28 * 28 * 25 * 6 + 10 * 10 * 25 * 6 * 16 + 400 * 120 + 120 * 84 + 84 * 10
-    assert channels.multiply_adds(lenet5()) == total
+    assert channels.count_multiply_adds(lenet5()) == total
 
 
 @pytest.mark.parametrize("options", [{}, {"strides": 2}, {"dilation_rate": 2}])
@@ -62,12 +62,12 @@ def test_a_convolution_is_counted_at_every_position(rank, options):
     conv = getattr(layers, f"Conv{rank}D")(5, 3, **options)
     model = build((9,) * rank + (2,), conv)
     positions = np.prod(model.output_shape[1:-1])
-    assert channels.multiply_adds(model) == 3**rank * 2 * 5 * positions
+    assert channels.count_multiply_adds(model) == 3**rank * 2 * 5 * positions
 
 
 def test_a_transposed_convolution_is_counted_at_every_input():
     model = build((4, 5, 3), layers.Conv2DTranspose(7, 3, strides=2))
-    assert channels.multiply_adds(model) == 9 * 3 * 7 * 20
+    assert channels.count_multiply_adds(model) == 9 * 3 * 7 * 20
     kernel = model.layers[-1].kernel.path
     sizes = {axis: len(model.layers[-1].kernel.shape) for axis in (2, 3)}
     assert {key for g in channels.groups(model) for key in held(g)} >= {(kernel, a) for a in sizes}
@@ -77,15 +77,15 @@ def test_costs_where_the_input_size_is_not_known():
     model = build((None, None, 3), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D())
     assert {g.multiply_adds for g in channels.groups(model)} == {None}
     with pytest.raises(ValueError, match="kernel: expected a known input size, found None"):
-        channels.multiply_adds(model)
+        channels.count_multiply_adds(model)
     outer = build((8, 8, 3), model)  # called on a known size, it is counted there
-    assert channels.multiply_adds(outer) == 36 * 9 * 3 * 4
+    assert channels.count_multiply_adds(outer) == 36 * 9 * 3 * 4
 
 
 def test_a_shared_layer_counts_each_call_and_its_weights_once():
     shared = layers.Dense(4, use_bias=False)
     model = build((4,), shared, layers.ReLU(), shared, layers.Dense(2, use_bias=False))
-    assert channels.multiply_adds(model) == 2 * 16 + 8
+    assert channels.count_multiply_adds(model) == 2 * 16 + 8
     found = channels.groups(model)
     assert [g.parameters for g in found] == [4 + 4 - 1 + 2] * 4 + [4] * 2
     assert found[0].multiply_adds == 2 * 7 + 2
@@ -232,7 +232,7 @@ def test_nested_and_shared_models():
     model = keras.Model(inputs, layers.Dense(1, name="out")(x))
     assert [f["out/kernel", 0] for f in free(model)] == [(0, 3), (1, 4), (2, 5)]
     assert [f["s/in/kernel", 1] for f in free(model)] == [(0,), (1,), (2,)]
-    assert channels.multiply_adds(model) == 2 * 12 + 6
+    assert channels.count_multiply_adds(model) == 2 * 12 + 6
 
 
 # Nothing depends on a group that nobody reads ------------------------------------------------
@@ -267,20 +267,29 @@ def attending():
     return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Add()([x, y]))))
 
 
+def in_double(make):
+    """Return a network in float64 with random weights, scales and statistics."""
+    try:
+        keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("float64")
+        model = make()
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
+    assert {v.dtype for v in model.trainable_variables} == {"float64"}
+    generator = np.random.default_rng(0)
+    for variable in model.weights:
+        low = 0.5 if "variance" in variable.path else -1
+        variable.assign(generator.uniform(low, 1, variable.shape))
+    return model
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("make", [residual, mixed, attending, chain])
 def test_nothing_depends_on_a_group_that_nobody_reads(make, training):
     """With the slices that read some groups at zero, their other slices may hold anything."""
-    keras.config.set_floatx("float64")
-    try:
-        model = make()
-    finally:
-        keras.config.set_floatx("float32")
-    generator = np.random.default_rng(0)
+    model, generator = in_double(make), np.random.default_rng(1)
     x = generator.normal(size=(4, *model.input_shape[1:]))
-    for variable in model.weights:
-        low = 0.5 if "variance" in variable.path else -1
-        variable.assign(generator.uniform(low, 1, variable.shape))
     everything = [g for g in channels.groups(model) if not g.fixed]
     chosen = [g for g in everything if generator.random() < 0.3]
     before = model(x, training=training)
