@@ -14,6 +14,9 @@ Its modules, in the order in which to read them:
 * `replacement`: how both reach into Keras, in one thread, for a while.
 * `scores`: one number per connection: random, magnitude, SNIP, GraSP, SynFlow, ProsPr.
 * `masks`: keep the best k and hold the rest at zero, on any Keras 3 model.
+* `channels`: one walk over the graph of a Keras model, and the groups of channels that live and
+  die together.
+* `units`: a smaller network without whole groups of channels.
 * `paths`: what can flow from the inputs of a network to its outputs.
 * `schedules`: prune by magnitude while a network trains, all at once or little by little.
 * `optimizers`: what a Keras optimizer remembers of a weight, which masks and regrowth must hold.
