@@ -43,7 +43,7 @@ class Total(CompileLoss):
 
     @property
     def parts(self):
-        """The loss of each output, as Keras lists them: path, loss, weight and name."""
+        """Path, loss, weight and name for each output, as Keras lists them."""
         return self._flat_losses
 
 
