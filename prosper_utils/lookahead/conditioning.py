@@ -197,7 +197,7 @@ def relative(a, b):
 
 
 def agreement(a, b, sparsity):
-    """Return which share of the k = ceil(n (1 - sparsity)) largest of |a| are those of |b|."""
+    """Return which share of the k = ceil(n (1 - sparsity)) largest of a, in size, b has, too."""
     count = math.ceil(len(a) * (1 - Fraction(str(sparsity))))
     kept = [set(np.argsort(-np.abs(s), kind="stable")[:count]) for s in (a, b)]
     return len(kept[0] & kept[1]) / count
