@@ -204,7 +204,9 @@ def prospr(
     weights, loss = as_loss(model, **of_loss)
     options = {"learning_rate": learning_rate, "momentum": momentum, "method": method}
     if steps and method in ("reverse", "checkpointed"):
-        double = as_loss(model, **of_loss | {"dtype": "float64"})
+        double = None  # what is scored in float64 needs no other sweep to judge it
+        if weights[0].dtype != tf.float64:
+            double = as_loss(model, **of_loss | {"dtype": "float64"})
         options |= {"scored": scored, "sparsity": sparsity, "double": double}
         gradient = conditioning.checked(loss, weights, batch_list(batches, steps + 1), **options)
     else:
