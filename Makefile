@@ -13,7 +13,7 @@ PYTEST := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
 export PROSPER_DATASET ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test unit nbval lint linkcheck links notebooks results front pictures bench pins clean
+.PHONY: help venv book test unit nbval lint linkcheck links notebooks results front pictures works bench pins clean
 
 help:  ## list every target
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -57,6 +57,9 @@ results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped
 
 front: $(READY)  ## make the pictures and the findings of the front page from the stored results
 	$(BIN)/python book/tools/front.py
+
+works: $(READY)  ## try every layer, loss, optimizer and way of saving of the page "What works"
+	$(BIN)/python book/tools/works.py
 
 bench: $(READY)  ## measure time and memory (meta-gradients also in PyTorch if it is installed)
 	$(BIN)/python book/studies/bench.py

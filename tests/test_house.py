@@ -72,7 +72,8 @@ def test_a_wing_says_its_idea_its_equation_and_its_modules(wing):
     text = ast.get_docstring(tree)
     assert len(tree.body) == 1, "expected a docstring and no imports"
     assert ".. math::" in text
-    listed = re.findall(r"^\* `(\w+)`", text, re.MULTILINE)
+    lines = re.findall(r"^\* (.*?):", text, re.MULTILINE)
+    listed = [name for line in lines for name in re.findall(r"`(\w+)`", line)]
     assert sorted(listed) == sorted(p.stem for p in (PACKAGE / wing).glob("[a-z]*.py"))
 
 

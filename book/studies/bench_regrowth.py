@@ -1,4 +1,4 @@
-"""What the loop of chapter 16 costs: `make bench` measures and stores it.
+"""What the loop of chapter 16 costs, for chapter 17: `make bench` measures and stores it.
 
 The unit is what happens between two purges: EVERY training steps on masked weights.  "masked" are
 these steps alone, "loop" the same steps with the running mean and one purge at the end.  A credit

@@ -1,4 +1,4 @@
-"""The sweep behind chapter 16: sparse training that regrows, against masks that do not move.
+"""The sweep behind chapter 17: sparse training that regrows, against masks that do not move.
 
 A *case* is one network, arm, variant, sparsity and seed: initial weights and batch order are those
 of the seed, whatever the arm.  Every arm trains for the same number of steps, and so takes the same
@@ -12,7 +12,7 @@ import functools
 import itertools
 import time
 
-from prosper_utils.pruning import masks, networks, regrowth, scores
+from prosper_utils.pruning import masks, networks, regrowth, schedules, scores
 from prosper_utils.study import datasets, results, training
 
 import keras
@@ -146,10 +146,9 @@ def loop_options(changes, seed):
 
 
 def prune_gradually(model, sparsity, step, optimizer):
-    r"""Prune the lightest weights to :math:`s (1 - (1 - t/T)^3)` (Zhu and Gupta, 2017)."""
-    done = min(1.0, step / LOOP["until"])
-    now = round(sparsity * (1 - (1 - done) ** 3), 6)
-    masks.apply(model, masks.top_k(scores.magnitude(model), min(now, sparsity)))
+    """Prune the lightest weights to what the cubic schedule asks for after a step."""
+    now = schedules.cubic(step, begin=0, until=LOOP["until"], final=sparsity)
+    schedules.prune(model, now, optimizer=optimizer)
 
 
 def chosen_options(network, arm):

@@ -189,7 +189,8 @@ def growth_of(activation, sharpness, train, full=False):
             # v is dL/dw_0; meta_gradient would give w * v, whose entries at w = 0 say nothing
             parts = chunks([*(pool[i % POOL] for i in range(m)), outer])
             rates = (rate, tf.zeros_like(rate))
-            v, finite = chunked("checkpointed", loss, rates, start(initial), parts, outer)
+            found, finite = chunked("checkpointed", loss, rates, start(initial), parts, outer)
+            v = found.first
             common = {
                 "network": "LeNet-300-100" if full else "784-30-10-10",
                 "activation": activation,

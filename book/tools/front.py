@@ -239,7 +239,7 @@ def regrown():
         f"{means[1]} for the best frozen mask and {means[2]} for growing at random; a dense "
         f"network that is pruned while it trains reaches {means[3]}.\n"
         f"The loop minus the best frozen mask is {less} points "
-        "([](../notebooks/16_prune_and_regrow.ipynb))."
+        "([](../notebooks/17_does_it_pay.ipynb))."
     )
 
 

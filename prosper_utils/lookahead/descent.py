@@ -49,6 +49,24 @@ def loss_and_gradient(loss, weights, batch):
     return value, [tf.convert_to_tensor(g) for g in gradient]
 
 
+def hessian_product(loss, weights, batch, vector):
+    """Return H v, the gradient of <gradient, v> (Pearlmutter, 1994); two backward passes.
+
+    Args:
+        loss: function (weights, batch) -> scalar tensor.
+        weights, vector: lists of tensors of equal shapes and types.
+        batch: whatever the loss takes.
+
+    Returns:
+        A list of tensors with the shapes of the weights; zero where the loss is linear.
+    """
+    weights = list(weights)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(weights)
+        _, gradient = loss_and_gradient(loss, weights, batch)
+    return tape.gradient(gradient, weights, list(vector), unconnected_gradients="zero")
+
+
 def float_tensors(weights):
     """Return the weights as a list of tensors; raise a ValueError unless of one float type."""
     tensors = [tf.convert_to_tensor(w) for w in weights]

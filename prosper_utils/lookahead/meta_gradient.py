@@ -17,6 +17,11 @@ least 64 where batches in a list have to be stacked for a compiled loop or the b
 are in memory while it runs, else in one chunk.  A chunk is one compiled loop, the same one for
 every chunk and every M; between chunks only the weights of every step are kept ("reverse"; the
 Jacobian does not depend on the buffer), or the first state of each chunk ("checkpointed").
+
+The loops are right for networks and batches of any size: they are called with the one rewrite of
+TensorFlow's switched off that breaks them (see `loops`), and no other option is touched.  That
+takes a call of our own, so inside a `tf.function` all of this is refused.  Whether the float type
+can hold what the sweep returns is a question of its own: see `conditioning`.
 """
 
 import functools
@@ -25,6 +30,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from prosper_utils.lookahead import loops
 from prosper_utils.lookahead.descent import (
     batch_list,
     divergence,
@@ -37,6 +43,7 @@ from prosper_utils.lookahead.descent import (
     shapes,
     start,
 )
+from prosper_utils.lookahead.second_derivatives import check_structure
 from prosper_utils.lookahead.streaming import diagonal, hutchinson, row_sums, streamed
 from prosper_utils.lookahead.trajectory import (
     at,
@@ -91,33 +98,82 @@ def meta_gradient(
 
     Raises:
         ValueError: for no or empty batches, an unknown method, a momentum outside [0, 1), weights
-            that are not float tensors, or a loss that is NaN or infinite (it says at which step).
+            that are not float tensors, what `second_derivatives.check_structure` refuses, a loss
+            that is NaN or infinite (it says at which step), or a call from inside a `tf.function`.
     """
+    check_choice("method", method, (*METHODS, *STREAMING))
+    if method in STREAMING:
+        loops.expect_eager("meta_gradient")
+        if momentum:
+            raise ValueError(f"method {method!r}: expected momentum 0, found {momentum}")
+        return streamed(loss, weights, batches, learning_rate, STREAMING[method]())
+    found = cotangents(
+        loss,
+        weights,
+        batches,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        method=method,
+        momentum_start=momentum_start,
+    )
+    return [w * v for w, v in zip(float_tensors(weights), found.first, strict=True)]
+
+
+class Cotangents(NamedTuple):
+    r"""How the loss after M steps answers to the weights, at both ends of the way.
+
+    Attributes:
+        first: the gradient with respect to the first weights, :math:`v_0`, a list.
+        last: the gradient with respect to the last weights, :math:`v_M`, a list.
+        weights: these last weights, :math:`w_M`, a list.
+        norms: :math:`\lVert v_0 \rVert, \dots, \lVert v_M \rVert` on the way, float64.
+    """
+
+    first: list
+    last: list
+    weights: list
+    norms: np.ndarray
+
+
+def cotangents(
+    loss,
+    weights,
+    batches,
+    *,
+    learning_rate,
+    momentum=0.0,
+    method="reverse",
+    momentum_start="true",
+):
+    """Return the `Cotangents` of one sweep; `meta_gradient` is the weights times the first one.
+
+    Arguments and errors are those of `meta_gradient`, without the streaming methods; "unrolled"
+    and "first_order" go no way back step by step, so of the norms they have the two ends.
+    """
+    loops.expect_eager("meta_gradient")
     weights, listed = float_tensors(weights), batch_list(batches)
     loss, batches, listed = _fit(loss, batches, listed)
-    check_choice("method", method, (*METHODS, *STREAMING))
+    check_choice("method", method, METHODS)
     check_choice("momentum_start", momentum_start, ("true", "as_released"))
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum: expected a number in [0, 1), found {momentum}")
-    if method in STREAMING:
-        if momentum:
-            raise ValueError(f"method {method!r}: expected momentum 0, found {momentum}")
-        return streamed(loss, weights, listed, learning_rate, STREAMING[method]())
+    order = 1 if method == "first_order" or len(listed) == 1 else 2
+    check_structure(loss, weights, listed[-1], order=order)
     rates = tuple(tf.constant(r, weights[0].dtype) for r in (learning_rate, momentum))
     state, first, outer = start(weights, momentum), 0, listed[-1]
     if momentum and len(listed) > 1 and momentum_start == "as_released":
         state, first = sgd(loss, *rates)(state, listed[0]), 1
     if method == "unrolled":
-        gradient, ok = unrolled(loss, rates, state, listed[first:-1], outer)
+        found, ok = unrolled(loss, rates, state, listed[first:-1], outer)
     else:
         free = is_stacked(batches) and tf.is_tensor(batches[0])  # nothing to copy into tensors
         whole = free and not momentum  # the loop over a chunk holds the buffers of its steps, too
         at_least = 1 if method == "checkpointed" else len(listed) if whole else COPIED
         parts = chunks(batches, first, at_least)
-        gradient, ok = chunked(method, loss, rates, state, parts, outer)
+        found, ok = chunked(method, loss, rates, state, parts, outer)
     if not ok:
         raise ValueError(divergence(loss, rates, start(weights, momentum), listed))
-    return [w * g for w, g in zip(weights, gradient, strict=True)]
+    return found
 
 
 def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.0):
@@ -137,6 +193,8 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
     Raises:
         ValueError: as `meta_gradient` does, or if the direction does not fit the weights.
     """
+    loops.expect_eager("directional")
+    loops.expect_compiled()
     weights, listed = float_tensors(weights), batch_list(batches)
     loss, batches, listed = _fit(loss, batches, listed)
     direction = [tf.cast(d, weights[0].dtype) for d in direction]
@@ -145,6 +203,7 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
             f"direction: expected shapes {[tuple(w.shape) for w in weights]}, "
             f"found {[tuple(d.shape) for d in direction]}"
         )
+    check_structure(loss, weights, listed[-1], order=min(len(listed), 2))
     rates = tuple(tf.constant(r, weights[0].dtype) for r in (learning_rate, momentum))
     state = start(weights, momentum)
     moved = tuple(d * w for d, w in zip(direction, weights, strict=True))
@@ -169,21 +228,24 @@ def _fit(loss, batches, listed):
 
 
 def unrolled(loss, rates, state, inner, outer):
-    """Return dL_M(w_M)/dw_0 by one tape over all M steps, and whether all is finite."""
+    """Return the `Cotangents` by one tape over all M steps, and whether all is finite."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(state)
         last = roll_out(sgd(loss, *rates), state, inner)[-1]
         value = loss(list(last[0]), outer)
-    gradient = tape.gradient(value, state[0], unconnected_gradients="zero")
-    return gradient, finite(value, *last[0], *gradient)
+    ends = tape.gradient(value, (state[0], last[0]), unconnected_gradients="zero")
+    first, at_end = ([tf.convert_to_tensor(g) for g in end] for end in ends)
+    norms = np.array([norm(first), norm(at_end)])
+    return Cotangents(first, at_end, list(last[0]), norms), finite(value, *last[0], *first)
 
 
 def chunked(method, loss, rates, state, parts, outer):
-    """Return dL_M(w_M)/dw_0 by one sweep over chunks of steps, and whether all is finite.
+    """Return the `Cotangents` by one sweep over chunks of steps, and whether all is finite.
 
     What is kept of a chunk are the weights of its steps, or its first state where "checkpointed"
     will run it again; the last chunk, at hand when the way back begins, is not run again.
     """
+    loops.expect_compiled()
     kept, outer = [], as_tensors(outer)
     functions = functools.partial(compiled, loss, specs(state))
     for i, part in enumerate(parts):
@@ -192,16 +254,21 @@ def chunked(method, loss, rates, state, parts, outer):
         again = method == "checkpointed" and i < len(parts) - 1
         kept.append((first, None) if again else (None, weights))
     value, gradient = functions(specs(outer)).outer(state, outer)
+    end, norms = (gradient, list(state[0])), [[norm(gradient)]]
     if method == "first_order":
-        return gradient, finite(value, *state[0], *gradient)
+        found = Cotangents(gradient, *end, np.concatenate(norms * 2))
+        return found, finite(value, *state[0], *gradient)
     cotangent = (tuple(gradient), *tf.nest.map_structure(tf.zeros_like, state[1:]))
     for part in reversed(parts):
         batches, (first, weights) = stack(part), kept.pop()
         function = functions(one(batches))
         if weights is None:
             weights, _ = function.roll(rates, first, batches)
-        cotangent = function.pull(rates, weights, batches, cotangent)
-    return cotangent[0], finite(value, *state[0], *cotangent[0])
+        cotangent, sizes = function.pull(rates, weights, batches, cotangent)
+        norms.append(sizes)
+    first = list(cotangent[0])
+    ok = finite(value, *state[0], *first)
+    return Cotangents(first, *end, np.concatenate(norms)[::-1]), ok
 
 
 class Compiled(NamedTuple):
@@ -225,34 +292,43 @@ def compiled(loss, state, batch):
     part = tf.nest.map_structure(stacked_spec, batch)
     handles = tuple(tf.TensorSpec([], tf.variant) for _ in state[0])  # of the weights' TensorArrays
 
-    @tf.function(input_signature=[rates, state, part])
+    @loops.function(input_signature=[rates, state, part])
     def roll(rates, state, part):
         states = roll_out(sgd(loss, *rates), state, part)
         return states[0], at(states, length(part))
 
-    @tf.function(input_signature=[rates, handles, part, state])
+    @loops.function(input_signature=[rates, handles, part, state])
     def pull(rates, handles, part, cotangent):
         weights = tuple(
             tf.TensorArray(v.dtype, flow=handle, clear_after_read=False)
             for handle, v in zip(handles, cotangent[0], strict=True)
         )
 
-        def once(step, weights, batch, v):  # a step is affine in the buffer: any other will do
+        def once(step, weights, batch, way):  # a step is affine in the buffer: any other will do
+            v, sizes = way
             weights = tuple(tf.ensure_shape(w, u.shape) for w, u in zip(weights, v[0], strict=True))
             buffer = tf.nest.map_structure(tf.zeros_like, v[1:])
-            return pull_back_once(step, (weights, *buffer), batch, v)
+            v = pull_back_once(step, (weights, *buffer), batch, v)
+            return v, sizes.write(sizes.size(), norm(v[0]))
 
-        return pull_back(sgd(loss, *rates), weights, part, cotangent, once)
+        sizes = tf.TensorArray(tf.float64, 0, dynamic_size=True, element_shape=[])
+        v, sizes = pull_back(sgd(loss, *rates), weights, part, (cotangent, sizes), once)
+        return v, sizes.stack()
 
-    @tf.function(input_signature=[rates, state, part, state])
+    @loops.function(input_signature=[rates, state, part, state])
     def push(rates, state, part, tangent):
         return push_forward(sgd(loss, *rates), state, part, tangent)
 
-    @tf.function(input_signature=[state, batch])
+    @loops.function(input_signature=[state, batch])
     def outer(state, batch):
         return loss_and_gradient(loss, state[0], batch)
 
     return Compiled(roll, pull, push, outer)
+
+
+def norm(tensors):
+    """Return the norm over all entries of all tensors, a float64 scalar that does not overflow."""
+    return tf.linalg.global_norm([tf.cast(t, tf.float64) for t in tensors])
 
 
 def chunks(batches, first=0, at_least=1):

@@ -17,8 +17,7 @@ import re
 import weakref
 from typing import Any, NamedTuple
 
-from prosper_utils.lookahead.descent import loss_and_gradient
-from prosper_utils.lookahead.streaming import hessian_product
+from prosper_utils.lookahead.descent import hessian_product, loss_and_gradient
 
 import numpy as np
 import tensorflow as tf
@@ -30,6 +29,7 @@ SUSPECTS = {
     "FusedBatchNorm": FUSED,
     "FusedBatchNormV2": FUSED,
     "FusedBatchNormV3": FUSED,
+    "Softsign": "TensorFlow has no second derivative for it (Softsign)",
     "PyFunc": "Python runs inside the graph (PyFunc)",
     "EagerPyFunc": "Python runs inside the graph (EagerPyFunc)",
 }
@@ -39,8 +39,9 @@ HARMLESS = {"swish"}  # TensorFlow's own custom gradients, right in every order 
 STEPS = (1e-5, 1e-7, 1e-8, 1e-9, 1e-4)  # sizes of differences, as they are tried
 BOUND = 1e-6
 REMEDY = (
-    "Write it with operations whose gradients TensorFlow knows (moments, say, with tf.reduce_mean "
-    "and tf.square); if it is meant so, score inside `with second_derivatives.accept(name)`"
+    "Use operations whose gradients TensorFlow can differentiate (for moments tf.reduce_mean and "
+    "tf.square, for softsign x / (1 + |x|), and so on); if a gradient is meant as it is, score "
+    "inside `with second_derivatives.accept(name)`"
 )
 
 _accepted = contextvars.ContextVar("accepted", default=())
@@ -86,7 +87,7 @@ def check(loss, weights, batch, *, directions=3, bound=BOUND, seed=0):
     return error
 
 
-def check_structure(loss, weights, batch):
+def check_structure(loss, weights, batch, *, order=2):
     """Raise a ValueError where second derivatives of a loss would be wrong in silence.
 
     The loss is traced once, and nothing is computed, unless the graph holds an operation that may
@@ -98,29 +99,25 @@ def check_structure(loss, weights, batch):
             called with weights in double precision if there is something to compare.
         weights: list of tensors.
         batch: whatever the loss takes.
+        order: 2, or 1 where nothing is differentiated twice and only the dependence matters.
 
     Raises:
         ValueError: for operations whose second derivatives are wrong or cannot be compared, by
-            layer and with the remedy; and as `check_used` does.
+            layer and with the remedy.  For weights that are read, but do not reach the loss, by
+            name, and for a compiled function that reads variables in place of the weights it is
+            given.  A weight that nothing reads, since its layer is not called, has gradient zero,
+            which is the truth; but a loss that depends on no weight at all is refused.
     """
-    key = repr((_accepted.get(), _specs(weights), _specs(batch)))
+    key = repr((order, _accepted.get(), _specs(weights), _specs(batch)))
     done = _checked.setdefault(loss, set())
     if key not in done:
         trace = _trace(loss, weights, batch)
         _refuse_unused(trace)
-        found = [hit for hit in _suspects(trace) if not any(n in hit[0] for n in _accepted.get())]
+        found = _suspects(trace) if order > 1 else []
+        found = [hit for hit in found if not any(name in hit[0] for name in _accepted.get())]
         if found:
             _judge(loss, weights, batch, found)
         done.add(key)
-
-
-def check_used(loss, weights, batch):
-    """Raise a ValueError if weights are used, but the loss does not depend on what it is given.
-
-    A weight that nothing reads belongs to a layer that is not called: its gradient is zero, which
-    is the truth, and nothing is raised unless the loss depends on no weight at all.
-    """
-    _refuse_unused(_trace(loss, weights, batch))
 
 
 def suspects(loss, weights, batch):
@@ -231,7 +228,7 @@ def _listed(found):
     return "; ".join(f"{where}: {what}" for where, what in found)
 
 
-class Trace(NamedTuple):
+class _Trace(NamedTuple):
     """The graph of a loss: its operations, its weights and value as tensors, and their names."""
 
     graph: Any
@@ -242,12 +239,12 @@ class Trace(NamedTuple):
 
 
 def _trace(loss, weights, batch):
-    """Return the `Trace` of a loss; nothing is computed."""
+    """Return the `_Trace` of a loss; nothing is computed."""
     given = tf.function(loss, autograph=False, reduce_retracing=False)
-    graph = given.get_concrete_function(_specs(weights), _specs(batch)).graph
+    graph = given.get_concrete_function(_specs(list(weights)), _specs(batch)).graph
     inputs = graph.inputs[: len(weights)]
     names = getattr(loss, "names", [f"weights[{i}]" for i in range(len(inputs))])
-    return Trace(graph, inputs, graph.outputs[0], names, getattr(loss, "layers", []))
+    return _Trace(graph, inputs, graph.outputs[0], names, getattr(loss, "layers", []))
 
 
 def _specs(structure):
@@ -255,7 +252,7 @@ def _specs(structure):
     if isinstance(structure, dict):
         return {k: _specs(v) for k, v in structure.items()}
     if isinstance(structure, list | tuple):
-        return [_specs(v) for v in structure]
+        return (tuple if isinstance(structure, tuple) else list)(_specs(v) for v in structure)
     if structure is None:
         return None
     tensor = structure if tf.is_tensor(structure) else np.asarray(structure)

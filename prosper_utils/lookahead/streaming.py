@@ -14,7 +14,14 @@ Hessian is diagonal, and an approximation otherwise.  What is taken for :math:`h
 this module are made of TensorFlow's operations, so a `tf.function` may call them too.
 """
 
-from prosper_utils.lookahead.descent import batch_list, float_tensors, loss_and_gradient
+from prosper_utils.lookahead import loops
+from prosper_utils.lookahead.descent import (
+    batch_list,
+    float_tensors,
+    hessian_product,
+    loss_and_gradient,
+)
+from prosper_utils.lookahead.second_derivatives import check_structure
 
 import keras
 import tensorflow as tf
@@ -22,24 +29,6 @@ import tensorflow as tf
 MOST_WEIGHTS = 2000
 ELEMENTWISE = {"linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish"}
 ELEMENTWISE |= {"tanh", "sigmoid", "hard_sigmoid", "softplus", "softsign", "exponential"}
-
-
-def hessian_product(loss, weights, batch, vector):
-    """Return H v, the gradient of <gradient, v> (Pearlmutter, 1994); two backward passes.
-
-    Args:
-        loss: function (weights, batch) -> scalar tensor.
-        weights, vector: lists of tensors of equal shapes and types.
-        batch: whatever the loss takes.
-
-    Returns:
-        A list of tensors with the shapes of the weights; zero where the loss is linear.
-    """
-    weights = list(weights)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(weights)
-        _, gradient = loss_and_gradient(loss, weights, batch)
-    return tape.gradient(gradient, weights, list(vector), unconnected_gradients="zero")
 
 
 def row_sums(loss, weights, batch):
@@ -66,7 +55,7 @@ def diagonal(loss, weights, batch):
     return split(_diagonal(loss, list(weights), batch), weights)
 
 
-@tf.function(autograph=False)
+@loops.function(autograph=False)
 def _diagonal(loss, weights, batch):
     """Return diag H as one vector: entry j of H e_j for every unit vector e_j, in one loop."""
     size = sum(w.shape.num_elements() for w in weights)
@@ -120,34 +109,54 @@ def gauss_newton_diagonal(logits):
     linear in every single weight, as those of ReLU networks are, with convolutions and pooling too.
 
     Args:
-        logits: function (weights, x) -> (B, classes), as `networks.as_logits` gives it.
+        logits: function (weights, x) -> (B, classes), as `networks.as_outputs` gives it for a
+            model that ends in logits.
 
     Returns:
         A curvature.  It takes x from the batch (x, y) and does not look at the loss, which has to
-        be the mean softmax cross-entropy of these logits.
+        be the mean softmax cross-entropy of these logits.  It raises a ValueError (inside a
+        `tf.function` an InvalidArgumentError) where the logits of an example depend on the other
+        examples, as with batch statistics: then no example has a Gauss-Newton matrix of its own.
     """
 
     def curvature(loss, weights, batch):
+        _refuse_coupled(logits, list(weights), batch[0])
         return _squared_gradients(logits, list(weights), batch[0])
 
     return curvature
 
 
-@tf.function(autograph=False)
+def _refuse_coupled(logits, weights, x):
+    """Raise an error unless the logits of an example are the same without the other examples."""
+    together, alone = logits(weights, x)[:1], logits(weights, x[:1])
+    coupled = tf.reduce_max(tf.abs(together - alone)) > 1e-3 * tf.reduce_max(tf.abs(together))
+    message = (
+        "gauss_newton_diagonal: expected logits of one example that do not depend on the others "
+        "in the batch, found some that do, as with batch normalisation by batch statistics or with "
+        "dropout: take as_outputs(model, statistics='moving'), or another curvature"
+    )
+    if not tf.executing_eagerly():
+        tf.debugging.Assert(~coupled, [message])
+    elif coupled:
+        raise ValueError(message)
+
+
+@loops.function(autograph=False)
 def _squared_gradients(logits, weights, x):
     """Return the mean over examples of the sum over y of (d(f_y . z)/dw)^2, one example a time."""
 
     def add(total, example):
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            z = logits(weights, example[None])[0]
+            z = logits(weights, tf.nest.map_structure(lambda part: part[None], example))[0]
             p = tf.stop_gradient(tf.nn.softmax(z))
             along = tf.sqrt(p) * (z - tf.tensordot(p, z, 1))  # f_y . z for every class y
         rows = tape.jacobian(along, weights, unconnected_gradients="zero")
         return [t + tf.reduce_sum(r**2, axis=0) for t, r in zip(total, rows, strict=True)]
 
     total = tf.foldl(add, x, [tf.zeros_like(w) for w in weights])
-    return [t / tf.cast(tf.shape(x)[0], t.dtype) for t in total]
+    count = tf.shape(tf.nest.flatten(x)[0])[0]
+    return [t / tf.cast(count, t.dtype) for t in total]
 
 
 def dense_diagonal(model):
@@ -280,8 +289,10 @@ class StreamingGamma:
             batch: the batch of the step.
 
         Raises:
-            ValueError: if the curvature does not fit the weights, or is NaN or infinite.
+            ValueError: if the curvature does not fit the weights, or is NaN or infinite, and for
+                a call from inside a `tf.function`.
         """
+        loops.expect_eager("StreamingGamma.update")
         curved = [tf.convert_to_tensor(c) for c in self.curvature(self.loss, list(weights), batch)]
         if [c.shape for c in curved] != [p.shape for p in self._product]:
             raise ValueError(
@@ -339,10 +350,13 @@ def streamed(loss, weights, batches, learning_rate, curvature):
         A list of tensors, one per weight and of its shape: w * (product of gamma_m) * g.
 
     Raises:
-        ValueError: for bad weights or batches, and where curvature, loss or gradient are not
-            finite.
+        ValueError: for bad weights or batches, for what `second_derivatives.check_structure`
+            refuses, where curvature, loss or gradient are not finite, and for a call from inside
+            a `tf.function`.
     """
+    loops.expect_eager("streamed")
     initial, batches = float_tensors(weights), batch_list(batches)
+    check_structure(loss, initial, batches[-1], order=min(len(batches), 2))
     gamma, weights = StreamingGamma(loss, initial, learning_rate, curvature), initial
     for batch in batches[:-1]:
         gamma.update(weights, batch)

@@ -14,6 +14,10 @@ The graph of only one step is alive at any time.  All three take the batches in 
 * tensors stacked along their first axis, a single one or a tuple of them: they run as one
   `tf.while_loop` each, whose graph does not grow with the number of batches, and the states are
   kept in a `tf.TensorArray` each.  This is the form for use inside a `tf.function`.
+
+Such a `tf.function` has to be called in `loops.protected()`: else, where a step needs more than
+some 200 MB, TensorFlow rewrites the sums in its loop, and its calls fail or are wrong.  Python
+loops, eager or traced, need no protection.
 """
 
 import tensorflow as tf

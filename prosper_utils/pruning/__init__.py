@@ -8,10 +8,18 @@ Every score reads off what a mask :math:`c` on the weights would do,
 Its modules, in the order in which to read them:
 
 * `networks`: the two networks of the book, and any Keras model as a function of its weights.
-* `losses`: the loss that a model was compiled with, as a function of its outputs and a batch.
+* `losses`: the loss that a model was compiled with, as a pure function.
+* `mode`: how a model is run: statistics, random numbers, float type.
+* `normalisation`: moments whose second derivative is right, too.
+* `replacement`: how both reach into Keras, in one thread, for a while.
 * `scores`: one number per connection: random, magnitude, SNIP, GraSP, SynFlow, ProsPr.
 * `masks`: keep the best k and hold the rest at zero, on any Keras 3 model.
+* `channels`: one walk over the graph of a Keras model, and the groups of channels that live and
+  die together.
+* `units`: a smaller network without whole groups of channels.
 * `paths`: what can flow from the inputs of a network to its outputs.
+* `schedules`: prune by magnitude while a network trains, all at once or little by little.
+* `optimizers`: what a Keras optimizer remembers of a weight, which masks and regrowth must hold.
 * `regrowth`: the loop of `prosper_utils.blending` on a network, whose zero weights earn weight
   while it trains.
 """

@@ -6,7 +6,7 @@ Of n connections a sparsity s keeps
 
 in exact arithmetic, s read as the decimal it is written as.  A mask sits on its kernel as a Keras
 constraint, so a pruned model trains under plain `model.fit` with any optimizer, and after every
-update its zeros are zero again.
+update its zeros are zero again, and so are those of the optimizer's running averages.
 """
 
 import base64
@@ -14,7 +14,8 @@ import math
 import warnings
 from fractions import Fraction
 
-from prosper_utils.pruning.networks import kernels
+from prosper_utils.pruning import optimizers
+from prosper_utils.pruning.networks import kernels, trainable
 from prosper_utils.pruning.paths import effective
 
 import keras
@@ -29,16 +30,18 @@ def kept(size, sparsity):
     return math.ceil(size * (1 - Fraction(str(sparsity))))
 
 
-def top_k(scores, sparsity, *, per_layer=False, floor=0):
+def top_k(scores, sparsity, *, per_layer=False, floor=0, prune=None):
     """Return the masks that keep the connections with the largest scores.
 
     Args:
         scores: a list of tensors, one per kernel; larger is better.  -inf, the logarithm of a
             score of zero, is the smallest.
-        sparsity: the share to remove, in [0, 1).
+        sparsity: the share to remove, in [0, 1); or a list of them, one per kernel.
         per_layer: keep the same share of every kernel instead of the best of all together.
         floor: keep at least that many of every kernel (or all, if it has fewer), so that none is
             left empty; the total stays the same.  Where the floor acts, it says so in a warning.
+        prune: a list of booleans, one per kernel, such as `networks.select` gives.  Kernels with
+            False keep all their weights, and the sparsity is that of the others.
 
     Returns:
         A list of boolean tensors with the shapes of the scores.  Of equal scores the one with the
@@ -46,13 +49,31 @@ def top_k(scores, sparsity, *, per_layer=False, floor=0):
 
     Raises:
         ValueError: for a sparsity outside [0, 1) or one that leaves fewer weights than there are
-            kernels, no scores, NaN or infinite ones, all zero, or a floor that needs more weights
-            than the sparsity leaves.
+            kernels, no scores, NaN or infinite ones, all zero, a floor that needs more weights
+            than the sparsity leaves, or lists that do not have one entry per kernel.
     """
     scores = [np.asarray(s) for s in scores]
-    _check_scores(scores)
-    if per_layer:
-        return [top_k([s], sparsity)[0] for s in scores]
+    places = _places(scores, prune)
+    _check_scores(scores, places)
+    if np.ndim(sparsity):
+        if prune is not None or len(sparsity) != len(scores):
+            raise ValueError(
+                f"sparsity: expected a number, or one for each of {len(scores)} kernels and no "
+                f"`prune` (0 keeps a kernel whole), found {len(sparsity)} of them"
+            )
+        groups = [([i], share) for i, share in zip(places, sparsity, strict=True)]
+    else:
+        groups = [([i], sparsity) for i in places] if per_layer else [(places, sparsity)]
+    masks = [np.ones(score.shape, bool) for score in scores]
+    for group, share in groups:
+        found = _best_of_group([scores[i] for i in group], share, floor, group)
+        for i, mask in zip(group, found, strict=True):
+            masks[i] = mask
+    return [tf.constant(mask) for mask in masks]
+
+
+def _best_of_group(scores, sparsity, floor, names):
+    """Return the masks of kernels that share one sparsity, each with its floor."""
     count = kept(sum(s.size for s in scores), sparsity)
     if count < len(scores):
         raise ValueError(
@@ -60,18 +81,19 @@ def top_k(scores, sparsity, *, per_layer=False, floor=0):
             f"kernels, found {sparsity}, which leaves {count}"
         )
     chosen = best(scores, count)
-    short = [i for i, mask in enumerate(chosen) if np.sum(mask) < min(floor, mask.size)]
+    least = [min(floor, s.size) for s in scores]
+    short = [n for n, mask, f in zip(names, chosen, least, strict=True) if np.sum(mask) < f]
     if short:
-        needed = sum(min(floor, s.size) for s in scores)
-        if needed > count:
+        if sum(least) > count:
             raise ValueError(
                 f"floor: expected at most the {count} weights that a sparsity of {sparsity} "
-                f"leaves, found {needed}: {floor} in each of {len(scores)} kernels"
+                f"leaves, found {sum(least)}: {floor} in each of {len(scores)} kernels"
+                f"{f', in kernel {names[0]}' if len(scores) == 1 else ''}"
             )
-        warnings.warn(f"the floor of {floor} acts in kernels {short}", stacklevel=2)
-        first = [best([s], min(floor, s.size))[0] for s in scores]
+        warnings.warn(f"the floor of {floor} acts in kernels {short}", stacklevel=3)
+        first = [best([s], f)[0] for s, f in zip(scores, least, strict=True)]
         chosen = best([np.where(f, np.inf, s) for f, s in zip(first, scores, strict=True)], count)
-    return [tf.constant(mask) for mask in chosen]
+    return chosen
 
 
 def best(scores, count):
@@ -86,7 +108,7 @@ def best(scores, count):
     return [part.reshape(s.shape) for part, s in zip(parts, scores, strict=True)]
 
 
-def connected(model, scores, sparsity):
+def connected(model, scores, sparsity, *, prune=None):
     """Return masks as `top_k` does, with a floor that leaves a path from input to output.
 
     The floor is the smallest of 0, 1, 2, 4, ... weights in every kernel with which some path has
@@ -94,14 +116,14 @@ def connected(model, scores, sparsity):
 
     Args:
         model: a model that `paths.flow` takes.
-        scores, sparsity: as for `top_k`.
+        scores, sparsity, prune: as for `top_k`.
 
     Raises:
         ValueError: if no floor leaves a path, and as `top_k` and `paths.flow` do.
     """
     floor = 0
     while True:
-        masks = top_k(scores, sparsity, floor=floor)
+        masks = top_k(scores, sparsity, floor=floor, prune=prune)
         if any(np.any(m) for m in effective(model, masks)):
             return masks
         floor = 2 * floor or 1
@@ -117,14 +139,26 @@ def shuffled(masks, seed=0):
     return [tf.constant(generator.permutation(v.ravel()).reshape(v.shape)) for v in values]
 
 
-def _check_scores(scores):
+def _places(scores, prune):
+    """Return the numbers of the kernels that are to be pruned."""
     if not scores:
         raise ValueError("scores: expected one tensor per kernel, found an empty list")
-    for i, score in enumerate(scores):
-        if not np.all(score < np.inf):
-            bad = np.count_nonzero(~(score < np.inf))
+    if prune is None:
+        return list(range(len(scores)))
+    if len(prune) != len(scores) or not any(prune):
+        raise ValueError(
+            f"prune: expected a boolean for each of {len(scores)} kernels, some of them True, "
+            f"found {list(prune)}"
+        )
+    return [i for i, chosen in enumerate(prune) if chosen]
+
+
+def _check_scores(scores, places):
+    for i in places:
+        if not np.all(scores[i] < np.inf):
+            bad = np.count_nonzero(~(scores[i] < np.inf))
             raise ValueError(f"scores[{i}]: expected finite numbers, found {bad} NaN or infinite")
-    if not any(np.any(s) for s in scores):
+    if not any(np.any(scores[i]) for i in places):
         raise ValueError("scores: expected some that differ from zero, found only zeros")
 
 
@@ -138,6 +172,9 @@ class Mask(keras.constraints.Constraint):
     Args:
         mask: array or tensor of zeros and ones; or what `get_config` made of one.
         inner: a constraint to apply to the kept weights as well, or None.
+
+    Attributes:
+        written: how often its configuration has been asked for, as on saving its layer.
     """
 
     def __init__(self, mask, inner=None):
@@ -145,17 +182,27 @@ class Mask(keras.constraints.Constraint):
             mask = _unpack(**mask)
         if isinstance(inner, dict):
             inner = keras.saving.deserialize_keras_object(inner)
-        self.inner = inner
+        self.inner, self.written = inner, 0
         self.mask = tf.Variable(tf.cast(mask, tf.bool), trainable=False, name="mask")
 
     def __call__(self, w):
+        self.hold(optimizers.average(optimizers.updating(w), w))
+        w = self.masked(w)
+        return w if self.inner is None else self.masked(self.inner(w))
+
+    def masked(self, w):
+        """Return w, a tensor or a variable, with zeros outside the mask."""
         w = tf.convert_to_tensor(w)
-        zero = tf.zeros_like(w)
-        w = tf.where(self.mask, w, zero)
-        return w if self.inner is None else tf.where(self.mask, self.inner(w), zero)
+        return tf.where(self.mask, w, tf.zeros_like(w))
+
+    def hold(self, variable):
+        """Set a Keras variable to zero outside the mask; None is let pass."""
+        if variable is not None:
+            variable.assign(self.masked(variable))
 
     def get_config(self):
         """Return the mask, packed eight to a byte, and the inner constraint."""
+        self.written += 1
         inner = keras.saving.serialize_keras_object(self.inner) if self.inner else None
         return {"mask": _pack(self.mask.numpy()), "inner": inner}
 
@@ -170,17 +217,26 @@ def _unpack(shape, bits):
     return np.unpackbits(packed, count=math.prod(shape)).reshape(shape).astype(bool)
 
 
-def apply(model, masks):
+def apply(model, masks, optimizer=None):
     """Prune a model: zero what the masks leave out, now and after every update to come.
 
-    A compiled model stays compiled and keeps its optimizer.  A `tf.function` of your own that was
-    traced on the model before its first mask does not know of it: make such a function afterwards.
-    A model class that rebuilds its own layers on loading loses the masks; give them back with
-    `apply(model, nonzero(model))`.
+    A compiled model stays compiled and keeps its optimizer, whose running averages of the weights
+    are held at zero as well.  A `tf.function` of your own that was traced on the model before its
+    first mask does not know of it: make such a function afterwards.
+
+    A mask acts after an update of its kernel.  Weights that are written in another way, by
+    `load_weights`, `clone_model` or an update of your own, may differ from zero until the next one:
+    `outside` says where, and `apply(model, in_force(model))` corrects it at once.
+
+    A saved model has its masks in the configuration of its layers.  Where one does not store its
+    mask, as in attention or in a class that makes its own layers, a warning names the kernel; give
+    it back right after loading with `apply(model, nonzero(model))`, which is exact unless a kept
+    weight is exactly zero.
 
     Args:
-        model: any built Keras 3 model.
+        model: any built Keras 3 model; it is the one to fit, if models are nested.
         masks: a list of tensors of zeros and ones, one per kernel, in the order of `kernels`.
+        optimizer: the one that trains the model, if it is not the compiled one.
 
     Raises:
         ValueError: if a mask does not fit its kernel; then nothing has been changed.
@@ -192,9 +248,31 @@ def apply(model, masks):
         constrain(model, kernel, Mask(tf.ones(kernel.shape), inner=kernel.constraint))
     for kernel, mask in zip(variables, masks, strict=True):
         kernel.constraint.mask.assign(tf.cast(mask, tf.bool))
-        kernel.assign(tf.where(kernel.constraint.mask, kernel.value, tf.zeros_like(kernel.value)))
+        kernel.constraint.hold(kernel)
+        for each in (optimizer, getattr(model, "optimizer", None)):
+            kernel.constraint.hold(optimizers.average(each, kernel))
     if fresh:
         rebuild(model)
+        _warn("not stored in the configuration of its layer, and lost on saving", unsaved(model))
+    _warn("empty, nothing passes", empty_layers(model))
+
+
+def _warn(what, paths):
+    if paths:
+        warnings.warn(f"masks: {what}: {', '.join(paths)}", stacklevel=3)
+
+
+def strip(model):
+    """Take the masks off a pruned model, in place: what is left is plain Keras.
+
+    The zeros stay until the next training, and so do the other constraints, the optimizer and what
+    was compiled.  Saved after this, the model loads without this package and takes no more space
+    than it did before it was pruned.
+    """
+    for kernel in kernels(model):
+        if isinstance(kernel.constraint, Mask):
+            constrain(model, kernel, kernel.constraint.inner)
+    rebuild(model)
 
 
 def rebuild(model):
@@ -241,6 +319,30 @@ def in_force(model):
 def nonzero(model):
     """Return the masks of the weights that are not zero now."""
     return [tf.not_equal(k.value, 0) for k in kernels(model)]
+
+
+def outside(model):
+    """Return (path, how many weights are not zero outside the mask) of every kernel with some.
+
+    An empty list says that all masks hold.
+    """
+    pairs = zip(kernels(model), in_force(model), strict=True)
+    counts = [(k.path, int(tf.math.count_nonzero(k.value[~mask]))) for k, mask in pairs]
+    return [(path, count) for path, count in counts if count]
+
+
+def unsaved(model):
+    """Return the paths of the kernels whose masks are not in the model's configuration.
+
+    Saving and loading, and `clone_model`, lose these masks.
+    """
+    masked = [k for k in kernels(model) if isinstance(k.constraint, Mask)]
+    before = [k.constraint.written for k in masked]
+    try:
+        keras.saving.serialize_keras_object(model)
+    except Exception:  # whatever a layer of one's own raises: such a model cannot be saved whole
+        return [k.path for k in masked]
+    return [k.path for k, n in zip(masked, before, strict=True) if k.constraint.written == n]
 
 
 def per_layer(model):
@@ -302,5 +404,13 @@ def report(model):
         through = "-" if through is None else f"{through:,}"
         line = f"{name:<{width}}{count:>9,}{size:>9,}{count / size:>9.2%}"
         lines.append(f"{line}{through:>11}{inputs:>9}{outputs:>5}".rstrip())
+    lines += [f"not a kernel, so not pruned: {line}" for line in _left_out(model)]
     lines += [f"EMPTY, nothing passes: {path}" for path in empty_layers(model)]
     return "\n".join(lines)
+
+
+def _left_out(model):
+    """Return a line for each trainable matrix, or larger array, that is not taken for a kernel."""
+    taken = {id(kernel) for kernel in kernels(model)}
+    others = [v for v in trainable(model) if id(v) not in taken and len(v.shape) > 1]
+    return [f"{v.path}, {math.prod(v.shape):,} weights" for v in others]

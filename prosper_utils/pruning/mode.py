@@ -1,9 +1,9 @@
 r"""The mode: how a model is run when it is scored.
 
 A score looks at what training would do, so a model is run as training runs it, with two cares.
-With :math:`\mu_B, v_B` the mean and variance of the batch B itself, a normalising layer gives
+With :math:`\bar x_B, v_B` the mean and variance of the batch B itself, a normalising layer gives
 
-.. math:: y = \gamma \, \frac{x - \mu_B}{\sqrt{v_B + \varepsilon}} + \beta
+.. math:: y = \gamma \, \frac{x - \bar x_B}{\sqrt{v_B + \varepsilon}} + \beta
 
 (at initialisation the moving statistics normalise nothing yet), and they are differentiated twice
 (see `normalisation`).  Layers that draw random numbers are off, or draw what the batch determines.
@@ -173,9 +173,13 @@ def _mixed(number):
 def _inline(original, function, *args, **kwargs):
     """Run what was compiled as plain Python: compiled, it would keep the weights of its first run.
 
-    Its `if` and `while` over tensors are translated, as `tf.function` itself does.
+    Its `if` and `while` over tensors are translated, as `tf.function` itself does.  What Keras and
+    TensorFlow compile themselves stays so: it holds no variables, and may need it (Keras compiles
+    grouped convolutions, which fail on a CPU otherwise).
     """
     plain = function.python_function
+    if plain.__module__.split(".")[0] in ("keras", "tensorflow"):
+        return original(function, *args, **kwargs)
     if getattr(function, "_autograph", True):
         plain = _translated(plain)
     return plain(*args, **kwargs)

@@ -81,7 +81,7 @@ def resnet(depth, activation="relu", *, seed=0, dtype="float32", widths=(16, 32,
         shape: height, width and channels of the images.
 
     Returns:
-        A built `keras.Model` from images (B, *shape) to logits (B, 10).
+        A built `keras.Model` from images (B, height, width, channels) to logits (B, 10).
 
     Raises:
         ValueError: for a depth that is not 6n + 2 with n >= 1.
@@ -290,12 +290,14 @@ def kernel_indices(model):
     """Return which trainable weights are kernels, the ones that are scored and pruned.
 
     A kernel is a trainable variable that Keras names so: `kernel` of dense and convolution layers,
-    `depthwise_kernel`, `recurrent_kernel` and the like; biases and normalisation scales are not.
+    `depthwise_kernel`, `recurrent_kernel` and the like, and `embeddings`, the table of an
+    embedding; biases and normalisation scales are not.  `select` chooses among them.
 
     Raises:
         ValueError: if the model is not built or has no kernel.
     """
-    indices = [i for i, v in enumerate(trainable(model)) if v.name.endswith("kernel")]
+    found = enumerate(trainable(model))
+    indices = [i for i, v in found if v.name.endswith(("kernel", "embeddings"))]
     if not indices:
         names = ", ".join(v.path for v in model.trainable_variables)
         raise ValueError(f"model {model.name!r}: expected a kernel to prune, found only {names}")
@@ -305,6 +307,52 @@ def kernel_indices(model):
 def kernels(model):
     """Return the kernels of a built model as Keras variables, in Keras' order."""
     return [model.trainable_variables[i] for i in kernel_indices(model)]
+
+
+def select(model, *, include=None, exclude=()):
+    """Return for each kernel whether it is to be pruned, as `masks.top_k` takes it with `prune`.
+
+    Args:
+        model: a built Keras 3 model.
+        include: what to prune, a list; by default every kernel.
+        exclude: what to leave whole, a list.  `[0, -1]` is the usual "first and last".
+
+    Each entry of a list is the number of a kernel in the order of `kernels`, negative ones from the
+    end; the name or the class of a layer, which stands for all kernels within it; or a function
+    from a layer to True or False.
+
+    Raises:
+        ValueError: for an entry that fits no kernel.
+    """
+    layers = [
+        (la, {id(v) for v in la.trainable_variables})
+        for la in model._flatten_layers(include_self=False)
+    ]
+    within = [[layer for layer, ids in layers if id(kernel) in ids] for kernel in kernels(model)]
+    wanted = [include is None] * len(within)
+    for entries, value in ((include or (), True), (exclude, False)):
+        for entry in entries:
+            for i in _fitting(entry, within):
+                wanted[i] = value
+    return wanted
+
+
+def _fitting(entry, within):
+    """Return the numbers of the kernels that an entry of `select` stands for."""
+    count = len(within)
+    if isinstance(entry, int):
+        found = [entry % count] if -count <= entry < count else []
+    else:
+        found = [i for i, layers in enumerate(within) if any(_fits(entry, x) for x in layers)]
+    if not found:
+        raise ValueError(f"select: expected what fits one of {count} kernels, found {entry!r}")
+    return found
+
+
+def _fits(entry, layer):
+    if isinstance(entry, str):
+        return layer.name == entry
+    return isinstance(layer, entry) if isinstance(entry, type) else entry(layer)
 
 
 def check_types(weights, variables, dtype=None):

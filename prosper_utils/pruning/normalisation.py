@@ -1,15 +1,16 @@
 r"""Normalisation: moments whose second derivative is right, too.
 
-A normalising layer subtracts the mean :math:`\mu = \frac1n \sum_i x_i` and divides by the root of
-the variance :math:`v(x, \mu) = \frac1n \sum_i (x_i - \mu)^2`.  `tf.nn.moments` holds the mean
-inside v constant, which is right once and wrong twice:
+A normalising layer subtracts the mean :math:`\bar x = \frac1n \sum_i x_i` and divides by the root
+of the variance :math:`v(x, \bar x) = \frac1n \sum_i (x_i - \bar x)^2`.  `tf.nn.moments` holds the
+mean inside v constant, which is right once and wrong twice:
 
-.. math:: \frac{\partial v}{\partial x_i} &= \frac2n (x_i - \mu)
-            + \frac{\partial v}{\partial \mu} \frac{\partial \mu}{\partial x_i}, \qquad
-          \frac{\partial v}{\partial \mu} = -\frac2n \sum_j (x_j - \mu) = 0, \\
+.. math:: \frac{\partial v}{\partial x_i} &= \frac2n (x_i - \bar x)
+            + \frac{\partial v}{\partial \bar x} \frac{\partial \bar x}{\partial x_i}, \qquad
+          \frac{\partial v}{\partial \bar x} = -\frac2n \sum_j (x_j - \bar x) = 0, \\
           \frac{\partial^2 v}{\partial x_i \partial x_j} &= \frac2n \Bigl(\delta_{ij}
-            - \frac{\partial \mu}{\partial x_j}\Bigr) = \frac2n \Bigl(\delta_{ij} - \frac1n\Bigr),
-          \qquad \text{but } \frac2n \, \delta_{ij} \text{ with } \mu \text{ held constant.}
+            - \frac{\partial \bar x}{\partial x_j}\Bigr)
+            = \frac2n \Bigl(\delta_{ij} - \frac1n\Bigr),
+          \qquad \text{but } \frac2n \, \delta_{ij} \text{ with } \bar x \text{ held constant.}
 
 The product with the wrong Hessian is still symmetric, so only differences of gradients notice.
 """

@@ -19,11 +19,12 @@ RigL (Evci et al., 2020), with momentum near to sparse momentum (Dettmers and Ze
 """
 
 import math
+import warnings
 from pathlib import Path
 
 from prosper_utils.lookahead.descent import batch_list, loss_and_gradient
 from prosper_utils.lookahead.trajectory import pull_back, roll_out
-from prosper_utils.pruning import masks
+from prosper_utils.pruning import masks, optimizers
 from prosper_utils.pruning.networks import as_loss, kernel_indices, kernels
 
 import keras
@@ -46,8 +47,8 @@ class Earning(masks.Mask):
         self.credit = tf.Variable(tf.zeros(self.mask.shape), trainable=False, name="credit")
 
     def __call__(self, w):
-        w = tf.convert_to_tensor(w)
-        self.credit.assign(_next_credit(self.credit, w, self.mask, self.decay))
+        now = tf.convert_to_tensor(w)
+        self.credit.assign(_next_credit(self.credit, now, self.mask, self.decay))
         return super().__call__(w)
 
     def get_config(self):
@@ -149,13 +150,13 @@ def last_step(model, optimizer):
         optimizer: its built Keras SGD optimizer with momentum, whose buffers are the steps.
 
     Raises:
-        ValueError: for an optimizer without such buffers.
+        ValueError: for an optimizer whose steps are more than that, or that is not built.
     """
-    found = [_slots(optimizer, kernel) for kernel in kernels(model)]
-    if not all(len(slots) == 1 for slots in found):
+    plain = isinstance(optimizer, keras.optimizers.SGD) and optimizer.momentum
+    if not plain or optimizer.nesterov or optimizer.weight_decay or optimizer.use_ema:
         name = type(optimizer).__name__
         raise ValueError(f"optimizer: expected SGD with momentum and no more, found {name}")
-    return [tf.abs(slots[0].value) for slots in found]
+    return [tf.abs(optimizers.slots(optimizer, k)["momentums"].value) for k in kernels(model)]
 
 
 def regrow(model, share, credit, optimizer=None, weight=None):
@@ -191,9 +192,9 @@ def regrow(model, share, credit, optimizer=None, weight=None):
     light = [np.where(k, s, -np.inf) for k, s in zip(kept, heavy, strict=True)]
     stay = masks.best(light, count - moved)
     grown = masks.best(others, moved)
-    masks.apply(model, [a | b for a, b in zip(stay, grown, strict=True)])
+    masks.apply(model, [a | b for a, b in zip(stay, grown, strict=True)], optimizer)
     if optimizer is not None:
-        forget(optimizer, kernels(model), grown)
+        optimizers.forget(optimizer, kernels(model), grown)
     return moved
 
 
@@ -213,19 +214,6 @@ def _check(model, kept, sizes, credit):
                 f"{kernel.path}: expected zeros where its mask is, found {np.count_nonzero(s[~k])} "
                 "other weights: the kernel has changed since the mask was made"
             )
-
-
-def forget(optimizer, variables, places):
-    """Set what a built Keras optimizer remembers of these places of variables to zero."""
-    for variable, place in zip(variables, places, strict=True):
-        for slot in _slots(optimizer, variable):
-            slot.assign(tf.where(place, tf.zeros_like(slot), slot))
-
-
-def _slots(optimizer, variable):
-    """Return the variables in which a built Keras optimizer remembers something of a variable."""
-    name = f"/{variable.path.replace('/', '_')}_"
-    return [v for v in optimizer.variables if name in v.path and v.shape == variable.shape]
 
 
 class Regrowth:
@@ -337,6 +325,9 @@ class Regrowth:
 class RegrowthCallback(keras.callbacks.Callback):
     """The loop under plain `model.fit`, one update of the weights of which is one step.
 
+    Where the optimizer overwrites the weights with their averages now and then, a weight at zero
+    earns in such a step what its average would be.
+
     Args:
         loop: a `Regrowth` of the model that is fitted.
     """
@@ -349,8 +340,7 @@ class RegrowthCallback(keras.callbacks.Callback):
         """Begin to count where the optimizer is.
 
         Raises:
-            ValueError: if the loop is of another model, could not see every step, or if its zeros
-                would be filled with averages.
+            ValueError: if the loop is of another model, or could not see every step.
         """
         if self.model is not self.loop.model:
             raise ValueError(
@@ -362,12 +352,21 @@ class RegrowthCallback(keras.callbacks.Callback):
                 "steps_per_execution: expected 1, for the loop looks after every step, "
                 f"found {self.model.steps_per_execution}"
             )
-        if self.model.optimizer.use_ema:
+        self.made, self.looked = int(self.model.optimizer.iterations), False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Look, before the first step, whether another callback has restored only the weights.
+
+        Raises:
+            ValueError: if weights differ from zero outside the masks.
+        """
+        found = [] if self.looked else masks.outside(self.model)
+        self.looked = True
+        if found:
             raise ValueError(
-                "optimizer: expected use_ema=False, found True: averages of weights that come and "
-                "go are not zero where the masks are"
+                f"model: expected zeros outside the masks, found {found[0][1]} other weights in "
+                f"{found[0][0]}: restore the weights of a loop with its masks, by `Regrowth.load`"
             )
-        self.made = int(self.model.optimizer.iterations)
 
     def on_train_batch_end(self, batch, logs=None):
         """Count a step if one has been made: a batch whose gradients are only added up is none."""
@@ -375,3 +374,12 @@ class RegrowthCallback(keras.callbacks.Callback):
         if step > self.made:
             self.made = step
             self.loop.after(step, self.model.optimizer)
+
+    def on_train_end(self, logs=None):
+        """Warn of a loop that has never regrown, for its training was shorter than an interval."""
+        if not self.loop.moved:
+            warnings.warn(
+                f"regrowth: nothing was regrown in {self.made} steps of training, with "
+                f"every={self.loop.every} and until={self.loop.until}",
+                stacklevel=2,
+            )

@@ -24,7 +24,7 @@ def replaced(owner, name, by):
     Args:
         owner: the module or class.
         name: the attribute to replace; the class itself has to define it.
-        by: function (original, *args, **kwargs) -> what the original would return.
+        by: function of the original and the arguments of a call -> what the original would return.
 
     Raises:
         ValueError: if there is no such function: the other package has changed.

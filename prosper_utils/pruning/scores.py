@@ -18,21 +18,26 @@ changes nothing of the model.
 
 Of batches that go on (an iterator, a generator, a data set without end) a score takes as many as
 it needs.  Of batches that end (a list, stacked ones, a data set) those that look at one moment
-(SNIP, in rounds too, and GraSP) take all and average over all examples; those that look ahead
-take the first M + 1, since one step is one batch.
+(SNIP, in rounds too, and GraSP) take all and average over all examples; those that look ahead take
+the first M + 1, since one step is one batch.
 
 To add a score, write such a function and enter it in `SCORES`.
 """
 
 import functools
 
-from prosper_utils.lookahead.descent import batch_list, ends, loss_and_gradient
+from prosper_utils.lookahead import conditioning
+from prosper_utils.lookahead.descent import (
+    batch_list,
+    ends,
+    hessian_product,
+    loss_and_gradient,
+)
 from prosper_utils.lookahead.meta_gradient import meta_gradient
-from prosper_utils.lookahead.second_derivatives import check_structure, check_used
+from prosper_utils.lookahead.second_derivatives import check_structure
 from prosper_utils.lookahead.streaming import (
     dense_diagonal,
     gauss_newton_diagonal,
-    hessian_product,
     row_sums,
     streamed,
 )
@@ -85,7 +90,7 @@ def snip(model, batches, *, sparsity=None, seed=0, **of_loss):
     scored = kernel_indices(model)
     weights, loss = as_loss(model, **of_loss)
     listed = _all_or_first(batches)
-    check_used(loss, weights, listed[0])
+    check_structure(loss, weights, listed[0], order=1)
     gradient = _mean(lambda batch: loss_and_gradient(loss, weights, batch)[1], listed)
     return [tf.abs(weights[i] * gradient[i]) for i in scored]
 
@@ -185,6 +190,10 @@ def prospr(
     Returns:
         One tensor per kernel; biases take part in the steps but are not scored.
 
+    Warns:
+        conditioning.UndeterminedMask: where the float type of the model cannot hold the score, so
+            that the mask is not determined; `dtype="float64"` scores any model in float64.
+
     Raises:
         ValueError: for negative `steps`, fewer than M + 1 batches, and whatever
             `meta_gradient` refuses.
@@ -193,11 +202,16 @@ def prospr(
         raise ValueError(f"steps: expected M >= 0, found {steps}")
     scored = kernel_indices(model)
     weights, loss = as_loss(model, **of_loss)
-    runs = _runs(batches, steps)
-    check = check_structure if steps and method != "first_order" else check_used
-    check(loss, weights, runs[0][0])
     options = {"learning_rate": learning_rate, "momentum": momentum, "method": method}
-    gradient = _mean(lambda run: meta_gradient(loss, weights, run, **options), runs)
+    if steps and method in ("reverse", "checkpointed"):
+        double = None  # what is scored in float64 needs no other sweep to judge it
+        if weights[0].dtype != tf.float64:
+            double = as_loss(model, **of_loss | {"dtype": "float64"})
+        options |= {"scored": scored, "sparsity": sparsity, "double": double}
+        gradient = conditioning.checked(loss, weights, batch_list(batches, steps + 1), **options)
+    else:
+        runs = _runs(batches, steps)
+        gradient = _mean(lambda run: meta_gradient(loss, weights, run, **options), runs)
     return [tf.abs(gradient[i]) for i in scored]
 
 
@@ -213,7 +227,6 @@ def streamed_prospr(
     scored = kernel_indices(model)
     weights, loss = as_loss(model, **of_loss)
     taken = batch_list(batches, steps + 1)
-    check_structure(loss, weights, taken[0])
     found = streamed(loss, weights, taken, learning_rate, curvature(model))
     return [tf.abs(found[i]) for i in scored]
 
@@ -245,20 +258,27 @@ def iterative_prospr(
     weights, loss = as_loss(model, **of_loss)
     in_force = [tf.Variable(tf.ones_like(w)) for w in weights]
     options = {"learning_rate": learning_rate, "method": method}
-    check = check_structure if steps and method != "first_order" else check_used
-
-    def masked_loss(weights, batch):
-        return loss([w * m for w, m in zip(weights, in_force, strict=True)], batch)
+    masked_loss = _masked(loss, in_force)
 
     def rule(masks):
         for i, mask in zip(scored, masks, strict=True):
             in_force[i].assign(tf.cast(mask, weights[i].dtype))
         runs = _runs(batches, steps)
-        check(loss, weights, runs[0][0])
         gradient = _mean(lambda run: meta_gradient(masked_loss, weights, run, **options), runs)
         return [tf.abs(gradient[i]) for i in scored]
 
     return iterative(rule, [weights[i].shape for i in scored], sparsity, rounds)
+
+
+def _masked(loss, masks):
+    """Return a loss of `networks.as_loss` in which the weights are multiplied by masks."""
+
+    def masked(weights, batch):
+        return loss([w * tf.cast(m, w.dtype) for w, m in zip(weights, masks, strict=True)], batch)
+
+    masked.names, masked.layers = loss.names, loss.layers
+    masked.in_float64 = lambda: _masked(loss.in_float64(), masks)
+    return masked
 
 
 def iterative_snip(model, batches, *, sparsity, seed=0, rounds=5, **of_loss):

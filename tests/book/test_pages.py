@@ -1,10 +1,12 @@
 """The pages around the chapters say what the code, the stored results and the chapters say."""
 
 import csv
+import functools
 import re
 import statistics
+import warnings
 
-from prosper_utils.lookahead import meta_gradient, streaming
+from prosper_utils.lookahead import conditioning, meta_gradient, streaming
 from prosper_utils.pruning import networks
 from prosper_utils.study import datasets, results
 
@@ -183,6 +185,25 @@ def diagonal():
     streaming.diagonal(loss, weights, None)
 
 
+def compiled():
+    """Ask for a meta-gradient while a function is traced."""
+    batches = [(np.ones(1), np.ones(1))] * 2
+    score = functools.partial(meta_gradient.meta_gradient, None, [1.0], batches, learning_rate=0.1)
+    tf.function(score, autograph=False)()
+
+
+def growing():
+    """Score where every step doubles the weights, and with them the cotangent."""
+
+    def loss(weights, _):
+        return -tf.reduce_sum(weights[0] ** 2) / 2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weights = [tf.constant([1.0, 2.0])]
+        conditioning.checked(loss, weights, [np.zeros(1)] * 11, learning_rate=1.0)
+
+
 def mnist(content):
     """Return a function that reads mnist.npz with this content, in the folder of the test."""
 
@@ -207,6 +228,8 @@ SEEN = {
     "a result that is not stored": (lambda: results.load("proofs"), FileNotFoundError),
     "steps that diverge": (diverging, ValueError),
     "a diagonal of many weights": (diagonal, ValueError),
+    "a sweep inside a function": (compiled, ValueError),
+    "a mask that is not determined": (growing, conditioning.UndeterminedMask),
 }
 
 

@@ -6,7 +6,7 @@ import sys
 from prosper_utils.lookahead.descent import batch_list
 from prosper_utils.lookahead.meta_gradient import METHODS, STREAMING, directional, meta_gradient
 from prosper_utils.lookahead.streaming import streamed
-from prosper_utils.pruning.networks import as_loss, dense_300_100, lenet5
+from prosper_utils.pruning.networks import as_loss, dense_300_100, lenet5, resnet8
 from prosper_utils.study import datasets
 from prosper_utils.study.checks import relative_error
 
@@ -124,6 +124,16 @@ def test_every_exact_method_agrees(digits, monkeypatch, build, dtype, bound, mom
     )
 
 
+def test_every_exact_method_agrees_on_a_residual_network_at_every_call():
+    weights, loss = as_loss(resnet8(dtype="float64", widths=(2, 4, 8), shape=(8, 8, 3)))
+    generator = np.random.default_rng(0)
+    batches = [(generator.normal(size=(8, 8, 8, 3)), np.arange(8)) for _ in range(4)]
+    expected = meta_gradient(loss, weights, batches, learning_rate=0.01, method="unrolled")
+    for method in ["reverse", "checkpointed"] * 2:
+        found = meta_gradient(loss, weights, batches, learning_rate=0.01, method=method)
+        assert relative_error(found, expected) < 1e-10
+
+
 @pytest.mark.parametrize("method", EXACT)
 @pytest.mark.parametrize("steps", [0, 1, 3, 8])
 @pytest.mark.parametrize("learning_rate", [0.1, 0.5])
@@ -155,7 +165,9 @@ def test_one_graph_whatever_the_number_of_steps(reference):
     for method in ("reverse", "checkpointed", "first_order"):
         for steps in (2, 5, 8):
             meta_gradient(counted, weights, batches[: steps + 1], learning_rate=0.1, method=method)
-    assert len(traces) == 3  # rolling out, pulling back, and the outer gradient: once each
+    # Rolling out, pulling back, the outer gradient, and a look at what is differentiated once and
+    # at what is differentiated twice: once each.
+    assert len(traces) == 5
 
 
 def test_batches_may_differ_in_size(reference):

@@ -415,3 +415,20 @@ def test_flat_and_split_are_inverse():
     tensors = [tf.constant([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), tf.constant([7.0, 8.0])]
     np.testing.assert_array_equal(flat(tensors), np.arange(1, 9))
     assert relative_error(split(flat(tensors), tensors), tensors) == 0
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_examples_that_depend_on_each_other_have_no_gauss_newton_matrix(compiled):
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization()]
+    )
+    batch = np.random.default_rng(0).normal(size=(5, 4)).astype("float32"), np.arange(5) % 3
+    weights, logits = as_logits(model)
+    curvature = gauss_newton_diagonal(logits)
+    run = tf.function(curvature) if compiled else curvature
+    error = tf.errors.InvalidArgumentError if compiled else ValueError
+    with pytest.raises(error, match="expected logits of one example that do not depend on"):
+        run(None, weights, batch)
+    weights, logits = as_logits(model, statistics="moving")
+    found = gauss_newton_diagonal(logits)(None, weights, batch)
+    assert [f.shape for f in found] == [w.shape for w in weights]

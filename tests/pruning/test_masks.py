@@ -323,6 +323,99 @@ def test_a_floor_keeps_the_best_of_every_layer_and_the_count(scores, sparsity, f
         assert not outside.size or inside.min() >= outside.max()
 
 
+@given(score_lists(), st.data())
+def test_a_list_of_sparsities_prunes_each_kernel_by_its_own(scores, data):
+    each = [data.draw(SPARSITIES) for _ in scores]
+    scores = [s + 5 for s in scores]  # none is all zero, for `top_k` on one kernel refuses that
+    for score, sparsity, found in zip(scores, each, masks.top_k(scores, each), strict=True):
+        np.testing.assert_array_equal(found, masks.top_k([score], sparsity)[0])
+    equal = masks.top_k(scores, [each[0]] * len(scores))
+    for a, b in zip(equal, masks.top_k(scores, each[0], per_layer=True), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@given(score_lists(), SPARSITIES, st.data())
+def test_what_is_not_to_be_pruned_stays_whole_and_is_not_counted(scores, sparsity, data):
+    prune = data.draw(st.lists(st.booleans(), min_size=len(scores), max_size=len(scores)))
+    prune[0] = True
+    some = [s for s, chosen in zip(scores, prune, strict=True) if chosen]
+    assume(leaves_enough(some, sparsity))
+    found = masks.top_k(scores, sparsity, prune=prune)
+    expected = iter(masks.top_k(some, sparsity))
+    for mask, chosen in zip(found, prune, strict=True):
+        np.testing.assert_array_equal(mask, next(expected) if chosen else np.ones(mask.shape))
+
+
+def test_scores_that_are_not_used_may_be_anything():
+    scores = [np.full(4, np.nan), np.arange(10.0), np.zeros(3)]
+    found = masks.top_k(scores, 0.9, prune=[False, True, False])
+    assert [int(np.sum(m)) for m in found] == [4, 1, 3]
+    with pytest.raises(ValueError, match=r"scores\[0\]: .* found 4 NaN or infinite"):
+        masks.top_k(scores, 0.9, prune=[True, True, False])
+    with pytest.raises(ValueError, match="found only zeros"):
+        masks.top_k(scores, 0.9, prune=[False, False, True])
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "prune"), [([0.5], None), ([0.5, 0.5], [True, True]), ([0.5] * 3, None)]
+)
+def test_lists_that_do_not_fit_are_refused(sparsity, prune):
+    with pytest.raises(ValueError, match="sparsity: expected a number, or one for each of 2"):
+        masks.top_k([np.ones(4)] * 2, sparsity, prune=prune)
+    for wrong in ([True], [False, False]):
+        with pytest.raises(ValueError, match="prune: expected a boolean for each of 2 kernels"):
+            masks.top_k([np.ones(4)] * 2, 0.5, prune=wrong)
+
+
+def test_each_layer_has_its_floor():
+    """By layer the floor cannot take from others: it is kept or refused, and never ignored."""
+    scores = [np.arange(1.0, 21), np.arange(1.0, 101)]
+    assert [int(np.sum(m)) for m in masks.top_k(scores, 0.9, per_layer=True, floor=2)] == [2, 10]
+    with pytest.raises(ValueError, match=r"at most the 2 weights .* found 3: 3 in .* in kernel 0"):
+        masks.top_k(scores, 0.9, per_layer=True, floor=3)
+
+
+def test_by_layer_a_kernel_may_score_zero_everywhere_as_it_may_globally():
+    scores = [np.zeros(10), np.arange(1.0, 11)]
+    found = masks.top_k(scores, 0.5, per_layer=True)
+    assert [list(np.flatnonzero(m)) for m in found] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    with pytest.raises(ValueError, match="found only zeros"):
+        masks.top_k([np.zeros(3), np.zeros(2)], 0.5, per_layer=True)
+
+
+@pytest.mark.parametrize("sparsity", [0.99, 0.999])
+def test_of_40_connections_to_one_output_one_is_kept(sparsity):
+    model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(1)])
+    masks.apply(model, masks.top_k([abs(k.numpy()) for k in kernels(model)], sparsity))
+    assert np.count_nonzero(kernels(model)[0]) == 1
+
+
+def test_no_mask_can_be_changed_from_outside():
+    """What goes in and what comes out are copies."""
+    model = dense_300_100(units=(20, 10))
+    given = [np.array(m) for m in masks.top_k(random(model), 0.8)]
+    kept_as = [m.copy() for m in given]
+    masks.apply(model, given)
+    found = masks.in_force(model)
+    for mask in given:
+        mask[:] = True
+    variables = [tf.Variable(m) for m in kept_as]
+    own = masks.Mask(variables[0])
+    variables[0].assign(tf.ones_like(variables[0]))
+    np.testing.assert_array_equal(own.mask.numpy(), kept_as[0])
+    for mask, expected in zip(masks.in_force(model), kept_as, strict=True):
+        np.testing.assert_array_equal(mask, expected)
+        assert not isinstance(mask, tf.Variable)
+    masks.apply(model, [tf.ones(m.shape) for m in kept_as])
+    for mask, expected in zip(found, kept_as, strict=True):
+        np.testing.assert_array_equal(mask, expected)  # what was in force then
+    scores = [np.arange(6.0), np.arange(4.0)]
+    (first, second), (other, _) = masks.best(scores, 5), masks.best(scores, 5)
+    first[:], before = True, second.copy()
+    np.testing.assert_array_equal(second, before)
+    assert not other.all()
+
+
 def test_the_floor_says_when_it_acts():
     scores = [np.arange(1.0, 11), np.arange(11.0, 21)]
     with warnings.catch_warnings():
@@ -382,6 +475,45 @@ def test_the_report_names_what_is_left_empty():
     total = sum(int(np.sum(m)) for m in chosen)
     assert f"{total:,}" in lines[-2]
     assert "266,200" in lines[-2]
+
+
+def test_an_empty_layer_gets_a_warning():
+    model = dense_300_100(units=(20, 10))
+    chosen = masks.top_k(random(model), 0.8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        masks.apply(model, chosen)
+    with pytest.warns(UserWarning, match="masks: empty, nothing passes: lenet_300_100/output/kern"):
+        masks.apply(model, [*chosen[:2], tf.zeros_like(chosen[2])])
+
+
+def test_the_report_says_what_is_not_taken_for_a_kernel():
+    class Own(keras.layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(shape[-1], 4), name="matrix")
+
+        def call(self, x):
+            return x @ self.w
+
+    model = keras.Sequential([keras.Input((3,)), Own(name="own"), keras.layers.Dense(2)])
+    masks.apply(model, [np.eye(4, 2)])
+    assert masks.report(model).splitlines()[-1] == (
+        f"not a kernel, so not pruned: {model.trainable_variables[0].path}, 12 weights"
+    )
+    assert "not a kernel" not in masks.report(dense_300_100(units=(2, 2)))
+
+
+def test_where_weights_differ_from_zero_outside_their_masks():
+    model = dense_300_100(units=(20, 10))
+    masks.apply(model, masks.top_k(random(model), 0.8))
+    assert masks.outside(model) == []
+    kernel = kernels(model)[1]
+    kernel.assign_add(tf.ones_like(kernel))
+    expected = [("lenet_300_100/hidden_2/kernel", np.count_nonzero(~masks.in_force(model)[1]))]
+    assert masks.outside(model) == expected
+    masks.apply(model, masks.in_force(model))
+    assert masks.outside(model) == []
+    assert masks.outside(dense_300_100(units=(2, 2))) == []  # without masks there is no outside
 
 
 def test_shuffling_keeps_the_counts_of_the_layers():

@@ -147,3 +147,46 @@ def test_a_residual_network_of_equal_widths_halves_the_image_all_the_same():
 def test_other_depths_of_a_residual_network_are_refused(depth):
     with pytest.raises(ValueError, match=f"expected 6n \\+ 2, such as 8 or 20, found {depth}"):
         networks.resnet(depth)
+
+
+def several():
+    """Return a model of an embedding, attention, a nested model and a head."""
+    x = keras.Input((5,), dtype="int32")
+    h = keras.layers.Embedding(7, 4, name="table")(x)
+    h = keras.layers.MultiHeadAttention(2, 3, name="attention")(h, h)
+    inner = keras.Sequential([keras.Input((5, 4)), keras.layers.Dense(4, name="deep")], name="in")
+    h = keras.layers.Flatten()(inner(h))
+    return keras.Model(x, keras.layers.Dense(3, name="head")(h))
+
+
+def test_embeddings_are_kernels():
+    names = [k.name for k in kernels(several())]
+    assert names == ["embeddings", *["kernel"] * 6]
+
+
+@pytest.mark.parametrize(
+    ("choice", "left_out"),
+    [
+        ({}, []),
+        ({"exclude": [0, -1]}, [0, 6]),
+        ({"exclude": ["attention"]}, [1, 2, 3, 4]),
+        ({"exclude": ["deep", "table"]}, [0, 5]),
+        ({"exclude": ["in"]}, [5]),
+        ({"exclude": [keras.layers.Embedding, keras.layers.MultiHeadAttention]}, [0, 1, 2, 3, 4]),
+        ({"exclude": [lambda layer: getattr(layer, "units", 0) == 3]}, [6]),
+        ({"include": [keras.layers.Dense]}, [0, 1, 2, 3, 4]),
+        ({"include": [keras.layers.Dense], "exclude": ["head"]}, [0, 1, 2, 3, 4, 6]),
+        ({"include": []}, [0, 1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_what_is_pruned_is_chosen_by_place_name_class_or_function(choice, left_out):
+    model = several()
+    found = networks.select(model, **choice)
+    assert found == [i not in left_out for i in range(7)]
+
+
+@pytest.mark.parametrize("entry", [7, -8, "heads", keras.layers.Conv2D, lambda layer: False])
+def test_a_choice_that_fits_nothing_is_refused(entry):
+    for choice in ({"include": [entry]}, {"exclude": [0, entry]}):
+        with pytest.raises(ValueError, match="select: expected what fits one of 7 kernels, found"):
+            networks.select(several(), **choice)

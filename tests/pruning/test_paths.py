@@ -1,16 +1,18 @@
 """Paths: R and what passes through a weight, against counting; and what cannot be treated."""
 
+import collections
 import itertools
 
-from prosper_utils.pruning import masks, paths
-from prosper_utils.pruning.networks import dense_300_100, kernels, lenet5
+from prosper_utils.pruning import channels, masks, paths
+from prosper_utils.pruning.networks import dense_300_100, kernels, lenet5, resnet8
+from prosper_utils.pruning.scores import synflow
 from prosper_utils.study.checks import relative_error
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_networks import Subclassed
 
@@ -106,12 +108,315 @@ def test_activations_biases_and_types_do_not_matter():
 
 def test_what_cannot_be_treated_is_named():
     normalised = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization(name="norm")]
+        [keras.Input((4,)), keras.layers.Dense(3), keras.layers.LayerNormalization(name="norm")]
     )
-    with pytest.raises(ValueError, match=r"found BatchNormalization 'norm'"):
+    with pytest.raises(ValueError, match=r"found LayerNormalization 'norm'"):
         paths.flow(normalised)
     assert " - " in masks.report(normalised)
     subclassed = Subclassed()
     subclassed(tf.zeros((1, 28, 28, 1)))
-    with pytest.raises(ValueError, match="only supported for Sequential models or Functional"):
+    with pytest.raises(
+        ValueError, match=r"expected a functional or Sequential model.*found Subclassed"
+    ):
         paths.flow(subclassed)
+
+
+# Any graph ----------------------------------------------------------------------------------
+
+layers = keras.layers
+
+
+def residual():
+    return resnet8(widths=(2, 3, 4), shape=(6, 6, 3), dtype="float64")
+
+
+def concatenating():
+    x = inputs = keras.Input((6, 6, 2))
+    for name in "abc":
+        y = layers.BatchNormalization()(layers.Conv2D(3, 3, padding="same", name=name)(x))
+        x = layers.Concatenate()([x, layers.ReLU()(y)])
+    x = layers.Flatten()(layers.MaxPooling2D()(x))
+    return keras.Model(inputs, layers.Dense(2, name="out")(layers.Dropout(0.5)(x)))
+
+
+def depthwise():
+    x = inputs = keras.Input((8, 8, 2))
+    x = layers.Conv2D(4, 3, 2, padding="same", name="a")(layers.Rescaling(1 / 255)(x))
+    y = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, name="deep")(x)
+    y = layers.BatchNormalization()(layers.Activation("relu6")(y))
+    x = layers.Subtract()([x, layers.Conv2D(4, 1, name="b")(y)])
+    x = layers.GlobalMaxPooling2D()(layers.UpSampling2D()(x))
+    return keras.Model(inputs, layers.Dense(2, "softmax", name="out")(x))
+
+
+def separable():
+    x = inputs = keras.Input((8, 8, 2))
+    x = layers.SeparableConv2D(4, 3, strides=2, depth_multiplier=2, name="a")(x)
+    x = layers.Conv2DTranspose(6, 2, strides=2, name="b")(layers.ZeroPadding2D()(x))
+    x = layers.Conv2D(4, 2, groups=2, dilation_rate=2, name="c")(x)
+    x = layers.Average()([x, layers.Conv2D(4, 2, groups=4, padding="same", name="d")(x)])
+    return keras.Model(inputs, layers.Dense(2, name="out")(layers.Flatten()(x)))
+
+
+def nested():
+    """Shared and nested models, operators, several inputs and outputs."""
+    block = keras.Sequential([keras.Input((3,)), layers.Dense(3, "tanh", name="in")], name="block")
+    a, b = keras.Input((3,)), keras.Input((2,))
+    x = block(layers.Dense(3, name="a")(a)) + 0.5 * block(layers.Dense(3, name="b")(b)) - 1.0
+    y = layers.Maximum()([block(x / 4), layers.PReLU()(x)])
+    return keras.Model([a, b], [layers.Dense(2, name="y")(y), layers.Dense(1, name="x")(x)])
+
+
+GRAPHS = [residual, concatenating, depthwise, separable, nested]
+
+
+def through(part, member):
+    """Return how much passes through the slices of a kernel that a member is."""
+    return np.sum(np.take(part, member.indices, member.axis))
+
+
+def mixes(member):
+    """Return whether a kernel has inputs and outputs of its own; else what comes in goes out."""
+    layer, name = member.variable.path.split("/")[-2:]
+    return name != "depthwise_kernel" and layer not in ("d", "deep")
+
+
+def writes_and_reads(model, parts):
+    """Return, for each group that can go, what the weights that write it and read it pass on."""
+    found = {id(k): p.numpy() for k, p in zip(kernels(model), parts, strict=True)}
+    for group in channels.groups(model):
+        members = [m for m in group.members if id(m.variable) in found]
+        flows = [(m.reads, through(found[id(m.variable)], m)) for m in members if mixes(m)]
+        if not group.fixed:
+            yield [sum(flow for reads, flow in flows if reads == side) for side in (False, True)]
+
+
+@pytest.mark.parametrize("build", GRAPHS)
+@pytest.mark.parametrize("sparsity", [0, 0.5])
+def test_what_flows_into_a_unit_flows_out_of_it(build, sparsity):
+    """SynFlow's conservation law, for the channels of any graph, whole and pruned."""
+    model = build()
+    generator = np.random.default_rng(0)
+    total = paths.flow(model)
+    for _ in range(5):
+        sizes = [
+            tf.constant(generator.random(k.shape) * (generator.random(k.shape) >= sparsity))
+            for k in kernels(model)
+        ]
+        parts = paths.passing(total, sizes)
+        pairs = list(writes_and_reads(model, parts))
+        assert len(pairs) >= 3
+        assert max(max(pair) for pair in pairs) > 0
+        for written, read in pairs:
+            assert written == pytest.approx(read, rel=1e-12, abs=1e-12 * float(total(sizes)))
+
+
+@pytest.mark.parametrize("build", [residual, concatenating, depthwise, separable])
+def test_all_that_flows_passes_each_cut(build):
+    """The kernels that read the input, and those that write the output, pass on all of R."""
+    model = build()
+    generator = np.random.default_rng(1)
+    sizes = [tf.constant(generator.random(k.shape)) for k in kernels(model)]
+    total = paths.flow(model)
+    parts = dict(zip([k.path for k in kernels(model)], paths.passing(total, sizes), strict=True))
+    value = pytest.approx(float(total(sizes)), rel=1e-12)
+    first, *_, last = parts
+    assert last in ("out/kernel", "output/kernel")
+    assert float(tf.reduce_sum(parts[last])) == value
+    if build is concatenating:  # what is passed by goes around the first one
+        assert float(tf.reduce_sum(parts[first])) < float(total(sizes))
+    else:
+        assert float(tf.reduce_sum(parts[first])) == value
+
+
+def test_a_residual_network_by_hand():
+    """Dense layers of one unit: R is what polynomials say."""
+    x = inputs = keras.Input((1,))
+    x = layers.Dense(1, name="a")(x)
+    y = layers.BatchNormalization(gamma_initializer="zeros")(layers.Dense(1, name="b")(x))
+    x = layers.Add()([x, layers.Dense(1, name="c")(y), x])
+    x = layers.Average()([x, layers.Dense(1, name="d")(x)])
+    model = keras.Model(inputs, layers.Dense(1, name="e")(layers.Concatenate()([x, inputs])))
+    a, b, c, d, e, f = 2.0, 3.0, 5.0, 7.0, 11.0, 13.0
+    values = [[[a]], [[b]], [[c]], [[d]], [[e], [f]]]
+    expected = a * (2 + b * c) * (1 + d) / 2 * e + f
+    assert float(paths.flow(model)([tf.constant(v, tf.float64) for v in values])) == expected
+
+
+def test_each_layer_is_linear_as_keras_has_it():
+    """Without activations R is the sum of the model's own outputs for an input of ones."""
+    for build in (concatenating, depthwise, separable):
+        model = keras.models.clone_model(build(), clone_function=plain)
+        generator = np.random.default_rng(2)
+        for kernel in kernels(model):
+            kernel.assign(generator.random(kernel.shape))
+        values = [tf.cast(k.value, tf.float64) for k in kernels(model)]
+        ones = tf.ones((1, *model.input_shape[1:]))
+        expected = tf.reduce_sum(model(ones))
+        assert relative_error([paths.flow(model)(values)], [expected]) < 1e-5
+
+
+def plain(layer):
+    """Return a copy of a layer without bias, activation, scaling and maximum."""
+    config = layer.get_config()
+    kind = type(layer).__name__.replace("MaxPooling", "AveragePooling")
+    if kind == "BatchNormalization":
+        return layers.BatchNormalization(epsilon=0, name=layer.name)
+    if kind in ("ReLU", "Activation", "Rescaling"):
+        return layers.Identity(name=layer.name)
+    if kind == "Subtract":
+        return layers.Add(name=layer.name)
+    config |= {k: v for k, v in {"use_bias": False, "activation": None}.items() if k in config}
+    return getattr(layers, kind).from_config(config)
+
+
+@st.composite
+def random_graphs(draw):
+    """Draw a small graph of dense layers, sums and concatenations, and masks for its kernels."""
+    seed = draw(st.integers(0, 2**31))
+    generator = np.random.default_rng(seed)
+    nodes = [keras.Input((2,))]
+    for _ in range(draw(st.integers(2, 6))):
+        a, b = (nodes[i] for i in generator.integers(len(nodes), size=2))
+        kind = generator.choice(["dense", "dense", "add", "concatenate"])
+        if kind == "add" and a.shape == b.shape:
+            nodes.append(layers.Add()([a, b]))
+        elif kind == "concatenate" and a.shape[1] + b.shape[1] < 8:
+            nodes.append(layers.Concatenate()([a, b]))
+        else:
+            nodes.append(layers.Dense(int(generator.integers(1, 4)), "relu")(a))
+    model = keras.Model(nodes[0], layers.Dense(2)(nodes[-1]))
+    share = draw(st.floats(0.2, 0.9))
+    return model, [generator.random(k.shape) < share for k in kernels(model)]
+
+
+def unit_graph(model, masks):
+    """Return the edges of a graph of units, (from, to, kept weight or None), and both its ends."""
+    mask_of = {k.path: m for k, m in zip(kernels(model), masks, strict=True)}
+    count, edges = itertools.count(), []
+
+    def units(size):
+        return np.array([next(count) for _ in range(size)])
+
+    def visit(node, args, kwargs):
+        inputs, made = keras.tree.flatten(args), units(node.outputs[0].shape[1])
+        if isinstance(node.operation, layers.Dense):
+            path = node.operation.kernel.path
+            kept = zip(*np.nonzero(mask_of[path]), strict=True)
+            edges.extend((inputs[0][i], made[j], (path, i, j)) for i, j in kept)
+        elif isinstance(node.operation, layers.Add):
+            edges.extend((a, b, None) for x in inputs for a, b in zip(x, made, strict=True))
+        else:
+            edges.extend((a, b, None) for a, b in zip(np.concatenate(inputs), made, strict=True))
+        return made
+
+    first = units(2)
+    (last,) = channels.walk(model, [first], visit)
+    return edges, set(first), set(last)
+
+
+def on_a_path(edges, first, last):
+    """Return the weights on all paths, found by following each of them to its end."""
+    onwards = collections.defaultdict(list)
+    for source, target, weight in edges:
+        onwards[source].append((target, weight))
+    found, open_paths = set(), [(unit, ()) for unit in first]
+    while open_paths:
+        unit, behind = open_paths.pop()
+        found |= set(behind) if unit in last else set()
+        open_paths += [(target, (*behind, weight)) for target, weight in onwards[unit]]
+    return found - {None}
+
+
+@given(random_graphs())
+@settings(max_examples=25)
+def test_a_weight_counts_if_a_path_of_any_graph_has_it(case):
+    model, chosen = case
+    expected = on_a_path(*unit_graph(model, chosen))
+    for kernel, found in zip(kernels(model), paths.effective(model, chosen), strict=True):
+        here = {(kernel.path, *index) for index in zip(*np.nonzero(found), strict=True)}
+        assert here == {weight for weight in expected if weight[0] == kernel.path}
+
+
+def test_a_block_is_on_a_path_whatever_its_skip():
+    """A block of a residual network that nothing leaves is dead, and the rest of it is not."""
+    model = residual()
+    chosen = {k.path: np.ones(k.shape) for k in kernels(model)}
+    chosen["stage_1_block_1_conv_2/kernel"][:] = 0
+    found = dict(zip(chosen, paths.effective(model, list(chosen.values())), strict=True))
+    assert not np.any(found["stage_1_block_1_conv_1/kernel"])
+    others = [f for path, f in found.items() if "stage_1" not in path]
+    assert all(np.all(f) for f in others)
+    masks.apply(model, list(chosen.values()))
+    gone = 2 * 9 * 2 * 2
+    total = sum(np.size(m) for m in chosen.values())
+    assert masks.effective_sparsity(model) == pytest.approx(gone / total, rel=1e-12)
+    assert " - " not in masks.report(model)
+
+
+def test_the_number_of_paths_may_exceed_a_float():
+    """Then R is infinite and scores are refused; what is on a path is known all the same."""
+    wide = [layers.Dense(100, use_bias=False) for _ in range(170)]
+    model = keras.Sequential([keras.Input((100,)), *wide])
+    ones = [tf.ones(k.shape, tf.float64) for k in kernels(model)]
+    assert np.isinf(paths.flow(model)(ones))
+    assert all(np.all(found) for found in paths.effective(model, ones))
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        masks.top_k(paths.passing(paths.flow(model), ones), 0.5)
+
+
+def test_what_is_frozen_or_embedded_counts_with_its_size():
+    words = layers.Embedding(3, 2, name="words")
+    frozen = layers.Dense(2, trainable=False)
+    model = keras.Sequential(
+        [keras.Input((4,)), words, frozen, layers.GlobalAveragePooling1D(), layers.Dense(1)]
+    )
+    words.embeddings.assign([[1, -2], [0, 0.5], [-1, 0]])
+    frozen.kernel.assign([[1, 0], [-2, 0]])
+    found = paths.passing(paths.flow(model), [tf.constant([[1.0], [1.0]], tf.float64)])
+    assert np.array_equal(found[0], [[2 * 1 + 2.5 * 2], [0]])
+
+
+def test_synflow_prunes_a_residual_network():
+    """At 90% no kernel is left empty, and what is kept is nearly all on a path."""
+    model = resnet8(widths=(4, 8, 16), shape=(8, 8, 3), dtype="float64")
+    scores = synflow(model, sparsity=0.9, rounds=20)
+    chosen = masks.top_k(scores, 0.9)
+    assert min(np.sum(m) for m in chosen) > 0
+    found = paths.effective(model, chosen)
+    assert sum(map(np.sum, found)) > 0.99 * sum(map(np.sum, chosen))
+
+
+class Custom(layers.Layer):
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [
+        (lambda x: layers.Lambda(lambda y: y, name="odd")(x), "Lambda 'odd', for which no linear"),
+        (lambda x: Custom(name="odd")(x), "Custom 'odd', for which no linear"),
+        (lambda x: layers.LSTM(3, name="odd")(x), "LSTM 'odd', for which"),
+        (lambda x: layers.MultiHeadAttention(1, 2, name="odd")(x, x), "MultiHeadAttention 'odd'"),
+        (lambda x: layers.GroupNormalization(1, name="odd")(x), "GroupNormalization 'odd'"),
+        (lambda x: layers.Multiply(name="odd")([x, x]), "Multiply 'odd', a product of two tensors"),
+        (lambda x: x * x, "Multiply 'multiply.*', a product of two tensors"),
+        (lambda x: 2 / x, "Divide .*, a division by a tensor"),
+        (lambda x: layers.Dense(4, "glu", name="odd")(x), "Dense 'odd', whose activation glu"),
+    ],
+)
+def test_each_layer_without_paths_is_named(link, why):
+    inputs = keras.Input((5, 3))
+    model = keras.Model(inputs, layers.Dense(2)(link(layers.Dense(4)(inputs))))
+    with pytest.raises(ValueError, match=why):
+        paths.flow(model)
+    outer = keras.Sequential([keras.Input((5, 3)), model])  # inside another model too
+    with pytest.raises(ValueError, match=why):
+        paths.flow(outer)
+
+
+def test_an_unknown_size_is_refused():
+    model = keras.Sequential([keras.Input((None, 3)), layers.Conv1D(2, 2)])
+    with pytest.raises(ValueError, match=r"expected inputs of known size, found \(None, None, 3\)"):
+        paths.flow(model)

@@ -4,9 +4,10 @@ import functools
 import itertools
 import math
 import multiprocessing
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 
-from prosper_utils.pruning import masks, regrowth, scores
+from prosper_utils.pruning import masks, optimizers, regrowth, scores
 from prosper_utils.pruning.networks import as_loss, dense_300_100, kernels, lenet5
 from prosper_utils.study import datasets, training
 
@@ -502,9 +503,6 @@ def test_what_fit_hides_from_the_loop_is_refused(digits):
             fit(model, loop, digits)
         for a, b in zip(before, state(loop, model.optimizer), strict=True):
             np.testing.assert_array_equal(a, b)
-    averaged = keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True)
-    with pytest.raises(ValueError, match="expected use_ema=False, found True"):
-        fit(*looped(small, averaged), digits)
     _, theirs = looped(small, OPTIMIZERS["momentum"]())
     with pytest.raises(ValueError, match="loop: expected one of the model that is fitted"):
         fit(looped(small, OPTIMIZERS["momentum"]())[0], theirs, digits)
@@ -515,3 +513,108 @@ def test_gradients_that_are_added_up_make_one_step(digits):
     model, loop = looped(small, optimizer, every=2, until=10)
     fit(model, loop, digits)
     assert [step for step, _ in loop.moved] == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("frequency", [None, 3])
+def test_averages_of_weights_that_come_and_go_are_zero_where_the_masks_are(digits, frequency):
+    rule = keras.optimizers.SGD(
+        0.05, momentum=0.9, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=frequency
+    )
+    model, loop = looped(small, rule, every=3, until=30)
+    k, looks = sum(m.sum() for m in kept(model)), []
+
+    def look(batch, logs):
+        averages = [optimizers.average(rule, kernel).numpy() for kernel in kernels(model)]
+        pairs = zip(averages, kept(model), strict=True)
+        looks.append(masks.outside(model) == [] and not any(np.any(a[~m]) for a, m in pairs))
+
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    fit(model, loop, digits, swap, keras.callbacks.LambdaCallback(on_train_batch_end=look))
+    assert looks == 40 * [True]
+    assert len(loop.moved) == 10
+    assert sum(m.sum() for m in kept(model)) == k
+    assert masks.outside(model) == []
+    for kernel in kernels(model):  # what is in the model at the end is the average
+        np.testing.assert_array_equal(kernel.numpy(), optimizers.average(rule, kernel).numpy())
+
+
+def test_branches_of_one_name_keep_their_own_momentum(digits):
+    """Two layers whose variables have the same path, in two nested models of one name."""
+
+    def branch():
+        x = keras.Input((28, 28, 1))
+        y = keras.layers.Dense(4, name="same")(keras.layers.Flatten()(x))
+        return keras.Model(x, y, name="branch")
+
+    x = keras.Input((28, 28, 1))
+    first, second = branch(), branch()
+    second.name = "other"
+    h = keras.layers.Add()([first(x), second(x)])
+    model = keras.Model(x, keras.layers.Dense(10)(h))
+    a, b, _ = kernels(model)
+    assert a.path == b.path
+    regrowth.earn(model, masks.top_k(scores.random(model, seed=1), 0.9))
+    optimizer = OPTIMIZERS["momentum"]()
+    training.trainer(model, optimizer)(digits.train, steps=3, batch_size=64)
+    steps = regrowth.last_step(model, optimizer)
+    slots = [m for m in optimizer.momentums if len(m.shape) > 1]
+    momenta = [m.numpy() for m in slots]
+    for found, momentum in zip(steps, momenta, strict=True):
+        np.testing.assert_array_equal(found, abs(momentum))
+    before = kept(model)
+    credit = [np.zeros(k.shape) for k in kernels(model)]
+    place = tuple(np.argwhere(~before[0])[0])
+    credit[0][place] = 1.0  # it alone is grown, in the first branch
+    assert regrowth.regrow(model, 0.5, credit, optimizer) == 1
+    momenta[0][place] = 0
+    for slot, value in zip(slots, momenta, strict=True):
+        np.testing.assert_array_equal(slot.numpy(), value)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda: keras.optimizers.RMSprop(0.01),
+        lambda: keras.optimizers.Lion(0.01),
+        lambda: keras.optimizers.SGD(0.1),
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.1),
+    ],
+)
+def test_steps_that_are_more_than_a_buffer_are_refused(rule):
+    """An optimizer with one slot a weight need not hold steps in it."""
+    model, chosen = pruned()
+    masks.apply(model, chosen)
+    optimizer = rule()
+    optimizer.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="expected SGD with momentum and no more"):
+        regrowth.last_step(model, optimizer)
+
+
+def test_a_training_shorter_than_an_interval_says_that_nothing_was_regrown(digits):
+    model, loop = looped(small, OPTIMIZERS["momentum"](), every=50, until=100)
+    with pytest.warns(UserWarning, match=r"nothing was regrown in 5 steps .* every=50"):
+        fit(model, loop, digits, epochs=1, batches=5)
+    model, loop = looped(small, OPTIMIZERS["momentum"](), every=5, until=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(model, loop, digits, epochs=1, batches=5)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_weights_that_come_back_without_their_masks_are_refused(digits, tmp_path, first):
+    """A loop goes on from what it saved itself: weights alone do not say which masks they had."""
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+    model, loop = looped(small, OPTIMIZERS["momentum"](), every=2, until=30)
+    fit(model, loop, digits, backup, epochs=1, batches=5)
+    model, loop = looped(small, OPTIMIZERS["momentum"](), every=2, until=30)
+    again = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+    callbacks = [again, regrowth.RegrowthCallback(loop)]
+    with pytest.raises(ValueError, match=r"expected zeros outside the masks, found \d+ other"):
+        model.fit(
+            *(part[:320] for part in digits.train),
+            batch_size=64,
+            epochs=2,
+            verbose=0,
+            callbacks=callbacks if first else callbacks[::-1],
+        )

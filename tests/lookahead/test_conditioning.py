@@ -1,0 +1,234 @@
+"""The report beside a meta-gradient: explicit products, and errors made to order."""
+
+import warnings
+
+from prosper_utils.lookahead.conditioning import (
+    UndeterminedMask,
+    agreement,
+    checked,
+    conditioning,
+)
+from prosper_utils.lookahead.meta_gradient import cotangents, meta_gradient
+from prosper_utils.pruning.networks import lenet5
+from prosper_utils.study.checks import relative_error
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_loss
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SWEEPS = ["reverse", "checkpointed"]
+
+
+def quadratic(weights, batch):
+    """Return w'Hw/2 - r'w for the batch (H, r)."""
+    (w,), (hessian, shift) = weights, batch
+    return tf.tensordot(w, tf.linalg.matvec(hessian, w) / 2 - shift, 1)
+
+
+def chaotic(weights, batch):
+    """Return a loss whose steps fold every weight by itself: rounding doubles at each of them."""
+    return tf.reduce_sum(tf.cos(4 * weights[0])) + 0 * tf.reduce_sum(
+        tf.cast(batch, weights[0].dtype)
+    )
+
+
+def in_double(weights):
+    return [tf.cast(w, tf.float64) for w in weights]
+
+
+def case(steps, size=200):
+    """Return weights and batches for `chaotic`."""
+    weights = [tf.constant(np.random.default_rng(0).normal(size=size), tf.float32)]
+    return weights, [np.zeros(1, np.float32)] * (steps + 1)
+
+
+def as_float32(reference):
+    weights, batches, _ = reference
+    return [tf.cast(w, tf.float32) for w in weights], batches
+
+
+@pytest.mark.parametrize("method", SWEEPS)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 6), st.sampled_from([0.0, 0.5]))
+@settings(max_examples=15)
+def test_norms_and_ratio_are_those_of_the_explicit_products(method, seed, steps, momentum):
+    generator = np.random.default_rng(seed)
+    matrices = generator.normal(size=(steps + 1, 3, 3))
+    matrices = matrices + matrices.transpose(0, 2, 1)
+    batches, w = [(h, h[0]) for h in matrices], generator.normal(size=3)
+    at, buffer = w, np.zeros(3)
+    for hessian, shift in batches[:-1]:
+        buffer = momentum * buffer + hessian @ at - shift
+        at = at - 0.1 * buffer
+    v, q = batches[-1][0] @ at - batches[-1][1], np.zeros(3)
+    expected = [v]
+    for hessian, _ in reversed(batches[:-1]):
+        through = q - 0.1 * v  # how the end answers to b_m: directly, and through w_{m+1}
+        v, q = v + hessian @ through, momentum * through
+        expected.insert(0, v)
+    options = {"learning_rate": 0.1, "momentum": momentum, "method": method}
+    report = conditioning(quadratic, [tf.constant(w)], batches, **options)
+    np.testing.assert_allclose(report.norms, np.linalg.norm(expected, axis=1), rtol=1e-10)
+    ratio = np.linalg.norm(w * expected[0]) / np.linalg.norm(w * expected[-1])
+    assert report.ratio == pytest.approx(ratio, rel=1e-10)
+    np.testing.assert_allclose(report.scores[0], w * expected[0], rtol=1e-9, atol=1e-12)
+    found = cotangents(quadratic, [tf.constant(w)], batches, **options)
+    np.testing.assert_allclose(found.last[0], expected[-1], rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(found.weights[0], at, rtol=1e-10, atol=1e-13)
+
+
+def test_the_scores_are_the_meta_gradient(reference):
+    weights, batches, _ = reference
+    for method in [*SWEEPS, "unrolled"]:
+        options = {"learning_rate": 0.5, "momentum": 0.9, "method": method}
+        report = conditioning(tiny_loss, weights, batches, **options)
+        expected = meta_gradient(tiny_loss, weights, batches, **options)
+        assert relative_error(report.scores, expected) < 1e-14
+        assert relative_error(checked(tiny_loss, weights, batches, **options), expected) < 1e-14
+        assert (report.rounding, report.error, report.determined) == (None, None, None)
+        assert len(report.norms) == (2 if method == "unrolled" else len(batches))
+
+
+@pytest.mark.parametrize("scored", [None, [0, 2]])
+def test_the_error_is_the_difference_from_float64(reference, scored):
+    weights, batches = as_float32(reference)
+    fine = in_double(weights)
+    report = conditioning(
+        tiny_loss,
+        weights,
+        batches,
+        learning_rate=0.5,
+        scored=scored,
+        double=(fine, tiny_loss),
+    )
+    found = meta_gradient(tiny_loss, weights, batches, learning_rate=0.5)
+    exact = meta_gradient(tiny_loss, fine, batches, learning_rate=0.5, method="unrolled")
+    if scored:
+        found, exact = [found[0], found[2]], [exact[0], exact[2]]
+    expected = relative_error([tf.cast(f, tf.float64) for f in found], exact)
+    assert report.error == pytest.approx(expected, rel=1e-6)
+    assert 1e-9 < report.rounding < 1e-6
+    assert report.determined == 1
+
+
+def test_rounding_sees_a_kink_that_float32_is_on_the_other_side_of():
+    """In float32, 0.1 times 10 is 1; in float64 it is more, and the slope is another one."""
+
+    def loss(weights, batch):
+        x = tf.cast(batch, weights[0].dtype)
+        return tf.reduce_sum(tf.nn.relu(weights[0] * x - 1) + 0.5 * weights[0] * x)
+
+    weights = [tf.constant([0.1, 0.3], tf.float32)]
+    options = {"learning_rate": 0.1, "double": (in_double(weights), loss)}
+    report = conditioning(loss, weights, [np.array([10.0, 10.0])], **options)
+    assert report.ratio == 1
+    # w * gradient is (0.1 * 5, 0.3 * 15) instead of (0.1 * 15, 0.3 * 15)
+    assert report.rounding == pytest.approx(1 / np.hypot(1.5, 4.5), rel=1e-6)
+    assert report.error == pytest.approx(report.rounding, rel=1e-12)
+
+
+@given(st.lists(st.integers(-50, 50), min_size=4, max_size=30), st.integers(0, 2**32 - 1))
+def test_agreement_counts_the_kept_weights_that_both_keep(a, seed):
+    a = np.array(a, float)
+    b = np.random.default_rng(seed).permutation(a)
+
+    def best(scores):  # ties: the lower index
+        return set(sorted(range(len(a)), key=lambda i: (-abs(scores[i]), i))[: -(-len(a) // 4)])
+
+    assert agreement(a, b, 0.75) == len(best(a) & best(b)) / -(-len(a) // 4)
+
+
+def test_a_mask_that_float32_does_not_determine_is_warned_of_with_its_numbers():
+    weights, batches = case(steps=30)
+    options = {"learning_rate": 0.25, "double": (in_double(weights), chaotic)}
+    report = conditioning(chaotic, weights, batches, **options)
+    assert report.ratio > 1e6
+    assert report.error > 0.5
+    assert report.determined < 0.5
+    growth = report.norms[:-1] / report.norms[1:]
+    assert np.exp(np.mean(np.log(growth))) > 1.5
+    words = (
+        rf"{report.ratio:.3g} times.*float32 is {report.error:.2g}.*keeps {report.determined:.1%}"
+    )
+    with pytest.warns(
+        UndeterminedMask, match=rf"{words}.*float64.*smaller learning rate or M".replace("+", r"\+")
+    ):
+        found = checked(chaotic, weights, batches, **options)
+    assert relative_error(found, report.scores) == 0
+
+
+def test_without_a_double_a_large_ratio_is_warned_of():
+    weights, batches = case(steps=30)
+    with pytest.warns(UndeterminedMask, match="whether float32 can hold it was not measured"):
+        checked(chaotic, weights, batches, learning_rate=0.25)
+
+
+@pytest.mark.parametrize(
+    ("steps", "learning_rate", "always", "second"),
+    [(2, 0.01, False, False), (2, 0.01, True, True), (30, 0.25, False, True)],
+)
+def test_a_second_sweep_is_made_only_where_something_demands_it(
+    steps, learning_rate, always, second
+):
+    calls = []
+
+    def counted(weights, batch):
+        calls.append(batch)
+        return chaotic(weights, batch)
+
+    weights, batches = case(steps)
+    options = {"learning_rate": learning_rate, "double": (in_double(weights), counted)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if steps == 30 else "error")
+        checked(chaotic, weights, batches, always=always, **options)
+    assert len(calls) == (4 if second else 1)  # one gradient, and three traces of a sweep
+
+
+def test_on_lenet5_float32_is_enough(digits):
+    model, fine_model = lenet5(), lenet5(dtype="float64")
+    weights = [tf.identity(v.value) for v in model.trainable_variables]
+
+    def loss_of(model, dtype):
+        def loss(weights, batch):
+            found, _ = model.stateless_call(weights, [], tf.cast(batch[0], dtype))
+            return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(batch[1], found))
+
+        return loss
+
+    x, y = digits.train
+    batches = [(x[m * 32 : m * 32 + 32], y[m * 32 : m * 32 + 32]) for m in range(4)]
+    report = conditioning(
+        loss_of(model, "float32"),
+        weights,
+        batches,
+        learning_rate=0.1,
+        double=(in_double(weights), loss_of(fine_model, "float64")),
+    )
+    assert 1e-8 < report.error < 1e-4
+    assert report.rounding < 1e-4
+    assert report.determined > 0.99
+    assert 0.1 < report.ratio < 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w, "double: expected weights in float64, found float32"),
+        (lambda w: in_double(w)[:2], r"double: expected shapes .*, found \[\(6, 5\), \(5,\)\]"),
+        (lambda w: [2 * v for v in in_double(w)], r"expected the values of weights\[0\]"),
+    ],
+)
+def test_a_double_of_other_weights_is_refused(reference, change, message):
+    weights, batches = as_float32(reference)
+    with pytest.raises(ValueError, match=message):
+        conditioning(
+            tiny_loss, weights, batches, learning_rate=0.1, double=(change(weights), tiny_loss)
+        )
+
+
+def test_a_bad_sparsity_is_named(reference):
+    weights, batches, _ = reference
+    with pytest.raises(ValueError, match=r"sparsity: expected a number in \[0, 1\), found 1.0"):
+        conditioning(tiny_loss, weights, batches, learning_rate=0.1, sparsity=1.0)

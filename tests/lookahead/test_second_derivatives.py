@@ -1,0 +1,458 @@
+"""The check of second derivatives: what is right passes, what is wrong is refused by name."""
+
+import functools
+
+from prosper_utils.lookahead import second_derivatives
+from prosper_utils.lookahead.meta_gradient import directional, meta_gradient
+from prosper_utils.lookahead.second_derivatives import (
+    accept,
+    check,
+    check_structure,
+    difference,
+    suspects,
+)
+from prosper_utils.lookahead.streaming import row_sums, streamed
+from prosper_utils.pruning.networks import as_loss, as_outputs, dense_300_100
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import tiny_loss
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers
+
+GENERATOR = np.random.default_rng(0)
+IMAGES = GENERATOR.normal(size=(6, 6, 6, 4)).astype("float32")
+WORDS = GENERATOR.normal(size=(6, 5, 4)).astype("float32")
+TOKENS = GENERATOR.integers(0, 9, (6, 5))
+LABELS = np.arange(6) % 3
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Fix the initial weights."""
+    keras.utils.set_random_seed(0)
+
+
+@tf.custom_gradient
+def once_right(x):
+    """Return tanh x with a gradient that is right, and whose own gradient is not."""
+    y = tf.tanh(x)
+    return y, lambda dy: dy * (1 - tf.stop_gradient(y) ** 2)
+
+
+@tf.custom_gradient
+def right(x):
+    """Return tanh x with a gradient that can be differentiated."""
+    return tf.tanh(x), lambda dy: dy * (1 - tf.tanh(x) ** 2)
+
+
+@tf.custom_gradient
+def straight_through(x):
+    """Return the sign of x, and let the gradient through as if it were x."""
+    return tf.sign(x), lambda dy: dy
+
+
+@keras.saving.register_keras_serializable()
+class Lambda(layers.Layer):
+    """A layer of a function."""
+
+    def __init__(self, function, **options):
+        super().__init__(**options)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def own_moments(x):
+    """Return what a layer does that normalises by itself."""
+    mean, variance = tf.nn.moments(x, [0, 1, 2])
+    return (x - mean) * tf.math.rsqrt(variance + 1e-3)
+
+
+def fused(x):
+    """Return fused batch normalisation."""
+    one, zero = tf.ones(4), tf.zeros(4)
+    options = {"scale": one, "offset": zero, "mean": zero, "variance": one, "is_training": True}
+    return tf.raw_ops.FusedBatchNormV3(x=x, **options)[0]
+
+
+def prevented(x):
+    """Return x through an operation that refuses a second derivative."""
+    return x + tf.raw_ops.PreventGradient(input=x, message="no")
+
+
+def numpy(x):
+    """Return x through NumPy."""
+    return tf.ensure_shape(tf.numpy_function(np.tanh, [x], x.dtype), x.shape) + x
+
+
+def network(*inner, shape=(6, 6, 4), dtype=None):
+    """Return a model of a convolution or dense layer, inner layers, tanh, and 3 classes."""
+    first = layers.Conv2D(4, 3, padding="same") if len(shape) == 3 else layers.Dense(4)
+    last = [layers.Activation("tanh"), layers.Flatten(), layers.Dense(3)]
+    return keras.Sequential([keras.Input(shape, dtype=dtype), first, *inner, *last])
+
+
+WRONG = {
+    "renormalisation": (lambda n: layers.BatchNormalization(renorm=True, name=n), "stopped"),
+    "spectral normalisation": (
+        lambda n: layers.SpectralNormalization(layers.Conv2D(4, 3, padding="same"), name=n),
+        "stopped",
+    ),
+    "own moments": (lambda n: Lambda(own_moments, name=n), "stopped"),
+    "stop_gradient": (lambda n: Lambda(lambda x: x + tf.stop_gradient(x**2), name=n), "stopped"),
+    "custom_gradient": (lambda n: layers.Activation(once_right, name=n), "custom_gradient"),
+    "straight-through": (lambda n: layers.Activation(straight_through, name=n), "custom_gradient"),
+    "fused": (lambda n: Lambda(fused, name=n), "FusedBatchNorm"),
+    "PreventGradient": (lambda n: Lambda(prevented, name=n), "PreventGradient"),
+    "softsign": (lambda n: layers.Activation("softsign", name=n), "Softsign"),
+    "NumPy": (lambda n: Lambda(numpy, name=n), "PyFunc"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_is_refused_by_the_name_of_its_layer(kind):
+    build, reason = WRONG[kind]
+    weights, loss = as_loss(network(layers.Activation("tanh"), build("at_fault")))
+    with pytest.raises(ValueError, match=rf"at_fault[^;]*: .*{reason}.*accept\(name\)"):
+        check_structure(loss, weights, (IMAGES, LABELS))
+    with accept("at_fault"):
+        check_structure(loss, weights, (IMAGES, LABELS))
+    with accept("another"), pytest.raises(ValueError, match="at_fault"):
+        check_structure(loss, weights, (IMAGES, LABELS))
+
+
+@pytest.mark.parametrize("kind", ["own moments", "custom_gradient", "stop_gradient"])
+def test_differences_find_what_is_wrong_and_name_what_may_be_at_fault(kind):
+    weights, loss = as_loss(network(WRONG[kind][0]("at_fault")), dtype="float64")
+    with pytest.raises(ValueError, match=r"found .*May be at fault: .*at_fault"):
+        check(loss, weights, (IMAGES, LABELS))
+
+
+@pytest.mark.parametrize("place", ["cell", "nested model", "compiled function"])
+def test_what_is_wrong_is_found_wherever_it_is(place):
+    inner = {
+        "cell": lambda: layers.SimpleRNN(3, activation=once_right, name="at_fault"),
+        "nested model": lambda: keras.Sequential(
+            [keras.Input((5, 4)), layers.Activation(once_right, name="at_fault")]
+        ),
+        "compiled function": lambda: Lambda(tf.function(once_right), name="at_fault"),
+    }[place]()
+    weights, loss = as_loss(network(inner, shape=(5, 4)))
+    with pytest.raises(ValueError, match=r"at_fault.*custom_gradient"):
+        check_structure(loss, weights, (WORDS, LABELS))
+
+
+THRESHOLD = {"threshold": {"threshold": 0.1, "default_value": 0.0}}
+NO_ACTIVATIONS = {"deserialize", "get", "serialize", "softsign"}  # softsign: see WRONG
+ACTIVATIONS = [n for n in dir(keras.activations) if n[0] != "_" and n not in NO_ACTIVATIONS]
+
+
+def test_the_list_of_activations_is_theirs():
+    assert len(ACTIVATIONS) > 30
+    assert {"relu", "silu", "gelu", "softmax", "glu", "sparsemax"} <= set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_of_keras_passes(name):
+    activation = functools.partial(keras.activations.get(name), **THRESHOLD.get(name, {}))
+    weights, loss = as_loss(network(Lambda(activation)))
+    check_structure(loss, weights, (IMAGES, LABELS))
+    weights, loss = as_loss(network(Lambda(activation)), dtype="float64")
+    assert check(loss, weights, (IMAGES, LABELS), directions=1) < 1e-6
+
+
+RIGHT = {
+    "BatchNormalization": (layers.BatchNormalization, IMAGES),
+    "LayerNormalization": (layers.LayerNormalization, IMAGES),
+    "GroupNormalization": (lambda: layers.GroupNormalization(2), IMAGES),
+    "RMSNormalization": (layers.RMSNormalization, IMAGES),
+    "UnitNormalization": (layers.UnitNormalization, IMAGES),
+    "Dropout": (lambda: layers.Dropout(0.5), IMAGES),
+    "DepthwiseConv2D": (lambda: layers.DepthwiseConv2D(3), IMAGES),
+    "SeparableConv2D": (lambda: layers.SeparableConv2D(4, 3), IMAGES),
+    "grouped": (lambda: layers.Conv2D(4, 3, groups=2), IMAGES),
+    "grouped, one filter each": (lambda: layers.Conv2D(8, 3, groups=4), IMAGES),
+    "dilated": (lambda: layers.Conv2D(4, 3, dilation_rate=2), IMAGES),
+    "Conv2DTranspose": (lambda: layers.Conv2DTranspose(4, 3), IMAGES),
+    "MaxPooling2D": (layers.MaxPooling2D, IMAGES),
+    "AveragePooling2D": (lambda: layers.AveragePooling2D(2), IMAGES),
+    "GlobalMaxPooling2D": (layers.GlobalMaxPooling2D, IMAGES),
+    "UpSampling2D": (lambda: layers.UpSampling2D(interpolation="bilinear"), IMAGES),
+    "Resizing": (lambda: layers.Resizing(4, 4), IMAGES),
+    "PReLU": (layers.PReLU, IMAGES),
+    "Softmax": (layers.Softmax, IMAGES),
+    "custom_gradient that is right": (lambda: layers.Activation(right), IMAGES),
+    "logsumexp": (lambda: Lambda(lambda x: tf.reduce_logsumexp(x, -1, keepdims=True) + x), IMAGES),
+    "stop_gradient of a constant": (
+        lambda: Lambda(lambda x: x + tf.stop_gradient(tf.ones_like(x))),
+        IMAGES,
+    ),
+    "stop_gradient of the maximum": (
+        lambda: Lambda(lambda x: tf.exp(x - (m := tf.stop_gradient(tf.reduce_max(x)))) * tf.exp(m)),
+        IMAGES,
+    ),
+    "compiled function": (lambda: Lambda(tf.function(tf.tanh)), IMAGES),
+    "Conv1D": (lambda: layers.Conv1D(4, 3, padding="causal"), WORDS),
+    "EinsumDense": (lambda: layers.EinsumDense("abc,cd->abd", output_shape=(5, 3)), WORDS),
+    "SimpleRNN": (lambda: layers.SimpleRNN(3), WORDS),
+    "LSTM": (lambda: layers.LSTM(3), WORDS),
+    "GRU": (lambda: layers.GRU(3), WORDS),
+    "Bidirectional": (lambda: layers.Bidirectional(layers.LSTM(2)), WORDS),
+    "TimeDistributed": (lambda: layers.TimeDistributed(layers.Dense(3)), WORDS),
+    "ConvLSTM1D": (lambda: layers.ConvLSTM1D(2, 2), WORDS[..., None]),
+}
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_ordinary_layers_pass(kind):
+    build, x = RIGHT[kind]
+    first = [] if x.ndim == 4 else [layers.Dense(4)]
+    model = keras.Sequential([keras.Input(x.shape[1:]), *first, build(), layers.Flatten()])
+    model.add(layers.Dense(3))
+    weights, loss = as_loss(model)
+    check_structure(loss, weights, (x, LABELS))
+    weights, loss = as_loss(model, dtype="float64")
+    assert check(loss, weights, (x, LABELS), directions=1) < 1e-6
+
+
+def test_attention_and_embeddings_pass():
+    tokens = keras.Input((5,), dtype="int32")
+    words = layers.Embedding(9, 4)(tokens)
+    x = layers.MultiHeadAttention(2, 3, dropout=0.1)(words, words, use_causal_mask=True)
+    x = layers.GroupQueryAttention(2, 2, 1)(x, x)
+    x = layers.LayerNormalization()(layers.Add()([x, words]))
+    x = layers.Add()([layers.Attention()([x, words]), layers.AdditiveAttention()([x, words])])
+    model = keras.Model(tokens, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
+    weights, loss = as_loss(model)
+    check_structure(loss, weights, (TOKENS, LABELS))
+    weights, loss = as_loss(model, dtype="float64")
+    assert check(loss, weights, (TOKENS, LABELS)) < 1e-6
+
+
+LOGITS = {"from_logits": True}
+LOSSES = {
+    "BinaryCrossentropy": ("binary", LOGITS),
+    "BinaryFocalCrossentropy": ("binary", LOGITS),
+    "CategoricalCrossentropy": ("binary", LOGITS),
+    "CategoricalFocalCrossentropy": ("binary", LOGITS),
+    "SparseCategoricalCrossentropy": ("labels", LOGITS),
+    "CategoricalHinge": ("binary", {}),
+    "Hinge": ("binary", {}),
+    "SquaredHinge": ("binary", {}),
+    "CosineSimilarity": ("numbers", {}),
+    "Huber": ("numbers", {}),
+    "LogCosh": ("numbers", {}),
+    "MeanSquaredError": ("numbers", {}),
+    "MeanAbsoluteError": ("numbers", {}),
+    "MeanAbsolutePercentageError": ("numbers", {}),
+    "MeanSquaredLogarithmicError": ("positive", {}),
+    "Poisson": ("positive", {}),
+    "KLDivergence": ("positive", {}),
+    "Dice": ("binary", {}),
+    "Tversky": ("binary", {}),
+}
+TARGETS = {
+    "binary": np.eye(3)[LABELS],
+    "labels": LABELS,
+    "numbers": GENERATOR.normal(size=(6, 3)),
+    "positive": np.abs(GENERATOR.normal(size=(6, 3))) + 0.1,
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_of_keras_passes(name):
+    kind, options = LOSSES[name]
+    head = [layers.Activation("softplus")] if kind == "positive" else []
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(5, "tanh"), layers.Dense(3), *head])
+    function, target = getattr(keras.losses, name)(dtype="float64", **options), TARGETS[kind]
+    weights, outputs = as_outputs(model, dtype="float64")
+
+    def loss(weights, batch):
+        return function(batch[1], outputs(weights, batch[0]))
+
+    check_structure(loss, weights, (WORDS[:, 0], target))
+    assert check(loss, weights, (WORDS[:, 0], target), directions=1) < 1e-6
+
+
+# Who asks
+
+SCORES = {
+    "reverse": lambda *a: meta_gradient(*a, learning_rate=0.1),
+    "checkpointed": lambda *a: meta_gradient(*a, learning_rate=0.1, method="checkpointed"),
+    "unrolled": lambda *a: meta_gradient(*a, learning_rate=0.1, method="unrolled"),
+    "row_sums": lambda *a: meta_gradient(*a, learning_rate=0.1, method="row_sums"),
+    "directional": lambda *a: directional(*a, a[1], learning_rate=0.1),
+    "streamed": lambda *a: streamed(*a, 0.1, row_sums),
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_everything_that_looks_ahead_refuses_what_is_wrong(name):
+    weights, loss = as_loss(network(layers.Activation(once_right, name="at_fault")))
+    batches = [(IMAGES, LABELS)] * 2
+    with pytest.raises(ValueError, match=r"at_fault: a gradient is stated by hand"):
+        SCORES[name](loss, weights, batches)
+    with accept("at_fault"):
+        SCORES[name](loss, weights, batches)
+    SCORES[name](loss, weights, batches[:1])  # M = 0 takes one gradient only
+
+
+def test_first_order_takes_gradients_as_they_are():
+    weights, loss = as_loss(network(layers.Activation(once_right)))
+    options = {"learning_rate": 0.1, "method": "first_order"}
+    meta_gradient(loss, weights, [(IMAGES, LABELS)] * 3, **options)
+
+
+# Weights that the loss does not depend on
+
+
+def heads(used):
+    """Return a model of two heads, of which the loss shall see one."""
+    inputs = keras.Input((4,))
+    x = layers.Dense(5, "tanh", name="body")(inputs)
+    outputs = [layers.Dense(3, name=name)(x) for name in ("first", "second")]
+    return keras.Model(inputs, outputs if used else outputs[0])
+
+
+def test_weights_that_do_not_reach_the_loss_are_named():
+    model = heads(used=True)
+    weights, outputs = as_outputs(model)
+
+    def loss(weights, batch):
+        return tf.reduce_mean(outputs(weights, batch)[0] ** 2)
+
+    with pytest.raises(ValueError, match=r"found none of weights\[4\], weights\[5\] in it: freeze"):
+        check_structure(loss, weights, WORDS[:, 0], order=1)
+    loss.names = [v.path for v in model.trainable_variables]
+    with pytest.raises(ValueError, match="found none of second/kernel, second/bias in it: freeze"):
+        check_structure(loss, weights, WORDS[:, 0])
+
+
+class Unused(keras.Model):
+    """A model with a layer that it does not call."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.other = layers.Dense(3), layers.Dense(3)
+        self.other.build((None, 4))
+
+    def call(self, x):
+        return self.head(x)
+
+
+def test_a_layer_that_is_not_called_has_gradient_zero():
+    model = Unused()
+    model(WORDS[:, 0])
+    weights, loss = as_loss(model)
+    check_structure(loss, weights, (WORDS[:, 0], LABELS))
+
+
+def test_a_loss_that_depends_on_no_weight_is_refused():
+    weights = [tf.ones((2, 2)), tf.ones(2)]
+    with pytest.raises(ValueError, match=r"found none of weights\[0\], weights\[1\] in it"):
+        check_structure(lambda weights, batch: tf.reduce_sum(batch), weights, tf.ones(3), order=1)
+    with pytest.raises(ValueError, match=r"found none of weights\[1\] in it"):
+        check_structure(lambda w, _: (w[1] ** 2, tf.reduce_sum(w[0]))[1], weights, (), order=1)
+
+
+class Concrete(layers.Layer):
+    """A layer with a function that was compiled once and for all."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(4,), initializer="ones", name="kernel")
+        spec = tf.TensorSpec((None, *shape[1:]), tf.float32)
+        self.compiled = tf.function(lambda x: x * self.scale).get_concrete_function(spec)
+
+    def call(self, x):
+        return self.compiled(x)
+
+
+def test_a_compiled_function_that_keeps_its_variables_is_refused_by_name():
+    weights, loss = as_loss(network(Concrete(name="kept")))
+    for order in (1, 2):
+        with pytest.raises(ValueError, match=r"a compiled function with variables .*kept"):
+            check_structure(loss, weights, (IMAGES, LABELS), order=order)
+
+
+# The numbers
+
+
+@settings(max_examples=5)
+@given(st.integers(0, 999))
+def test_differences_of_a_smooth_loss_agree(seed):
+    generator = np.random.default_rng(seed)
+    weights = [tf.constant(generator.normal(size=s)) for s in ((4, 5), (5,), (5, 3), (3,))]
+    batch = generator.normal(size=(6, 4)), LABELS
+    assert difference(tiny_loss, weights, batch, bound=1e-7, seed=seed) < 1e-7
+
+
+@pytest.mark.parametrize("part", [1.0, 1e-3])
+def test_a_small_fault_shows(part):
+    weights = [tf.constant(GENERATOR.normal(size=(5,)))]
+
+    def loss(weights, batch):
+        (w,) = weights
+        fault = tf.reduce_sum(w) * tf.stop_gradient(tf.reduce_sum(w**3))
+        return tf.reduce_sum(tf.sin(w)) + part * fault
+
+    assert difference(loss, weights, ()) > 1e-2 * part
+
+
+def test_linear_and_constant_losses_agree():
+    weights = [tf.constant(GENERATOR.normal(size=(5,)))]
+    assert difference(lambda w, _: tf.reduce_sum(w[0]), weights, ()) < 1e-8
+    assert difference(lambda w, _: 0 * tf.reduce_sum(w[0]), weights, ()) == 0
+
+
+def test_differences_need_double_precision():
+    weights, loss = as_loss(dense_300_100())
+    batch = np.zeros((2, 28, 28, 1)), np.arange(2)
+    with pytest.raises(ValueError, match=r"expected weights in float64, found \['float32'\]"):
+        check(loss, weights, batch)
+
+
+def test_nothing_is_traced_twice():
+    calls = []
+
+    def loss(weights, batch):
+        calls.append(batch)
+        return tf.reduce_sum(weights[0] ** 2 * batch)
+
+    for _ in range(3):
+        check_structure(loss, [tf.ones(3)], tf.ones(3))
+    assert len(calls) == 1
+    check_structure(loss, [tf.ones(4)], tf.ones(4))
+    assert len(calls) == 2
+
+
+def test_a_loss_of_its_own_is_judged_too():
+    def wrong(weights, batch):
+        return tf.reduce_sum(once_right(weights[0]) ** 2)
+
+    def fine(weights, batch):
+        return tf.reduce_sum(right(weights[0]) ** 2)
+
+    for dtype in ("float32", "float64"):
+        weights = [tf.constant([0.1, -0.5], dtype)]
+        check_structure(fine, weights, ())
+        with pytest.raises(ValueError, match="the loss: a gradient is stated by hand"):
+            check_structure(wrong, weights, ())
+
+
+def test_the_private_names_are_where_we_look_for_them():
+    """If this fails, TensorFlow has changed what the graph says of a custom gradient."""
+    found = suspects(lambda w, _: tf.reduce_sum(right(w[0])), [tf.ones(2)], ())
+    assert found == [("the loss", second_derivatives.CUSTOM)]
+    assert suspects(lambda w, _: tf.reduce_sum(tf.nn.silu(w[0])), [tf.ones(2)], ()) == []
+
+    @tf.function(autograph=False)
+    def silu(x):
+        return tf.nn.silu(x)
+
+    operations = silu.get_concrete_function(tf.TensorSpec([2])).graph.get_operations()
+    assert "IdentityN" in {op.type for op in operations}  # its gradient is stated by hand

@@ -1,0 +1,426 @@
+"""Channels: what lives and dies together, against counting by hand and against cutting."""
+
+import re
+
+from prosper_utils.pruning import channels
+from prosper_utils.pruning.networks import dense_300_100, lenet5, resnet8
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_networks import Subclassed
+
+layers = keras.layers
+
+
+def build(shape, *chain):
+    """Return a functional model: one function or layer after the other."""
+    inputs = keras.Input(shape)
+    x = inputs
+    for link in chain:
+        x = link(x)
+    return keras.Model(inputs, x)
+
+
+def held(group):
+    """Return what a group holds, in short: {(variable, axis): indices}."""
+    return {(m.variable.path, m.axis): m.indices for m in group.members}
+
+
+def free(model):
+    """Return what the groups hold that can go."""
+    return [held(group) for group in channels.groups(model) if not group.fixed]
+
+
+def reasons(model):
+    return {reason for group in channels.groups(model) for reason in group.fixed}
+
+
+# Costs --------------------------------------------------------------------------------------
+
+
+def test_costs_of_lenet5_by_hand():
+    found = channels.groups(lenet5())
+    kinds = {(g.parameters, g.multiply_adds, g.fixed) for g in found}
+    assert len(found) == 1 + 6 + 16 + 120 + 84 + 10
+    assert kinds == {
+        (6 * 25, 28 * 28 * 6 * 25, (channels.INPUT,)),
+        (25 + 1 + 16 * 25, 28 * 28 * 25 + 10 * 10 * 16 * 25, ()),
+        (6 * 25 + 1 + 25 * 120, 10 * 10 * 6 * 25 + 25 * 120, ()),
+        (400 + 1 + 84, 400 + 84, ()),
+        (120 + 1 + 10, 120 + 10, ()),
+        (84 + 1, 84, (channels.OUTPUT,)),
+    }
+    total = 28 * 28 * 25 * 6 + 10 * 10 * 25 * 6 * 16 + 400 * 120 + 120 * 84 + 84 * 10
+    assert channels.count_multiply_adds(lenet5()) == total
+
+
+@pytest.mark.parametrize("options", [{}, {"strides": 2}, {"dilation_rate": 2}])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_convolution_is_counted_at_every_position(rank, options):
+    conv = getattr(layers, f"Conv{rank}D")(5, 3, **options)
+    model = build((9,) * rank + (2,), conv)
+    positions = np.prod(model.output_shape[1:-1])
+    assert channels.count_multiply_adds(model) == 3**rank * 2 * 5 * positions
+
+
+def test_a_transposed_convolution_is_counted_at_every_input():
+    model = build((4, 5, 3), layers.Conv2DTranspose(7, 3, strides=2))
+    assert channels.count_multiply_adds(model) == 9 * 3 * 7 * 20
+    kernel = model.layers[-1].kernel.path
+    sizes = {axis: len(model.layers[-1].kernel.shape) for axis in (2, 3)}
+    assert {key for g in channels.groups(model) for key in held(g)} >= {(kernel, a) for a in sizes}
+
+
+def test_costs_where_the_input_size_is_not_known():
+    model = build((None, None, 3), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D())
+    assert {g.multiply_adds for g in channels.groups(model)} == {None}
+    with pytest.raises(ValueError, match="kernel: expected a known input size, found None"):
+        channels.count_multiply_adds(model)
+    outer = build((8, 8, 3), model)  # called on a known size, it is counted there
+    assert channels.count_multiply_adds(outer) == 36 * 9 * 3 * 4
+
+
+def test_a_shared_layer_counts_each_call_and_its_weights_once():
+    shared = layers.Dense(4, use_bias=False)
+    model = build((4,), shared, layers.ReLU(), shared, layers.Dense(2, use_bias=False))
+    assert channels.count_multiply_adds(model) == 2 * 16 + 8
+    found = channels.groups(model)
+    assert [g.parameters for g in found] == [4 + 4 - 1 + 2] * 4 + [4] * 2
+    assert found[0].multiply_adds == 2 * 7 + 2
+    assert all(g.fixed == (channels.INPUT,) for g in found[:4])  # its outputs are inputs, too
+
+
+# What lives together ------------------------------------------------------------------------
+
+
+def test_a_residual_stream_is_one_group():
+    model = resnet8(widths=(2, 3, 4), shape=(8, 8, 3))
+    found = free(model)
+    assert [len(f) for f in found] == [13] * 2 + [6] * 2 + [6] * 3 + [13 - 1] * 3 + [6] * 4 + [
+        11
+    ] * 4
+    stream = found[1]
+    for name, axis in [("first", 3), ("stage_1_block_1_conv_1", 2), ("stage_1_block_1_conv_2", 3)]:
+        assert stream[f"{name}/kernel", axis] == (1,)
+    assert stream["stage_2_block_1_skip/kernel", 2] == (1,)
+    assert stream["stage_1_block_1_conv_2_norm/moving_variance", 0] == (1,)
+
+
+def test_flatten_strides_channels():
+    model = build(
+        (4, 4, 1), layers.Conv2D(3, 3, name="conv"), layers.Flatten(), layers.Dense(2, name="dense")
+    )
+    found = free(model)
+    assert [f["dense/kernel", 0] for f in found] == [tuple(range(c, 12, 3)) for c in range(3)]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_concatenate_lines_channels_up(twice):
+    inputs = keras.Input((5,))
+    a = layers.Dense(2, name="a")(inputs)
+    b = a if twice else layers.Dense(2, name="b")(inputs)
+    x = layers.Concatenate()([a, b])
+    model = keras.Model(inputs, layers.Dense(1, name="c")(x))
+    read = [f["c/kernel", 0] for f in free(model)]
+    assert read == ([(0, 2), (1, 3)] if twice else [(0,), (1,), (2,), (3,)])
+
+
+@pytest.mark.parametrize("merge", ["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"])
+def test_what_is_merged_shares_its_channels(merge):
+    inputs = keras.Input((5,))
+    a, b = (layers.Dense(3, name=name)(inputs) for name in "ab")
+    x = getattr(layers, merge)()([a, b])
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    assert [(f["a/kernel", 1], f["b/kernel", 1]) for f in free(model)] == [
+        ((i,), (i,)) for i in range(3)
+    ]
+
+
+def test_operators_share_channels_too():
+    inputs = keras.Input((4, 4, 5))
+    a, b = (layers.Conv2D(3, 1, name=name)(inputs) for name in "ab")
+    x = keras.ops.relu(2.0 * a - b / 3 + 1)
+    x = keras.ops.pad(x, [[0, 0], [1, 1], [2, 0], [0, 0]])
+    x = keras.ops.mean(x[:, 1:, ::2], axis=(1, 2))
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    assert [(f["a/kernel", 3], f["b/kernel", 3]) for f in free(model)] == [
+        ((i,), (i,)) for i in range(3)
+    ]
+
+
+def test_depthwise_and_separable_pass_channels_on():
+    model = build(
+        (6, 6, 1),
+        layers.Conv2D(2, 1, name="conv"),
+        layers.DepthwiseConv2D(3, depth_multiplier=2, name="deep"),
+        layers.SeparableConv2D(5, 3, depth_multiplier=2, name="apart"),
+        layers.Flatten(),
+        layers.Dense(1, name="dense"),
+    )
+    found = free(model)
+    assert found[1] == {
+        ("conv/kernel", 3): (1,),
+        ("conv/bias", 0): (1,),
+        ("deep/kernel", 2): (1,),
+        ("deep/bias", 0): (2, 3),
+        ("apart/depthwise_kernel", 2): (2, 3),
+        ("apart/pointwise_kernel", 2): (4, 5, 6, 7),
+    }
+    assert len(found) == 2 + 5
+
+
+def test_groups_of_a_convolution():
+    """Each group loses as many channels; with one channel in each, a group can go as a whole."""
+    first = layers.Conv2D(4, 1, name="first")
+    model = build((6, 6, 1), first, layers.Conv2D(6, 1, groups=2, name="two"), layers.Conv2D(1, 1))
+    found = free(model)
+    assert [f["first/kernel", 3] for f in found[:2]] == [(0, 2), (1, 3)]
+    assert [f["two/kernel", 2] for f in found[:2]] == [(0,), (1,)]
+    assert [f["two/kernel", 3] for f in found[2:]] == [(0, 3), (1, 4), (2, 5)]
+    first = layers.Conv2D(4, 1, name="first")
+    model = build((6, 6, 1), first, layers.Conv2D(8, 1, groups=4, name="four"), layers.Conv2D(1, 1))
+    found = free(model)
+    assert [f["four/kernel", 3] for f in found] == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    assert all(("four/kernel", 2) not in f for f in found)
+
+
+def test_group_normalisation_goes_by_whole_groups():
+    dense = layers.Dense(6, name="dense")
+    model = build((2,), dense, layers.GroupNormalization(3, name="norm"), layers.Dense(1))
+    assert [f["norm/gamma", 0] for f in free(model)] == [(0, 1), (2, 3), (4, 5)]
+    dense = layers.Dense(6, name="dense")
+    model = build((2,), dense, layers.GroupNormalization(-1, name="norm"), layers.Dense(1))
+    assert len(free(model)) == 6
+    dense = layers.Dense(6, name="dense")
+    model = build((2,), dense, layers.GroupNormalization(1, name="norm"), layers.Dense(1))
+    assert free(model) == []
+    assert any(
+        "GroupNormalization 'norm' normalises over all channels" in r for r in reasons(model)
+    )
+
+
+def test_heads_and_values_of_attention():
+    inputs = keras.Input((7,))
+    x = layers.Embedding(11, 4, name="words")(inputs)
+    x = layers.MultiHeadAttention(3, 5, value_dim=2, name="mha")(x, x)
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    found = free(model)
+    assert len(found) == 4 + 3 + 2 + 4  # words, heads, values, outputs
+    head = next(f for f in found if ("mha/query/kernel", 1) in f)
+    assert {path for path, _ in head} == {
+        f"mha/{part}/{name}" for part in ("query", "key", "value") for name in ("kernel", "bias")
+    } | {"mha/attention_output/kernel"}
+    assert any("divides by the root of its key dimension" in r for r in reasons(model))
+
+
+def test_reshape_moves_channels_apart_and_back():
+    model = build((3,), layers.Dense(12, name="d"), layers.Reshape((2, 2, 3)), layers.Conv2D(2, 1))
+    assert [f["d/kernel", 1] for f in free(model)] == [(0, 3, 6, 9), (1, 4, 7, 10), (2, 5, 8, 11)]
+    inner = (layers.Reshape((2, 6)), layers.Reshape((2, 2, 3)), layers.Flatten())
+    model = build((3,), layers.Dense(12, name="d"), *inner, layers.Dense(2))
+    assert [len(f["d/kernel", 1]) for f in free(model)] == [4, 4, 4]
+
+
+def test_nested_and_shared_models():
+    inner = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3, name="in"), layers.ReLU()], name="s"
+    )
+    inputs = keras.Input((4,))
+    x = layers.Concatenate()([inner(inputs), inner(layers.Activation("tanh")(inputs))])
+    model = keras.Model(inputs, layers.Dense(1, name="out")(x))
+    assert [f["out/kernel", 0] for f in free(model)] == [(0, 3), (1, 4), (2, 5)]
+    assert [f["s/in/kernel", 1] for f in free(model)] == [(0,), (1,), (2,)]
+    assert channels.count_multiply_adds(model) == 2 * 12 + 6
+
+
+# Nothing depends on a group that nobody reads ------------------------------------------------
+
+
+def residual():
+    return resnet8("tanh", widths=(2, 3, 4), shape=(8, 8, 3), dtype="float64")
+
+
+def chain():
+    return lenet5(dtype="float64")
+
+
+def mixed():
+    """A network with most of what passes channels on."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", activation="tanh")(x)
+    x = layers.Concatenate()([x, layers.SeparableConv2D(4, 3, padding="same")(x), x])
+    x = layers.Conv2D(8, 3, groups=2)(layers.ZeroPadding2D()(x))
+    y = layers.Conv2DTranspose(6, 2, strides=2)(layers.MaxPooling2D()(layers.PReLU()(x)))
+    y = layers.Average()([layers.GroupNormalization(3)(y), layers.Conv2D(6, 1, groups=6)(y)])
+    gate = layers.Reshape((1, 1, 6))(layers.Dense(6)(layers.GlobalAveragePooling2D()(y)))
+    y = layers.DepthwiseConv2D(3, depth_multiplier=2)(y * keras.ops.sigmoid(gate))
+    y = layers.BatchNormalization()(layers.Flatten()(layers.Cropping2D(2)(y)))
+    return keras.Model(inputs, layers.Dense(2)(layers.Dense(5, "relu")(y)))
+
+
+def attending():
+    x = inputs = keras.Input((5, 3))
+    x = layers.Dense(4, "tanh")(x)
+    y = layers.MultiHeadAttention(3, 2, value_dim=4)(x, layers.Conv1D(6, 2, padding="causal")(x))
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Add()([x, y]))))
+
+
+def in_double(make):
+    """Return a network in float64 with random weights, scales and statistics."""
+    try:
+        keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("float64")
+        model = make()
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
+    assert {v.dtype for v in model.trainable_variables} == {"float64"}
+    generator = np.random.default_rng(0)
+    for variable in model.weights:
+        low = 0.5 if "variance" in variable.path else -1
+        variable.assign(generator.uniform(low, 1, variable.shape))
+    return model
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("make", [residual, mixed, attending, chain])
+def test_nothing_depends_on_a_group_that_nobody_reads(make, training):
+    """With the slices that read some groups at zero, their other slices may hold anything."""
+    model, generator = in_double(make), np.random.default_rng(1)
+    x = generator.normal(size=(4, *model.input_shape[1:]))
+    everything = [g for g in channels.groups(model) if not g.fixed]
+    chosen = [g for g in everything if generator.random() < 0.3]
+    before = model(x, training=training)
+    set_slices(chosen, True, lambda shape: np.zeros(shape))
+    zeroed = model(x, training=training)
+    set_slices(chosen, False, lambda shape: generator.uniform(0.5, 1.5, shape))
+    spread = np.min(np.std(zeroed, axis=0))
+    assert 0 < len(chosen) < len(everything)
+    assert np.max(np.abs(zeroed - before)) > 1e-2 * spread > 0
+    assert np.max(np.abs(model(x, training=training) - zeroed)) < 1e-12 * spread
+
+
+def set_slices(groups, reads, numbers):
+    """Assign numbers to all slices of some groups that read them, or to all others."""
+    for member in (m for g in groups for m in g.members if m.reads == reads):
+        values = np.moveaxis(member.variable.numpy(), member.axis, 0).copy()
+        values[list(member.indices)] = numbers(values[list(member.indices)].shape)
+        member.variable.assign(np.moveaxis(values, 0, member.axis))
+
+
+# What is fixed, and why ---------------------------------------------------------------------
+
+
+class Custom(layers.Layer):
+    def call(self, x):
+        return x[..., ::-1]
+
+
+def softmax_like(x):
+    return keras.ops.softmax(x)
+
+
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [
+        (layers.Lambda(lambda x: x, name="odd"), "Lambda 'odd' is not understood"),
+        (Custom(name="odd"), "Custom 'odd' is not understood"),
+        (layers.EinsumDense("ab,bc->ac", 4, name="odd"), "EinsumDense 'odd' is not understood"),
+        (layers.LayerNormalization(name="odd"), "LayerNormalization 'odd' normalises over all"),
+        (layers.Softmax(name="odd"), "Softmax 'odd' normalises over all"),
+        (layers.Activation("softmax", name="odd"), "Activation 'odd' has the activation softmax"),
+        (layers.Activation(softmax_like, name="odd"), "the activation softmax_like, which is not"),
+        (layers.Dense(4, "softmax", name="odd"), "Dense 'odd' has the activation softmax"),
+        (layers.Dense(8, "glu", name="odd"), "Dense 'odd' has the activation glu"),
+        (layers.Normalization(name="odd"), "Normalization 'odd' holds statistics"),
+        (layers.Rescaling([1.0, 2.0, 3.0, 4.0], name="odd"), "Rescaling 'odd' has constants"),
+        (lambda x: x * np.arange(1.0, 5, dtype="f"), "Multiply 'multiply.*combines channels with"),
+        (lambda x: keras.ops.mean(x, -1, keepdims=True), "Mean 'mean.*reduces over channels"),
+        (lambda x: x * layers.Dense(1)(x), "Multiply 'multiply.*combines one channel with many"),
+        (lambda x: x[:, 1:], "GetItem 'get_item.*picks out channels"),
+        (lambda x: keras.ops.pad(x, [[0, 0], [1, 0]]), "Pad 'pad.*adds channels"),
+        (lambda x: keras.ops.split(x, 2, -1)[0], "Split 'split.*is not understood"),
+    ],
+)
+def test_what_is_not_understood_fixes_its_channels_and_is_named(link, why):
+    model = build((3,), layers.Dense(4, name="before"), link, layers.Dense(2, name="after"))
+    assert any(re.search(why, reason) for reason in reasons(model)), reasons(model)
+    fixed = {key for g in channels.groups(model) if g.fixed for key in held(g)}
+    free_keys = {key for f in free(model) for key in f}
+    met = fixed - free_keys if not why.startswith("Dense") else free_keys - fixed
+    assert ("before/kernel", 1) in met  # a dense layer mixes its outputs only
+    assert ("after/kernel", 0) in fixed - free_keys
+    assert re.search(why, channels.report(model))
+
+
+def test_channels_first_and_moved_axes_are_fixed():
+    conv = layers.Conv2D(4, 1, data_format="channels_first", name="conv")
+    model = build((3, 6, 6), conv, layers.Flatten(), layers.Dense(2))
+    assert any("Conv2D 'conv' has its channels first" in r for r in reasons(model))
+    conv, move = layers.Conv2D(4, 1, name="conv"), layers.Permute((3, 1, 2), name="move")
+    model = build((6, 6, 3), conv, move, layers.Flatten(), layers.Dense(2))
+    assert any("Permute 'move' moves the channels" in r for r in reasons(model))
+    assert free(model) == []
+
+
+def test_networks_without_a_graph_are_refused():
+    subclassed = Subclassed()
+    subclassed(tf.zeros((1, 28, 28, 1)))
+    with pytest.raises(ValueError, match=r"expected a functional or Sequential.*found Subclassed"):
+        channels.groups(subclassed)
+    with pytest.raises(ValueError, match="found a Sequential without an Input"):
+        channels.groups(keras.Sequential([layers.Dense(3)]))
+
+
+def test_the_report_says_what_and_why():
+    text = channels.report(resnet8(widths=(2, 3, 4), shape=(8, 8, 3)), most=3)
+    assert text.startswith("resnet_8, ")
+    assert "3 FIXED" in text
+    assert f"because: {channels.INPUT}" in text
+    assert f"because: {channels.OUTPUT}" in text
+    assert "2 groups, each" in text
+    assert "and 10 more" in text
+    dense = channels.report(dense_300_100(units=(4, 3)))
+    assert "784 each" in dense  # the pixels are one channel, flattened
+
+
+# The walk -----------------------------------------------------------------------------------
+
+
+def test_the_walk_computes_what_the_model_computes():
+    """With each operation as itself the walk is the model: nested, shared, several outputs."""
+    model = walked()
+    x = np.random.default_rng(0).normal(size=(2, 3))
+
+    def visit(node, args, kwargs):
+        return node.operation(*args, **kwargs)
+
+    found = channels.walk(model, [tf.constant(x), tf.constant(x[:, :2])], visit)
+    for a, b in zip(found, model([x, x[:, :2]]), strict=True):
+        assert np.array_equal(a, b)
+
+
+def walked():
+    keras.utils.set_random_seed(0)
+    options = {"dtype": "float64"}
+    inner = keras.Sequential(
+        [keras.Input((3,), dtype="float64"), layers.Dense(3, "tanh", **options)]
+    )
+    a, b = keras.Input((3,), dtype="float64"), keras.Input((2,), dtype="float64")
+    c = layers.Dense(3, **options)(b)
+    x = layers.Add(**options)([inner(a), inner(c), inner(inner(c))])
+    return keras.Model([a, b], [x * 2.0, layers.Concatenate(**options)([x, a, x])])
+
+
+@pytest.mark.parametrize("name", ["MobileNet", "MobileNetV2"])
+def test_the_networks_of_keras(name):
+    """Every weight axis over channels is in a group, and nothing but input and output is fixed."""
+    options = {"weights": None, "classes": 7, "classifier_activation": None}
+    model = getattr(keras.applications, name)(input_shape=(32, 32, 3), **options)
+    found = channels.groups(model)
+    assert {r for g in found for r in g.fixed} == {channels.INPUT, channels.OUTPUT}
+    assert sum(bool(g.fixed) for g in found) == 3 + 7
+    together = {m.variable.path for g in found for m in g.members}
+    assert together == {v.path for v in model.variables if "seed" not in v.path}
