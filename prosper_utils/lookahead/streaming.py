@@ -128,7 +128,8 @@ def gauss_newton_diagonal(logits):
 
 def _refuse_coupled(logits, weights, x):
     """Raise an error unless the logits of an example are the same without the other examples."""
-    together, alone = logits(weights, x)[:1], logits(weights, x[:1])
+    first = tf.nest.map_structure(lambda part: part[:1], x)
+    together, alone = logits(weights, x)[:1], logits(weights, first)
     coupled = tf.reduce_max(tf.abs(together - alone)) > 1e-3 * tf.reduce_max(tf.abs(together))
     message = (
         "gauss_newton_diagonal: expected logits of one example that do not depend on the others "
@@ -145,17 +146,18 @@ def _refuse_coupled(logits, weights, x):
 def _squared_gradients(logits, weights, x):
     """Return the mean over examples of the sum over y of (d(f_y . z)/dw)^2, one example a time."""
 
-    def add(total, example):
+    count = tf.shape(tf.nest.flatten(x)[0])[0]
+
+    def add(total, i):
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            z = logits(weights, tf.nest.map_structure(lambda part: part[None], example))[0]
+            z = logits(weights, tf.nest.map_structure(lambda part: tf.gather(part, [i]), x))[0]
             p = tf.stop_gradient(tf.nn.softmax(z))
             along = tf.sqrt(p) * (z - tf.tensordot(p, z, 1))  # f_y . z for every class y
         rows = tape.jacobian(along, weights, unconnected_gradients="zero")
         return [t + tf.reduce_sum(r**2, axis=0) for t, r in zip(total, rows, strict=True)]
 
-    total = tf.foldl(add, x, [tf.zeros_like(w) for w in weights])
-    count = tf.shape(tf.nest.flatten(x)[0])[0]
+    total = tf.foldl(add, tf.range(count), [tf.zeros_like(w) for w in weights])
     return [t / tf.cast(count, t.dtype) for t in total]
 
 

@@ -53,8 +53,6 @@ class Total(CompileLoss):
 
     def build(self, y_true, y_pred):
         """Find the loss of every output, as Keras does, and let it compute in the float type."""
-        if self.default:
-            _expect_default(self.model, y_pred, y_true)
         with tf.Graph().as_default():  # Keras makes metrics here, with variables; they stay there
             super().build(y_true, y_pred)
         known, parts = _endings(self.model, y_pred), []
@@ -94,12 +92,15 @@ def of(model, loss=None, temperature=1.0, loss_weights=None):
         if compiled is not None:
             given, weights = compiled._user_loss, compiled._user_loss_weights
     summing = functools.partial(Total, model, given, weights, temperature)
+    check = functools.partial(_expect_default, model) if given is None else lambda *_: None
     symbolic = _symbolic_outputs(model)
     if symbolic is not None:
+        check(symbolic, symbolic)
         _expect_keys(model, given, symbolic)
         summing("float32").build(symbolic, symbolic)
 
     def total(outputs, labels, sample_weight=None):
+        check(outputs, labels)
         summed = summing(tf.nest.flatten(outputs)[0].dtype.name)
         try:
             value = summed(labels, outputs, sample_weight)
