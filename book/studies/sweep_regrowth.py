@@ -130,9 +130,12 @@ def loop_options(changes, seed):
     options = LOOP | {key: changes[key] for key in ("every", "decay") if key in changes}
     supply = datasets.batches(data().train, BATCH_SIZE, seed=seed + 10_000)
     generator = np.random.default_rng([seed, 2])
+    plain = {"regularisation": False}  # credit is for the data, not for the decay
     credits = {
-        "batch": lambda model: regrowth.gradient_credit(model, next(supply)),
-        "lookahead": lambda model: regrowth.lookahead_credit(model, supply, steps=changes["ahead"]),
+        "batch": lambda model: regrowth.gradient_credit(model, next(supply), **plain),
+        "lookahead": lambda model: regrowth.lookahead_credit(
+            model, supply, steps=changes["ahead"], **plain
+        ),
         "random": lambda model: [generator.random(k.shape) for k in networks.kernels(model)],
     }
     if "credit" in changes:

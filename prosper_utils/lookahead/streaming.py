@@ -148,14 +148,15 @@ def _squared_gradients(logits, weights, x):
     def add(total, example):
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            z = logits(weights, example[None])[0]
+            z = logits(weights, tf.nest.map_structure(lambda part: part[None], example))[0]
             p = tf.stop_gradient(tf.nn.softmax(z))
             along = tf.sqrt(p) * (z - tf.tensordot(p, z, 1))  # f_y . z for every class y
         rows = tape.jacobian(along, weights, unconnected_gradients="zero")
         return [t + tf.reduce_sum(r**2, axis=0) for t, r in zip(total, rows, strict=True)]
 
     total = tf.foldl(add, x, [tf.zeros_like(w) for w in weights])
-    return [t / tf.cast(tf.shape(x)[0], t.dtype) for t in total]
+    count = tf.shape(tf.nest.flatten(x)[0])[0]
+    return [t / tf.cast(count, t.dtype) for t in total]
 
 
 def dense_diagonal(model):

@@ -95,14 +95,17 @@ def earned(model):
     return [tf.abs(c.credit) for c in constraints]
 
 
-def gradient_credit(model, batch):
-    """Return `|dL/dw|` on one batch for every weight of the kernels, those at zero included."""
-    weights, loss = as_loss(model)
+def gradient_credit(model, batch, **of_loss):
+    """Return `|dL/dw|` on one batch for every weight of the kernels, those at zero included.
+
+    `of_loss` are options of `networks.as_loss`: which loss, and how the model is run.
+    """
+    weights, loss = as_loss(model, **of_loss)
     _, gradient = loss_and_gradient(loss, weights, batch)
     return [tf.abs(gradient[i]) for i in kernel_indices(model)]
 
 
-def lookahead_credit(model, batches, *, steps=3, learning_rate=0.1):
+def lookahead_credit(model, batches, *, steps=3, learning_rate=0.1, **of_loss):
     r"""Return max(-dF/dc, 0): by how much the loss after M steps falls as a mask entry opens.
 
     The mask is that of the current weights and stays in force, :math:`w_0 = c \odot w`,
@@ -116,10 +119,11 @@ def lookahead_credit(model, batches, *, steps=3, learning_rate=0.1):
         batches: at least M + 1 batches, as a list or endless.
         steps: how many steps to look ahead (M), at least 1.
         learning_rate: the step size of these steps (alpha).
+        of_loss: options of `networks.as_loss`: which loss, and how the model is run.
     """
     if steps < 1:
         raise ValueError(f"steps: expected M >= 1, found {steps}")
-    weights, loss = as_loss(model)
+    weights, loss = as_loss(model, **of_loss)
     scored, taken = kernel_indices(model), batch_list(batches, steps + 1)
     chosen = [tf.ones_like(w) for w in weights]
     for i, mask in zip(scored, masks.in_force(model), strict=True):

@@ -232,7 +232,7 @@ def check_pair(data, batch_size=1):
 
 def check_parts(data, batch_size):
     """Return x, y and what else there is as tensors, of equal length, at least one whole batch."""
-    parts = tf.nest.map_structure(tf.convert_to_tensor, tuple(data))
+    parts = tuple(map(_tensors, data))
     count, *others = (len(part) for part in tf.nest.flatten(parts))
     for other in others:
         if other != count:
@@ -244,6 +244,15 @@ def check_parts(data, batch_size):
             f"batch size: expected at least 1 and at most the {count} examples, found {batch_size}"
         )
     return parts
+
+
+def _tensors(part):
+    """Return an array as a tensor, and a dictionary, list or tuple of arrays with such in it."""
+    if isinstance(part, dict):
+        return {name: _tensors(inner) for name, inner in part.items()}
+    if isinstance(part, list | tuple) and all(hasattr(inner, "shape") for inner in part):
+        return type(part)(map(tf.convert_to_tensor, part))
+    return tf.convert_to_tensor(part)
 
 
 def _endless(parts, batch_size, seed):

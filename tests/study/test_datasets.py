@@ -10,6 +10,7 @@ from prosper_utils.study import datasets
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from keras.src.utils import io_utils
@@ -250,3 +251,44 @@ def test_batches_reshuffle_each_epoch_from_their_seed(size, batch_size, seed):
 def test_no_batches_is_an_error_at_once(data, batch_size, message):
     with pytest.raises(ValueError, match=message):
         datasets.batches(data, batch_size)
+
+
+def test_batches_of_structures_keep_their_rows_together():
+    x = {"a": np.arange(10.0), "b": np.arange(10.0) * 2}
+    data = (x, [np.arange(10), np.arange(10) * 3], np.arange(10) / 10)
+    for found, (y, z), weight in itertools.islice(datasets.batches(data, 4, seed=1), 7):
+        assert len(y) == 4
+        np.testing.assert_array_equal(found["a"], y)
+        np.testing.assert_array_equal(found["b"], 2 * y.numpy())
+        np.testing.assert_array_equal(z, 3 * y)
+        np.testing.assert_allclose(weight, y / 10)
+    pair = next(datasets.batches((np.arange(10), np.arange(10)), 4, seed=1))
+    np.testing.assert_array_equal(pair[1], next(datasets.batches(data, 4, seed=1))[1][0])
+
+
+class Numbered(keras.utils.PyDataset):
+    """Three batches, whose order turns round after each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.order = [0, 1, 2]
+
+    def __len__(self):
+        return len(self.order)
+
+    def __getitem__(self, m):
+        return np.full(2, self.order[m]), np.zeros(2)
+
+    def on_epoch_end(self):
+        self.order.reverse()
+
+
+def test_data_sets_are_gone_through_again_and_again():
+    found = [int(x[0]) for x, _ in itertools.islice(datasets.batches(Numbered()), 8)]
+    assert found == [0, 1, 2, 2, 1, 0, 0, 1]
+    data = tf.data.Dataset.from_tensor_slices((np.arange(5), np.arange(5))).batch(2)
+    found = [x.numpy().tolist() for x, _ in itertools.islice(datasets.batches(data), 5)]
+    assert found == [[0, 1], [2, 3], [4], [0, 1], [2, 3]]
+    for made in (data, Numbered()):
+        with pytest.raises(ValueError, match="batch size: expected none for batches, found 3"):
+            datasets.batches(made, 3)
