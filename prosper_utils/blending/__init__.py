@@ -13,4 +13,5 @@ Its modules, in the order in which to read them:
 * `detachment`: formulas, unification, and proofs as strings.
 * `evolution`: the loop in which terms of weight zero earn weight.
 * `search`: plain search and a genetic algorithm, to compare the evolution with.
+* `metamath`: proofs in a form that a program of others checks.
 """

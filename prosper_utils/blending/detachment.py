@@ -99,7 +99,7 @@ def _shortened(text):
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _name(symbol):
+def symbol_name(symbol):
     """Return the text of a symbol: p, q, ..., z, a, ..., o, then p1, q1, ..., o1, p2, ..."""
     if symbol < 0:
         return "C" if symbol == IMPLIES else "N"
@@ -116,7 +116,7 @@ def show(formula):
     Raises:
         ValueError: if it is not one whole formula.
     """
-    return "".join(map(_name, canonical(formula)))
+    return "".join(map(symbol_name, canonical(formula)))
 
 
 def infix(formula):
@@ -138,7 +138,7 @@ def infix(formula):
         elif symbols[item] == NOT:
             waiting += [item + 1, "¬"]
         else:
-            pieces.append(_name(symbols[item]))
+            pieces.append(symbol_name(symbols[item]))
     return "".join(pieces[1:-1] if symbols[0] == IMPLIES else pieces)
 
 
@@ -204,18 +204,39 @@ def detach(major, minor, limit=None):
         ValueError: if one of the two is not one whole formula.
     """
     graph = _Graph(major, minor)
-    if major[0] != IMPLIES:
-        return None
-    antecedent, consequent = 1, graph.ends[1]
-    if not graph.unify(antecedent, len(major)):
-        return None
-    children = graph.children(0)
+    children = graph.detached()
     if children is None:
         return None
-    root = graph.root(consequent)
+    root = graph.root(graph.ends[1])
     if limit is not None and _size(root, children) > limit:
         return None
-    return graph.read(root, children)
+    return graph.read(root, children, {})
+
+
+def unifier(major, minor):
+    """Return what the most general unifier of `detach` puts for the variables of its arguments.
+
+    With these values put for the variables of both, the minor formula is the antecedent of the
+    major one, and the consequent is what `detach` returns.
+
+    Returns:
+        Two lists of formulas, one for each variable of the major and of the minor formula, in the
+        order of their numbers.  The variables of the result come first in them, numbered as in it.
+        None where `detach` without a limit returns None.
+
+    Raises:
+        ValueError: if one of the two is not one whole formula.
+    """
+    graph = _Graph(major, minor)
+    children = graph.detached()
+    if children is None:
+        return None
+    number, values = {}, []
+    graph.read(graph.root(graph.ends[1]), children, number)
+    for formula, shift in ((major, 0), (minor, len(major))):
+        places = [shift + formula.index(v) for v in range(max(formula) + 1)]
+        values.append([graph.read(graph.root(k), children, number) for k in places])
+    return tuple(values)
 
 
 class _Graph:
@@ -230,6 +251,15 @@ class _Graph:
         self.ends = _ends(major) + [shift + k for k in _ends(minor)]
         self.symbols = major + minor
         self.parent = _first(major) + [shift + k for k in _first(minor)]
+
+    def detached(self):
+        """Unify the antecedent of the first formula with the second one; return `children`.
+
+        None if the first formula is no implication, or if there is no unifier.
+        """
+        if self.symbols[0] != IMPLIES or not self.unify(1, self.ends[0]):
+            return None
+        return self.children(0)
 
     def root(self, node):
         """Return the node that stands for all that were merged with this one."""
@@ -287,9 +317,12 @@ class _Graph:
             return (self.root(node + 1),)
         return self.root(node + 1), self.root(self.ends[node + 1])
 
-    def read(self, root, children):
-        """Return the formula at a root, with everything merged put in."""
-        formula, number, waiting = [], {}, [root]
+    def read(self, root, children, number):
+        """Return the formula at a root, with everything merged put in.
+
+        `number` holds the numbers of the variables met before, and takes those of the others.
+        """
+        formula, waiting = [], [root]
         while waiting:
             node = waiting.pop()
             symbol = self.symbols[node]

@@ -3,6 +3,7 @@
 import collections
 import itertools
 
+from prosper_utils.blending import detachment
 from prosper_utils.blending.detachment import (
     AXIOMS,
     IMPLIES,
@@ -245,6 +246,21 @@ def test_the_random_premises_detach_often_and_fail_often():
 def test_detachments_of_theorems_agree_with_a_naive_calculation(length):
     for major, minor in itertools.product(enumerate_theorems(length), repeat=2):
         assert detach(major, minor) == naive_detach(major, minor)
+
+
+def put(formula, values):
+    """Return a formula with values[v] for each variable v."""
+    return tuple(s for v in formula for s in (values[v] if v >= 0 else (v,)))
+
+
+@given(st.one_of(premises(), st.tuples(formulas, formulas)))
+def test_the_unifier_makes_the_premises_fit_and_gives_the_result(pair):
+    result, values = detach(*pair), detachment.unifier(*pair)
+    assert (values is None) == (result is None)
+    if values is not None:
+        major, minor = map(put, pair, values)
+        assert major == (IMPLIES, *minor, *result)
+        assert [len(v) for v in values] == [max(f) + 1 for f in pair]
 
 
 @given(premises(), st.permutations(range(20)))
