@@ -184,6 +184,44 @@ def _end(formula, k):
     return k
 
 
+class Generals:
+    """Formulas in a tree of their symbols, to ask whether one of them subsumes another formula.
+
+    It is a discrimination tree without wildcards: what two formulas have in common at their
+    beginning is read once (McCune, 1992).
+    """
+
+    def __init__(self):
+        self.root = {}
+
+    def add(self, formula):
+        """Enter a formula, as `parse` returns it."""
+        node = self.root
+        for symbol in formula:
+            node = node.setdefault(symbol, {})
+
+    def subsume(self, formula):
+        """Return whether a formula that has been entered subsumes this one.
+
+        Raises:
+            ValueError: if it is not one whole formula.
+        """
+        ends, waiting = _ends(formula), [(self.root, 0, ())]
+        while waiting:
+            node, k, values = waiting.pop()  # read up to k, with these values of its variables
+            if k == len(formula):
+                return True
+            for symbol, rest in node.items():
+                if symbol < 0:
+                    if symbol == formula[k]:
+                        waiting.append((rest, k + 1, values))
+                elif symbol == len(values):
+                    waiting.append((rest, ends[k], (*values, formula[k : ends[k]])))
+                elif formula[k : k + len(values[symbol])] == values[symbol]:
+                    waiting.append((rest, k + len(values[symbol]), values))
+        return False
+
+
 def detach(major, minor, limit=None):
     """Return what follows from two formulas by condensed detachment, in the most general form.
 
@@ -432,7 +470,7 @@ def enumerate_theorems(length, axioms=AXIOMS, *, limit=None, subsumption=False):
     if length < 1:
         raise ValueError(f"length: expected at least 1, found {length}")
     candidates = ((formula, name) for name, formula in _checked(axioms).items())
-    proofs, levels = {}, {}
+    proofs, levels, known = {}, {}, Generals()
     for n in range(1, length + 1, 2):
         new = {}
         for formula, proof in candidates:
@@ -440,7 +478,8 @@ def enumerate_theorems(length, axioms=AXIOMS, *, limit=None, subsumption=False):
                 new.setdefault(formula, proof)
         levels[n] = []
         for formula in sorted(new, key=_instances_last):
-            if not (subsumption and any(subsumes(general, formula) for general in proofs)):
+            if not (subsumption and known.subsume(formula)):
+                known.add(formula)
                 proofs[formula] = new[formula]
                 levels[n].append(formula)
         candidates = _detachments(n + 2, levels, proofs, limit)

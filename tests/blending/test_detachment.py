@@ -9,6 +9,7 @@ from prosper_utils.blending.detachment import (
     IMPLIES,
     LETTERS,
     NOT,
+    Generals,
     canonical,
     detach,
     enumerate_theorems,
@@ -208,6 +209,27 @@ def test_subsumption_is_unification_with_fixed_variables(general, special, value
         constants = set().union(*map(variables, fixed.values()))
         found = unifier(nested(general, "x"), replaced(nested(f, "y"), fixed), {})
         assert subsumes(general, f) == (found is not None and not constants & found.keys())
+
+
+@given(st.lists(formulas, max_size=12), formulas, values)
+def test_a_tree_of_formulas_knows_whether_one_subsumes(entered, special, values):
+    known = Generals()
+    for formula in entered:
+        known.add(formula)
+    for f in (special, *(instance(formula, values) for formula in entered)):
+        assert known.subsume(f) == any(subsumes(general, f) for general in entered)
+
+
+def test_a_tree_of_theorems_knows_which_subsume_which():
+    theorems, known = list(enumerate_theorems(9)), Generals()
+    subsumed = []
+    for i, formula in enumerate(theorems):
+        assert known.subsume(formula) == any(subsumes(x, formula) for x in theorems[:i])
+        subsumed.append(known.subsume(formula))
+        known.add(formula)
+    assert 10 < sum(subsumed) < 100
+    with pytest.raises(ValueError, match="formula: expected a tuple as parse returns it"):
+        known.subsume((-2, 0))
 
 
 def test_subsumption_by_example():

@@ -1,8 +1,16 @@
 """Plain search and the genetic algorithm: what they ask for, in which order, and what they bar."""
 
+import functools
 import math
 
-from prosper_utils.blending.detachment import detach, enumerate_theorems, parse, show, theorem
+from prosper_utils.blending.detachment import (
+    detach,
+    enumerate_theorems,
+    parse,
+    show,
+    subsumes,
+    theorem,
+)
 from prosper_utils.blending.evolution import Table, detachment_table, goal_weights, proofs
 from prosper_utils.blending.search import (
     FITNESS,
@@ -61,7 +69,10 @@ def test_breadth_first_meets_the_theorems_in_the_order_of_their_proofs(limit):
         assert len(table.proof(x)) == len(expected[x])
 
 
-@pytest.mark.parametrize("search", [breadth_first, lightest_first])
+AGED = functools.partial(lightest_first, by_age=5)
+
+
+@pytest.mark.parametrize("search", [breadth_first, lightest_first, AGED])
 def test_a_search_asks_for_every_pair_once_and_ends(search):
     table = words(4)
     search(table)
@@ -69,7 +80,7 @@ def test_a_search_asks_for_every_pair_once_and_ends(search):
     assert sorted(table.asked) == sorted({(x, y) for x in table.objects for y in table.objects})
 
 
-@pytest.mark.parametrize("search", [breadth_first, lightest_first])
+@pytest.mark.parametrize("search", [breadth_first, lightest_first, AGED])
 def test_what_is_barred_is_met_and_not_combined(search):
     table = words(4)
     search(table, {"ab", "aaaa"})
@@ -78,7 +89,7 @@ def test_what_is_barred_is_met_and_not_combined(search):
     assert "abab" in table.objects  # as a and bab
 
 
-@pytest.mark.parametrize("search", [breadth_first, lightest_first])
+@pytest.mark.parametrize("search", [breadth_first, lightest_first, AGED])
 def test_a_search_spends_its_budget_to_the_last_combination(search):
     table = words(20, budget=500)
     search(table)
@@ -91,6 +102,63 @@ def test_lightest_first_takes_the_lightest():
     lightest_first(table, weight=lambda table, k: weights[table.objects[k]])
     given = list(dict.fromkeys(max(pair, key=lambda x: (weights[x], x)) for pair in table.asked))
     assert given == ["a", "aa", "b", "ba", "ab", "bb"]
+
+
+@pytest.mark.parametrize(("n", "expected"), [(2, ["z", "a", "y", "b"]), (3, ["z", "y", "a", "x"])])
+def test_each_nth_is_taken_by_age(n, expected):
+    axioms = {x: x for x in "abxyz"}  # a is the oldest, z the lightest
+    table = Asked(axioms, lambda x, y: None)
+    lightest_first(table, weight=lambda table, k: -k, by_age=n)
+    given = list(dict.fromkeys(x for x, y in table.asked if x == y))
+    assert given[:4] == expected
+    assert sorted(given) == sorted(axioms)
+
+
+def test_how_many_by_age_is_not_negative():
+    with pytest.raises(ValueError, match="by_age: expected at least 0, found -1"):
+        lightest_first(words(2), by_age=-1)
+
+
+@pytest.mark.parametrize("search", [breadth_first, lightest_first, AGED])
+@pytest.mark.parametrize("barred", [(), TARGET])
+def test_what_is_subsumed_is_met_and_not_combined(search, barred):
+    found = {}
+    for subsumption in (False, True):
+        table = detachment_table(limit=15, budget=2000)
+        table.product, asked = noted(table)
+        search(table, barred, subsumption=subsumption)
+        combined = list(dict.fromkeys(k for pair in asked for k in sorted(pair)))
+        found[subsumption] = [table.objects[k] for k in sorted(combined)]
+    instances = {
+        subsumption: [
+            special
+            for i, special in enumerate(formulas)
+            if any(subsumes(general, special) for general in formulas[:i])
+        ]
+        for subsumption, formulas in found.items()
+    }
+    assert instances[False]
+    assert not instances[True]
+    assert not set(found[True]) & set(barred)
+
+
+def noted(table):
+    """Return the product of a table, which then notes what it is asked for, and the notes."""
+    product, asked = table.product, []
+
+    def asking(i, j):
+        asked.append((i, j))
+        return product(i, j)
+
+    return asking, asked
+
+
+def test_breadth_first_with_subsumption_meets_what_the_enumeration_keeps():
+    table = detachment_table(limit=None, budget=1500)
+    breadth_first(table, subsumption=True)
+    kept = enumerate_theorems(7, subsumption=True)
+    assert set(kept) <= set(table.objects)
+    assert all(len(table.proof(x)) == len(proof) for x, proof in kept.items())
 
 
 def test_size_and_proof_adds_them_up():
