@@ -33,10 +33,11 @@ from prosper_utils.blending.distributions import (
     index,
     inner_product,
     normalised,
-    pairs,
+    pairs_at_once,
     support,
     top_k,
 )
+from prosper_utils.blending.kernel import COMPILED, Detacher
 from prosper_utils.lookahead.trajectory import pull_back, roll_out
 from prosper_utils.progress import progress
 
@@ -62,6 +63,8 @@ class Table:
         product: function of two objects that returns their product, or None if it is undefined.
         budget: how many products may be computed, undefined ones included.
         show: function that returns an object as text.
+        batch: function of the list of all objects and a list of pairs of places in it that returns
+            their products in a list; None if there is no faster way than one after the other.
 
     Attributes:
         places: {object: place}, the index of all objects met so far.
@@ -73,13 +76,13 @@ class Table:
         ValueError: if there are no axioms, two are equal, or the budget is less than 1.
     """
 
-    def __init__(self, axioms, product, budget=math.inf, show=str):
+    def __init__(self, axioms, product, budget=math.inf, show=str, batch=None):
         if not budget >= 1:
             raise ValueError(f"budget: expected at least 1 combination, found {budget}")
         self.places = index(axioms.values())
         self.axioms = list(self.places)
         self.objects = list(self.places)
-        self.combine, self.budget, self.show = product, budget, show
+        self.combine, self.budget, self.show, self.batch = product, budget, show, batch
         self.products, self.met = {}, dict.fromkeys(range(len(axioms)), 0)
         self.origins, self.lengths = dict(enumerate(axioms)), [1] * len(axioms)
 
@@ -95,6 +98,24 @@ class Table:
             z = self.combine(self.objects[i], self.objects[j])
             self.products[i, j] = None if z is None else self._enter(z, i, j)
         return self.products[i, j]
+
+    def many(self, pairs):
+        """Return what `product` returns for each of a list of pairs, in the order of the list.
+
+        Raises:
+            BudgetSpent: if the budget does not last; what it covers has been computed then.
+        """
+        if self.batch is not None:
+            known, left = self.products, self.budget - len(self.products)
+            new = [pair for pair in dict.fromkeys(pairs) if pair not in known]
+            new = new[: math.ceil(max(0, min(left, len(new))))]
+            for pair, z in zip(new, self.batch(self.objects, new) if new else (), strict=True):
+                known[pair] = None if z is None else self._enter(z, *pair)
+            try:
+                return [known[pair] for pair in pairs]
+            except KeyError:
+                raise BudgetSpent(f"{self.budget} combinations") from None
+        return [self.product(i, j) for i, j in pairs]
 
     def _enter(self, z, i, j):
         """Return the place of the product z of i and j, and keep the shorter proof of it."""
@@ -132,8 +153,11 @@ def detachment_table(axioms=AXIOMS, *, limit=25, budget=math.inf):
         axioms: {name: formula}.
         limit: the largest size of a product; a larger one counts as undefined.
         budget: as for `Table`.
+
+    With Numba and a limit many products are computed at once; they are the same (see `kernel`).
     """
-    return Table(axioms, lambda major, minor: detach(major, minor, limit), budget, show)
+    batch = Detacher(limit) if COMPILED and limit is not None else None
+    return Table(axioms, lambda major, minor: detach(major, minor, limit), budget, show, batch)
 
 
 def goal_weights(goals, halving=6):
@@ -264,7 +288,7 @@ def propagate(table, p, settings):
     forward = step_of(table, settings)
 
     def step(p, extra):
-        chosen = pairs(table.product, p, p, extra)
+        chosen = pairs_at_once(table.many, p, p, extra)
         return forward(padded(p, table), chosen)
 
     return roll_out(step, p, [()] * settings.steps)
@@ -301,14 +325,14 @@ def closed(table, states, extra, rounds):
         BudgetSpent: if the budget of the table does not last.
     """
     for _ in range(rounds):
-        found = [pairs(table.product, p, p, extra).product for p in states[:-1]]
+        found = [pairs_at_once(table.many, p, p, extra).product for p in states[:-1]]
         extra = sorted({*extra, *np.concatenate(found).tolist()})
     return extra
 
 
 def recompute(table, states, extra, settings):
     """Return the states again, over all objects met, and the pairs of each step with `extra`."""
-    batches = [pairs(table.product, p, p, extra) for p in states[:-1]]
+    batches = [pairs_at_once(table.many, p, p, extra) for p in states[:-1]]
     return roll_out(step_of(table, settings), padded(states[0], table), batches), batches
 
 

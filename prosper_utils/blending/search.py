@@ -49,9 +49,9 @@ def breadth_first(table, barred=(), *, subsumption=False):
         if n > 2 * max(levels) + 1:
             return
         for i in range(1, n - 1, 2):
-            for x, y in itertools.product(levels.get(i, ()), levels.get(n - 1 - i, ())):
+            for x in levels.get(i, ()):
                 try:
-                    table.product(x, y)
+                    table.many([(x, y) for y in levels.get(n - 1 - i, ())])
                 except BudgetSpent:
                     return
                 levels.setdefault(n, []).extend(next(fresh))
@@ -115,11 +115,11 @@ def lightest_first(table, barred=(), weight=size, *, subsumption=False, by_age=0
         given = _take(taken, ages.popleft if oldest else lambda: heapq.heappop(waiting)[1])
         if given is None:
             return
-        for pair in dict.fromkeys(pair for y in taken for pair in ((given, y), (y, given))):
-            try:
-                table.product(*pair)
-            except BudgetSpent:
-                return
+        new = dict.fromkeys(pair for y in taken for pair in ((given, y), (y, given)))
+        try:
+            table.many(list(new))
+        except BudgetSpent:
+            return
 
 
 def _take(taken, draw):
@@ -283,7 +283,7 @@ def offspring(table, population, fitness, barred, settings, generator):
         anything = int(generator.integers(len(table.objects)))
         if table.objects[anything] not in barred:
             parents[i] = anything
-    found = [table.product(i, j) for i, j in parents.reshape(-1, 2).tolist()]
+    found = table.many([(i, j) for i, j in parents.reshape(-1, 2).tolist()])
     return [k for k in found if k is not None]
 
 

@@ -125,6 +125,7 @@ def test_what_is_subsumed_is_met_and_not_combined(search, barred):
     found = {}
     for subsumption in (False, True):
         table = detachment_table(limit=15, budget=2000)
+        table.batch = None
         table.product, asked = noted(table)
         search(table, barred, subsumption=subsumption)
         combined = list(dict.fromkeys(k for pair in asked for k in sorted(pair)))
