@@ -54,7 +54,8 @@ def breadth_first(table, barred=(), *, subsumption=False):
                     table.many([(x, y) for y in levels.get(n - 1 - i, ())])
                 except BudgetSpent:
                     return
-                levels.setdefault(n, []).extend(next(fresh))
+                if new := next(fresh):
+                    levels.setdefault(n, []).extend(new)
 
 
 def _fresh(table, barred, subsumption):
