@@ -384,6 +384,16 @@ def _first(formula):
 
 
 AXIOMS = {"1": parse("CpCqp"), "2": parse("CCpCqrCCpqCpr"), "3": parse("CCNpNqCqp")}
+SYSTEMS = {  # other systems of axioms, for what may be called `axioms` below
+    "Łukasiewicz, implication and negation": AXIOMS,
+    "Łukasiewicz, implication alone": {"1": parse("CCCpqrCCrpCsp")},  # 1948
+    "Tarski and Bernays, implication alone": {
+        "1": parse("CpCqp"),
+        "2": parse("CCpqCCqrCpr"),
+        "3": parse("CCCpqpp"),
+    },
+    "Meredith, one axiom": {"1": parse("CCCCCpqCNrNsrtCCtpCsp")},  # 1953
+}
 
 
 def theorem(proof, axioms=AXIOMS):

@@ -24,7 +24,13 @@ import heapq
 import itertools
 from collections import Counter, deque
 
-from prosper_utils.blending.detachment import NOT, Generals, canonical
+from prosper_utils.blending.detachment import (
+    AXIOMS,
+    NOT,
+    Generals,
+    canonical,
+    enumerate_theorems,
+)
 from prosper_utils.blending.distributions import divergence
 from prosper_utils.blending.evolution import BudgetSpent, History, check_target, proofs
 from prosper_utils.progress import progress
@@ -132,6 +138,38 @@ def _take(taken, draw):
         return None
     taken[k] = None
     return k
+
+
+def drawn_goals(count, seed, *, lengths=(15, 21), axioms=AXIOMS, limit=25, avoid=()):
+    """Return {formula: one of its shortest proofs} for theorems drawn at random, as goals.
+
+    The rule: enumerate all theorems up to the longest length, without what one before subsumes; of
+    those with a shortest proof of one of the lengths, leave out what a formula of `avoid` subsumes;
+    draw without replacement, from the lengths in turn, as long as there are any.
+
+    Args:
+        count: how many.
+        seed: fixes what is random.
+        lengths: the smallest and the largest length of a shortest proof.
+        axioms, limit: as for `detachment.enumerate_theorems`.
+        avoid: formulas, as those that settings were chosen with.
+
+    Raises:
+        ValueError: if there are fewer than that.
+    """
+    known, found = Generals(), {n: [] for n in range(lengths[0], lengths[1] + 1, 2)}
+    for formula in avoid:
+        known.add(canonical(formula))
+    theorems = enumerate_theorems(lengths[1], axioms, limit=limit, subsumption=True)
+    for formula, proof in theorems.items():
+        if len(proof) in found and not known.subsume(formula):
+            found[len(proof)].append(formula)
+    generator = np.random.default_rng(seed)
+    drawn = [[level[k] for k in generator.permutation(len(level))] for level in found.values()]
+    turns = [x for turn in itertools.zip_longest(*drawn) for x in turn if x is not None]
+    if len(turns) < count:
+        raise ValueError(f"goals: expected at least {count} theorems, found {len(turns)}")
+    return {formula: theorems[formula] for formula in turns[:count]}
 
 
 def smallness(table, target):

@@ -506,6 +506,31 @@ def test_other_axioms():
 # All theorems by the length of their proofs.
 
 
+def holds(formula):
+    """Return whether a formula is a tautology, by its truth table."""
+
+    def value(tree, values):
+        if isinstance(tree, str):
+            return values[int(tree[1:])]
+        if tree[0] == "N":
+            return not value(tree[1], values)
+        return not value(tree[1], values) or value(tree[2], values)
+
+    tree = nested(formula)
+    rows = itertools.product((False, True), repeat=max(formula) + 1)
+    return all(value(tree, values) for values in rows)
+
+
+@pytest.mark.parametrize("name", detachment.SYSTEMS)
+def test_other_systems_of_axioms_prove_tautologies_only(name):
+    axioms = detachment.SYSTEMS[name]
+    theorems = enumerate_theorems(7, axioms, limit=60)
+    assert set(axioms.values()) < set(theorems)
+    assert all(map(holds, theorems))
+    assert any(NOT in formula for formula in theorems) == ("alone" not in name)
+    assert not holds(parse("CpCqNp"))
+
+
 def counts(theorems):
     return list(collections.Counter(map(len, theorems.values())).values())
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections import Counter
 
 from prosper_utils.blending.detachment import (
     detach,
@@ -17,6 +18,7 @@ from prosper_utils.blending.search import (
     Breeding,
     breadth_first,
     breed,
+    drawn_goals,
     lightest_first,
     offspring,
     similarity,
@@ -165,6 +167,33 @@ def test_breadth_first_with_subsumption_meets_what_the_enumeration_keeps():
 def test_size_and_proof_adds_them_up():
     table = words(3)
     assert size_and_proof(table, table.product(0, table.product(0, 1))) == 3 + 5
+
+
+# Goals that nothing was tuned on
+
+
+def test_goals_are_drawn_by_their_rule():
+    options = {"lengths": (7, 11), "avoid": TARGET}
+    one, again = (drawn_goals(30, 5, **options) for _ in range(2))
+    assert one == again
+    assert one != drawn_goals(30, 6, **options)
+    assert len(one) == 30
+    assert Counter(len(proof) for proof in one.values()) == {7: 10, 9: 10, 11: 10}
+    every = enumerate_theorems(11, limit=25, subsumption=True)
+    for formula, proof in one.items():
+        assert theorem(proof) == formula
+        assert every[formula] == proof
+        assert len(formula) <= 25
+        assert not any(subsumes(general, formula) for general in TARGET)
+    shape = parse("CpCqNr")
+    assert any(subsumes(shape, formula) for formula in one)
+    fewer = drawn_goals(30, 5, lengths=(7, 11), avoid=[*TARGET, shape])
+    assert not any(subsumes(shape, formula) for formula in fewer)
+
+
+def test_more_goals_than_there_are_are_refused():
+    with pytest.raises(ValueError, match="goals: expected at least 100 theorems, found"):
+        drawn_goals(100, 0, lengths=(5, 5))
 
 
 # Fitness
