@@ -13,6 +13,7 @@ Its modules, in the order in which to read them:
 * `channels`: one walk over the graph of a Keras model, and the groups of channels that live and
   die together.
 * `paths`: what can flow from the inputs of a network to its outputs.
+* `units`: a smaller network from which whole groups of channels are gone.
 * `regrowth`: the loop of `prosper_utils.blending` on a network, whose zero weights earn weight
   while it trains.
 """
