@@ -22,7 +22,6 @@ from prosper_utils.blending.evolution import (
     Loop,
     Settings,
     detachment_table,
-    evolution_step,
     evolve,
     goal_weights,
     loops,
@@ -31,6 +30,7 @@ from prosper_utils.blending.evolution import (
     propagate,
     recompute,
     row,
+    step_of,
     target_vector,
 )
 from prosper_utils.lookahead.trajectory import pull_back
@@ -84,18 +84,38 @@ LOOPS = {  # arms of the loop, and how each differs from the blend
     "purge every 2": {"purge_every": 2},
     "purge every 5": {"purge_every": 5},
     "purge every 20": {"purge_every": 20},
+    "persistence without credit": {"persists": "value"},
+    "identity, persistence without credit": {"credit": "identity", "persists": "value"},
+    "without persistence": {"persists": "axioms"},
+    "identity, without persistence": {"credit": "identity", "persists": "axioms"},
+    "all generated": {"credit": "generated"},
+    "1 round": {"rounds": 1},
+    "2 rounds": {"rounds": 2},
+    "falling steps": {"step_decay": 0.5},
 }
+LIGHT = functools.partial(search.lightest_first, weight=search.size_and_proof)
 SEARCHES = {
     "breadth first": search.breadth_first,
     "lightest first": search.lightest_first,
-    "light and short first": functools.partial(search.lightest_first, weight=search.size_and_proof),
+    "light and short first": LIGHT,
+}
+PROVERS = {  # the same, as provers do it
+    "breadth first, subsumption": functools.partial(search.breadth_first, subsumption=True),
+    "lightest first, subsumption": functools.partial(search.lightest_first, subsumption=True),
+    "lightest first, subsumption, by age": functools.partial(
+        search.lightest_first, subsumption=True, by_age=5
+    ),
+    "light and short first, subsumption": functools.partial(LIGHT, subsumption=True),
+    "light and short first, subsumption, by age": functools.partial(
+        LIGHT, subsumption=True, by_age=5
+    ),
 }
 GENETIC = {f"genetic, {fitness}": {"fitness": fitness} for fitness in search.FITNESS}
 TRIALS = [
     {"population": population, "mutation": mutation}
     for population, mutation in itertools.product((50, 200, 800), (0.1, 0.4, 0.7))
 ]
-STORED, HELD_OUT = ", goals stored", ", held out"
+STORED, HELD_OUT, LONG = ", goals stored", ", held out", ", ten budgets"
 CASE = ("arm", "steps", "step_size", "keep", "seed")
 QUALITY = {"loops": (1, 3, 5, 10), "mass": 0.02, "length": 7, "modes": ("support", "identity")}
 WIDTHS = {1: (150, 400, 1_000_000), 2: (150, 400)}  # by T: how many weights a step keeps
@@ -107,16 +127,21 @@ def split(seed):
     return names[: len(names) // 2], names[len(names) // 2 :]
 
 
+def base(arm):
+    """Return the name of an arm without what follows it: how goals and budget are dealt with."""
+    return arm.removesuffix(LONG).removesuffix(STORED).removesuffix(HELD_OUT)
+
+
 def run_case(arm, steps, step_size, keep, seed, trial=None, budget=None):
     """Return the row of one case."""
-    name = arm.removesuffix(STORED).removesuffix(HELD_OUT)
-    stored = arm.endswith(STORED)
+    name, stored = base(arm), STORED in arm
     goals, others = split(seed) if arm.endswith(HELD_OUT) else (list(SHORTEST), [])
-    table = detachment_table(limit=LIMIT, budget=budget or BUDGET)
+    budget = budget or BUDGET * (10 if arm.endswith(LONG) else 1)
+    table = detachment_table(limit=LIMIT, budget=budget)
     target, begin = goal_weights(goals), time.perf_counter()
     history, weights, options = [], {}, {}
-    if name in SEARCHES:
-        SEARCHES[name](table, () if stored else target)
+    if plain := (SEARCHES | PROVERS).get(name):
+        plain(table, () if stored else target)
     elif name in GENETIC:
         options = GENETIC[name] | (trial or chosen_options(name))
         settings = search.Breeding(**options, store_goals=stored, seed=seed)
@@ -187,7 +212,7 @@ def cases_of(arms, steps=(2,), settings=(MIDDLE,), seeds=(0,)):
     """Return the cases of a part of the plan; K and step size are zero where there are none."""
     cases = []
     for arm, count, seed in itertools.product(arms, steps, seeds):
-        name = arm.removesuffix(STORED).removesuffix(HELD_OUT)
+        name = base(arm)
         for step_size, keep in settings if name in LOOPS else [(0.0, 0)]:
             key = (arm, count if name in LOOPS else 0, step_size, keep, seed)
             cases.append(dict(zip(CASE, key, strict=True)))
@@ -207,7 +232,21 @@ def plan():
     cases += cases_of([arm + STORED for arm in ("blend", "identity", *SEARCHES)], settings=middle)
     cases += cases_of([arm + STORED for arm in GENETIC], seeds=range(3))
     cases += cases_of(("a = 0.2", "a = 0.8", "multiplicative"), settings=grid)
+    cases += repaired(grid, middle)
     return cases + cases_of([arm for arm in arms if arm in purges], settings=middle)
+
+
+def repaired(grid, middle):
+    """Return the cases of the arms that take the others apart, and of the stronger searches."""
+    persistence = [arm for arm in LOOPS if "persistence" in arm]
+    cases = cases_of(persistence, settings=grid)
+    cases += cases_of(PROVERS)
+    cases += cases_of([arm + STORED for arm in ("fitness", "all generated")], settings=grid)
+    cases += cases_of(("all generated", "1 round", "falling steps"), settings=grid)
+    cases += cases_of(("1 round", "2 rounds"), steps=(3,), settings=grid)
+    cases += cases_of([arm + STORED for arm in (*persistence, *PROVERS)], settings=middle)
+    cases += cases_of([arm + HELD_OUT for arm in PROVERS], seeds=range(6))
+    return cases + cases_of([arm + LONG for arm in PROVERS])
 
 
 def tuning():
@@ -312,8 +351,7 @@ def credit_of(table, p, extra, target, settings, mode):
     states, batches = recompute(table, states, extra, settings)
     tau = target_vector(table, target, p.dtype)
     cotangent = feedback(tau, states[-1], settings.epsilon)
-    step = evolution_step(settings.persistence, settings.keep)
-    credit = pull_back(step, states, batches, cotangent).numpy()
+    credit = pull_back(step_of(table, settings), states, batches, cotangent).numpy()
     return np.where(states[0] > 0, credit, 0) if mode == "fixed" else credit
 
 

@@ -1,9 +1,10 @@
-"""How far streamed scores are from the meta-gradient: the two sweeps that chapter 05 draws.
+"""How far streamed scores are from the meta-gradient: the sweeps of chapters 05 and 06.
 
-*Errors*: relative error, cosine and mask overlap of every streamed score against the exact one, and
-what first order in alpha predicts for the error.  *Growth*: how the logarithms of the streamed
-products and the norm of the exact meta-gradient grow with M, up to and beyond the learning rate at
-which gradient descent is stable.  Both store every case as it is done and go on where they stopped.
+*Errors* (chapter 05): relative error, cosine and mask overlap of every streamed score against the
+exact one, and what first order in alpha predicts for the error.  *Growth* (chapter 06): how the
+logarithms of the streamed products and the norm of the exact meta-gradient grow with M, up to and
+beyond the learning rate at which gradient descent is stable.  Both store every case as it is done
+and go on where they stopped.
 """
 
 import argparse

@@ -11,6 +11,9 @@ Its modules, in the order in which to read them:
 
 * `distributions`: weights on finitely many objects, and sums that reach beyond their support.
 * `detachment`: formulas, unification, and proofs as strings.
+* `kernel`: the same for many pairs at once, compiled where Numba is installed.
 * `evolution`: the loop in which terms of weight zero earn weight.
 * `search`: plain search and a genetic algorithm, to compare the evolution with.
+* `circuits`: a second domain for the same loop, Boolean functions made of gates.
+* `metamath`: proofs in a form that a program of others checks.
 """

@@ -99,7 +99,7 @@ def _shortened(text):
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _name(symbol):
+def symbol_name(symbol):
     """Return the text of a symbol: p, q, ..., z, a, ..., o, then p1, q1, ..., o1, p2, ..."""
     if symbol < 0:
         return "C" if symbol == IMPLIES else "N"
@@ -116,7 +116,7 @@ def show(formula):
     Raises:
         ValueError: if it is not one whole formula.
     """
-    return "".join(map(_name, canonical(formula)))
+    return "".join(map(symbol_name, canonical(formula)))
 
 
 def infix(formula):
@@ -138,7 +138,7 @@ def infix(formula):
         elif symbols[item] == NOT:
             waiting += [item + 1, "¬"]
         else:
-            pieces.append(_name(symbols[item]))
+            pieces.append(symbol_name(symbols[item]))
     return "".join(pieces[1:-1] if symbols[0] == IMPLIES else pieces)
 
 
@@ -184,6 +184,44 @@ def _end(formula, k):
     return k
 
 
+class Generals:
+    """Formulas in a tree of their symbols, to ask whether one of them subsumes another formula.
+
+    It is a discrimination tree without wildcards: what two formulas have in common at their
+    beginning is read once (McCune, 1992).
+    """
+
+    def __init__(self):
+        self.root = {}
+
+    def add(self, formula):
+        """Enter a formula, as `parse` returns it."""
+        node = self.root
+        for symbol in formula:
+            node = node.setdefault(symbol, {})
+
+    def subsume(self, formula):
+        """Return whether a formula that has been entered subsumes this one.
+
+        Raises:
+            ValueError: if it is not one whole formula.
+        """
+        ends, waiting = _ends(formula), [(self.root, 0, ())]
+        while waiting:
+            node, k, values = waiting.pop()  # read up to k, with these values of its variables
+            if k == len(formula):
+                return True
+            for symbol, rest in node.items():
+                if symbol < 0:
+                    if symbol == formula[k]:
+                        waiting.append((rest, k + 1, values))
+                elif symbol == len(values):
+                    waiting.append((rest, ends[k], (*values, formula[k : ends[k]])))
+                elif formula[k : k + len(values[symbol])] == values[symbol]:
+                    waiting.append((rest, k + len(values[symbol]), values))
+        return False
+
+
 def detach(major, minor, limit=None):
     """Return what follows from two formulas by condensed detachment, in the most general form.
 
@@ -204,18 +242,39 @@ def detach(major, minor, limit=None):
         ValueError: if one of the two is not one whole formula.
     """
     graph = _Graph(major, minor)
-    if major[0] != IMPLIES:
-        return None
-    antecedent, consequent = 1, graph.ends[1]
-    if not graph.unify(antecedent, len(major)):
-        return None
-    children = graph.children(0)
+    children = graph.detached()
     if children is None:
         return None
-    root = graph.root(consequent)
+    root = graph.root(graph.ends[1])
     if limit is not None and _size(root, children) > limit:
         return None
-    return graph.read(root, children)
+    return graph.read(root, children, {})
+
+
+def unifier(major, minor):
+    """Return what the most general unifier of `detach` puts for the variables of its arguments.
+
+    With these values put for the variables of both, the minor formula is the antecedent of the
+    major one, and the consequent is what `detach` returns.
+
+    Returns:
+        Two lists of formulas, one for each variable of the major and of the minor formula, in the
+        order of their numbers.  The variables of the result come first in them, numbered as in it.
+        None where `detach` without a limit returns None.
+
+    Raises:
+        ValueError: if one of the two is not one whole formula.
+    """
+    graph = _Graph(major, minor)
+    children = graph.detached()
+    if children is None:
+        return None
+    number, values = {}, []
+    graph.read(graph.root(graph.ends[1]), children, number)
+    for formula, shift in ((major, 0), (minor, len(major))):
+        places = [shift + formula.index(v) for v in range(max(formula) + 1)]
+        values.append([graph.read(graph.root(k), children, number) for k in places])
+    return tuple(values)
 
 
 class _Graph:
@@ -230,6 +289,15 @@ class _Graph:
         self.ends = _ends(major) + [shift + k for k in _ends(minor)]
         self.symbols = major + minor
         self.parent = _first(major) + [shift + k for k in _first(minor)]
+
+    def detached(self):
+        """Unify the antecedent of the first formula with the second one; return `children`.
+
+        None if the first formula is no implication, or if there is no unifier.
+        """
+        if self.symbols[0] != IMPLIES or not self.unify(1, self.ends[0]):
+            return None
+        return self.children(0)
 
     def root(self, node):
         """Return the node that stands for all that were merged with this one."""
@@ -287,9 +355,12 @@ class _Graph:
             return (self.root(node + 1),)
         return self.root(node + 1), self.root(self.ends[node + 1])
 
-    def read(self, root, children):
-        """Return the formula at a root, with everything merged put in."""
-        formula, number, waiting = [], {}, [root]
+    def read(self, root, children, number):
+        """Return the formula at a root, with everything merged put in.
+
+        `number` holds the numbers of the variables met before, and takes those of the others.
+        """
+        formula, waiting = [], [root]
         while waiting:
             node = waiting.pop()
             symbol = self.symbols[node]
@@ -313,6 +384,16 @@ def _first(formula):
 
 
 AXIOMS = {"1": parse("CpCqp"), "2": parse("CCpCqrCCpqCpr"), "3": parse("CCNpNqCqp")}
+SYSTEMS = {  # other systems of axioms, for what may be called `axioms` below
+    "Łukasiewicz, implication and negation": AXIOMS,
+    "Łukasiewicz, implication alone": {"1": parse("CCCpqrCCrpCsp")},  # 1948
+    "Tarski and Bernays, implication alone": {
+        "1": parse("CpCqp"),
+        "2": parse("CCpqCCqrCpr"),
+        "3": parse("CCCpqpp"),
+    },
+    "Meredith, one axiom": {"1": parse("CCCCCpqCNrNsrtCCtpCsp")},  # 1953
+}
 
 
 def theorem(proof, axioms=AXIOMS):
@@ -399,7 +480,7 @@ def enumerate_theorems(length, axioms=AXIOMS, *, limit=None, subsumption=False):
     if length < 1:
         raise ValueError(f"length: expected at least 1, found {length}")
     candidates = ((formula, name) for name, formula in _checked(axioms).items())
-    proofs, levels = {}, {}
+    proofs, levels, known = {}, {}, Generals()
     for n in range(1, length + 1, 2):
         new = {}
         for formula, proof in candidates:
@@ -407,7 +488,8 @@ def enumerate_theorems(length, axioms=AXIOMS, *, limit=None, subsumption=False):
                 new.setdefault(formula, proof)
         levels[n] = []
         for formula in sorted(new, key=_instances_last):
-            if not (subsumption and any(subsumes(general, formula) for general in proofs)):
+            if not (subsumption and known.subsume(formula)):
+                known.add(formula)
                 proofs[formula] = new[formula]
                 levels[n].append(formula)
         candidates = _detachments(n + 2, levels, proofs, limit)

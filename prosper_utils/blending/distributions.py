@@ -19,6 +19,7 @@ does: the same term adds :math:`\langle f_v(p), w \rangle` to the credit of v fo
 """
 
 import functools
+import itertools
 import operator
 from typing import NamedTuple
 
@@ -204,17 +205,20 @@ def pairs(product, p, q, extra=()):
         p, q: the weights of the left and of the right factors.
         extra: the places of the extra support.
     """
+    return pairs_at_once(lambda asked: [product(i, j) for i, j in asked], p, q, extra)
+
+
+def pairs_at_once(products, p, q, extra=()):
+    """Return the same as `pairs`, for a function that takes a list of pairs and returns a list."""
     left, right = support(p), support(q)
     new_left, new_right = (sorted(set(extra).difference(s)) for s in (left, right))
-    inner = _defined(product, left, right)
-    outer = _defined(product, left, new_right) + _defined(product, new_left, right)
-    columns = np.array(inner + outer, np.int64).reshape(-1, 3).T
-    return Pairs(*map(tf.constant, columns), len(inner))
-
-
-def _defined(product, left, right):
-    found = ((i, j, product(i, j)) for i in left for j in right)
-    return [triple for triple in found if triple[2] is not None]
+    blocks = (left, right), (left, new_right), (new_left, right)
+    asked = [pair for block in blocks for pair in itertools.product(*block)]
+    found = np.array([-1 if k is None else k for k in products(asked)], np.int64)
+    columns = np.array(asked, np.int64).reshape(-1, 2).T
+    defined = found >= 0
+    supported = int(np.count_nonzero(defined[: len(left) * len(right)]))
+    return Pairs(*(tf.constant(c[defined]) for c in (*columns, found)), supported)
 
 
 def combine(p, q, chosen):

@@ -33,18 +33,20 @@ from prosper_utils.blending.distributions import (
     index,
     inner_product,
     normalised,
-    pairs,
+    pairs_at_once,
     support,
     top_k,
 )
+from prosper_utils.blending.kernel import COMPILED, Detacher
 from prosper_utils.lookahead.trajectory import pull_back, roll_out
 from prosper_utils.progress import progress
 
 import numpy as np
 import tensorflow as tf
 
-CREDITS = ("fixed", "identity", "support", "fitness", "random", "multiplicative")
-DECOUPLED = ("support", "random", "multiplicative")
+CREDITS = ("fixed", "identity", "support", "generated", "fitness", "random", "multiplicative")
+DECOUPLED = ("support", "generated", "random", "multiplicative")
+PERSISTS = ("all", "value", "axioms")
 
 
 class BudgetSpent(Exception):  # noqa: N818
@@ -61,6 +63,8 @@ class Table:
         product: function of two objects that returns their product, or None if it is undefined.
         budget: how many products may be computed, undefined ones included.
         show: function that returns an object as text.
+        batch: function of the list of all objects and a list of pairs of places in it that returns
+            their products in a list; None if there is no faster way than one after the other.
 
     Attributes:
         places: {object: place}, the index of all objects met so far.
@@ -72,13 +76,13 @@ class Table:
         ValueError: if there are no axioms, two are equal, or the budget is less than 1.
     """
 
-    def __init__(self, axioms, product, budget=math.inf, show=str):
+    def __init__(self, axioms, product, budget=math.inf, show=str, batch=None):
         if not budget >= 1:
             raise ValueError(f"budget: expected at least 1 combination, found {budget}")
         self.places = index(axioms.values())
         self.axioms = list(self.places)
         self.objects = list(self.places)
-        self.combine, self.budget, self.show = product, budget, show
+        self.combine, self.budget, self.show, self.batch = product, budget, show, batch
         self.products, self.met = {}, dict.fromkeys(range(len(axioms)), 0)
         self.origins, self.lengths = dict(enumerate(axioms)), [1] * len(axioms)
 
@@ -94,6 +98,24 @@ class Table:
             z = self.combine(self.objects[i], self.objects[j])
             self.products[i, j] = None if z is None else self._enter(z, i, j)
         return self.products[i, j]
+
+    def many(self, pairs):
+        """Return what `product` returns for each of a list of pairs, in the order of the list.
+
+        Raises:
+            BudgetSpent: if the budget does not last; what it covers has been computed then.
+        """
+        if self.batch is not None:
+            known, left = self.products, self.budget - len(self.products)
+            new = [pair for pair in dict.fromkeys(pairs) if pair not in known]
+            new = new[: math.ceil(max(0, min(left, len(new))))]
+            for pair, z in zip(new, self.batch(self.objects, new) if new else (), strict=True):
+                known[pair] = None if z is None else self._enter(z, *pair)
+            try:
+                return [known[pair] for pair in pairs]
+            except KeyError:
+                raise BudgetSpent(f"{self.budget} combinations") from None
+        return [self.product(i, j) for i, j in pairs]
 
     def _enter(self, z, i, j):
         """Return the place of the product z of i and j, and keep the shorter proof of it."""
@@ -131,8 +153,11 @@ def detachment_table(axioms=AXIOMS, *, limit=25, budget=math.inf):
         axioms: {name: formula}.
         limit: the largest size of a product; a larger one counts as undefined.
         budget: as for `Table`.
+
+    With Numba and a limit many products are computed at once; they are the same (see `kernel`).
     """
-    return Table(axioms, lambda major, minor: detach(major, minor, limit), budget, show)
+    batch = Detacher(limit) if COMPILED and limit is not None else None
+    return Table(axioms, lambda major, minor: detach(major, minor, limit), budget, show, batch)
 
 
 def goal_weights(goals, halving=6):
@@ -160,15 +185,24 @@ class Settings:
             "identity": pulled back without extra support, for whatever the image holds; an object
             that has no weight yet is credited for having persisted, since it was generated.
             "fixed": the same, for the objects that have weight: their support cannot grow.
+            "generated": as "support", but with all objects that the run has met as extra support,
+            and they may earn weight.
             "fitness": every Jacobian replaced by the identity: an object is credited with its own
             feedback.
             "random": as "support", but what the objects without weight get is dealt out among them
             at random.
             "multiplicative": as "support", but the weights are multiplied, so zeros stay zeros.
         steps: the number of steps T of a trajectory.
-        persistence: the weight a of the identity in a step.
+        persistence: the weight a of what persists in a step.
+        persists: what does so.
+            "all": the distribution, which is the identity term a p, and its credit.
+            "value": the same, but no credit comes through it.
+            "axioms": equal weights on the axioms instead, whatever p is: there is no identity term,
+            and what is generated is gone a step later, but the axioms stay to be combined.
+        rounds: how many rounds k the extra support is closed (see `closed`).
         keep: how many weights K a step keeps, and a distribution has.
-        step_size: how far the largest change in a loop goes.
+        step_size: how far the largest change in the first loop goes.
+        step_decay: the largest change in loop n is the step size over n to this power.
         purge_every: after how many loops all but the heaviest are dropped.
         purge_to: how many of the heaviest are left then.
         epsilon: a weight is essential if it is above epsilon; it also bounds the feedback.
@@ -180,8 +214,11 @@ class Settings:
     credit: str = "support"
     steps: int = 2
     persistence: float = 0.5
+    persists: str = "all"
+    rounds: int = 0
     keep: int = 150
     step_size: float = 0.05
+    step_decay: float = 0.0
     purge_every: int = 10
     purge_to: int = 32
     epsilon: float = 1e-6
@@ -190,32 +227,55 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        if self.credit not in CREDITS:
-            raise ValueError(f"credit: expected one of {', '.join(CREDITS)}; found {self.credit!r}")
+        for name, known in (("credit", CREDITS), ("persists", PERSISTS)):
+            if (found := getattr(self, name)) not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}; found {found!r}")
         for name in ("steps", "keep", "purge_every", "purge_to", "loops"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
         for name in ("step_size", "epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected more than 0, found {getattr(self, name)}")
+        for name in ("rounds", "step_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: expected at least 0, found {getattr(self, name)}")
         if not 0 <= self.persistence <= 1:
             raise ValueError(f"persistence: expected a number in [0, 1], found {self.persistence}")
 
 
-def evolution_step(persistence, keep):
+def evolution_step(persistence, keep, persists="all", axioms=0):
     r"""Return F as a step of a trajectory, a function (p, chosen) -> next p.
 
     `chosen` are the `Pairs` to combine, those with extra support included or not.  If nothing
-    combines, F(p) = p.  Cutting to the largest `keep` weights is straight-through (see `top_k`).
+    combines, what persists is all there is: F(p) = p.  Cutting to the largest `keep` weights is
+    straight-through (see `top_k`).
+
+    Args:
+        persistence, keep, persists: as in `Settings`.
+        axioms: how many of the first places are axioms; used for `persists="axioms"`.
     """
 
     def step(p, chosen):
         image, total = combine(p, p, chosen)
+        kept = persisting(p, persists, axioms)
         if total == 0:
-            return tf.identity(p)
-        return top_k(persistence * p + (1 - persistence) * image / total, keep)
+            return tf.identity(kept)
+        return top_k(persistence * kept + (1 - persistence) * image / total, keep)
 
     return step
+
+
+def persisting(p, persists, axioms):
+    """Return the distribution of which a step keeps a share, as `Settings.persists` says."""
+    if persists == "axioms":
+        return tf.cast(tf.range(len(p)) < axioms, p.dtype) / axioms
+    return tf.stop_gradient(p) if persists == "value" else p
+
+
+def step_of(table, settings):
+    """Return the `evolution_step` of a run."""
+    chosen = settings.persistence, settings.keep, settings.persists
+    return evolution_step(*chosen, len(table.axioms))
 
 
 def padded(p, table):
@@ -225,20 +285,55 @@ def padded(p, table):
 
 def propagate(table, p, settings):
     """Return the states p_0, ..., p_T with no extra support; new objects enter the table."""
-    forward = evolution_step(settings.persistence, settings.keep)
+    forward = step_of(table, settings)
 
     def step(p, extra):
-        chosen = pairs(table.product, p, p, extra)
+        chosen = pairs_at_once(table.many, p, p, extra)
         return forward(padded(p, table), chosen)
 
     return roll_out(step, p, [()] * settings.steps)
 
 
+def closed(table, states, extra, rounds):
+    r"""Return the places of the extra support after some rounds, in which it takes in its products.
+
+    A round adds all products of which one factor is in the extra support and the other in the
+    support of a state before the last one,
+
+    .. math:: S_{j+1} = S_j \cup \bigcup_{t < T} (S_j \circ \operatorname{supp} p_t \cup
+              \operatorname{supp} p_t \circ S_j), \qquad S_0 = \operatorname{supp} p_T .
+
+    How far credit reaches: let 0 < a < 1, let nothing be cut, and call the depth of an object the
+    least t with the object in :math:`\operatorname{supp} p_t`, for a trajectory that goes on.  A
+    goal that the T steps do not reach gives credit to an object of weight zero in the image only if
+    its depth is at most
+
+    .. math:: \min(T + 1 + k, \, 2T)
+
+    after k rounds, and there are tables where it does so up to there.  For a factor of zero weight
+    has to be in :math:`S_k`, and so within depth T + k, and the other factor has weight; and an
+    object of the image, within depth T, takes part in T products at most.  With T - 1 rounds the
+    credit of the image is exact, and further rounds change none of it.
+
+    Args:
+        table: the `Table`, in which new objects are entered.
+        states: the states :math:`p_0, \dots, p_T`.
+        extra: the places of :math:`S_0`.
+        rounds: the number of rounds k.
+
+    Raises:
+        BudgetSpent: if the budget of the table does not last.
+    """
+    for _ in range(rounds):
+        found = [pairs_at_once(table.many, p, p, extra).product for p in states[:-1]]
+        extra = sorted({*extra, *np.concatenate(found).tolist()})
+    return extra
+
+
 def recompute(table, states, extra, settings):
     """Return the states again, over all objects met, and the pairs of each step with `extra`."""
-    batches = [pairs(table.product, p, p, extra) for p in states[:-1]]
-    step = evolution_step(settings.persistence, settings.keep)
-    return roll_out(step, padded(states[0], table), batches), batches
+    batches = [pairs_at_once(table.many, p, p, extra) for p in states[:-1]]
+    return roll_out(step_of(table, settings), padded(states[0], table), batches), batches
 
 
 class Loop(NamedTuple):
@@ -263,14 +358,17 @@ def one_loop(table, p, target, settings):
     """
     states = propagate(table, p, settings)
     extra = support(states[-1], settings.epsilon)
-    specified = extra if settings.credit in DECOUPLED else ()
+    if settings.credit == "generated":
+        extra = list(range(len(table.objects)))
+    specified = ()
+    if settings.credit in DECOUPLED:
+        specified = closed(table, states, extra, settings.rounds)
     states, batches = recompute(table, states, specified, settings)
     tau = target_vector(table, target, p.dtype)
     cotangent = feedback(tau, states[-1], settings.epsilon)
     if settings.credit == "fitness":
         return Loop(states, extra, cotangent)
-    step = evolution_step(settings.persistence, settings.keep)
-    credit = pull_back(step, states, batches, cotangent)
+    credit = pull_back(step_of(table, settings), states, batches, cotangent)
     if settings.credit == "fixed":
         return Loop(states, [], tf.where(states[0] > 0, credit, 0))
     return Loop(states, extra, credit)
@@ -282,27 +380,54 @@ def target_vector(table, target, dtype=tf.float64):
     return distribution(table.places, met, dtype) if met else tf.zeros(len(table.objects), dtype)
 
 
-def move_weights(loop, barred, settings, generator):
-    r"""Return the distribution after one step along the credit, with total weight 1.
+def advantages(loop, barred=()):
+    r"""Return the credit above average, :math:`w(x) - \sum_y p(y) w(y)`, of what may have weight.
 
-    What counts is the credit above average, :math:`w(x) - \sum_y p(y) w(y)`, the derivative along
-    :math:`(1 - t) p + t \, \delta_x`: an object without weight enters if that is positive.
+    It is the derivative along :math:`(1 - t) p + t \, \delta_x`; zero for all others.
+
+    Returns:
+        The advantages, an array, and which objects may have weight, an array of booleans.
+    """
+    p, credit = loop.states[0], loop.credit
+    allowed = np.zeros(len(p), bool)
+    allowed[support(p) + loop.extra] = True
+    allowed[list(barred)] = False
+    return np.where(allowed, credit - inner_product(p, credit), 0), allowed
+
+
+def unsettled(loop, barred=()):
+    r"""Return how far a distribution is from a stationary point of the loop; zero if it is one.
+
+    At a stationary point what has weight has average credit, and what may have weight and has none
+    has no more than that (the conditions of Karush, Kuhn and Tucker on the simplex).  So this is
+    the largest of :math:`|A(x)|` where p(x) > 0, and of A(x) elsewhere, A being the `advantages`.
+    """
+    advantage, _ = advantages(loop, barred)
+    held = loop.states[0].numpy() > 0
+    return float(np.where(held, np.abs(advantage), advantage).max(initial=0))
+
+
+def move_weights(loop, barred, settings, generator, n=1):
+    r"""Return the distribution after one step along the `advantages`, with total weight 1.
+
+    An object without weight enters if its advantage is positive.  The largest change is the step
+    size, however small the advantages are, so that with steps that do not fall even a support that
+    stays the same need not settle (see `unsettled`).
 
     Args:
         loop: the `Loop`.
         barred: places of objects that must not have weight.
         settings: the `Settings`.
         generator: a NumPy generator, for what is random.
+        n: the number of the loop, from 1 on.
     """
-    p, credit = loop.states[0], loop.credit
-    allowed = np.zeros(len(p), bool)
-    allowed[support(p) + loop.extra] = True
-    allowed[list(barred)] = False
-    advantage = np.where(allowed, credit - inner_product(p, credit), 0)
+    p = loop.states[0]
+    advantage, allowed = advantages(loop, barred)
     if settings.credit == "random":
         new = np.flatnonzero(allowed & (p.numpy() == 0))
         advantage[new] = generator.permutation(advantage[new])
-    change = settings.step_size * advantage / (np.abs(advantage).max() or 1)
+    size = settings.step_size / n**settings.step_decay
+    change = size * advantage / (np.abs(advantage).max() or 1)
     moved = p * np.exp(change) if settings.credit == "multiplicative" else p + change
     moved = tf.where(allowed & (moved > settings.epsilon), moved, 0)
     return normalised(top_k(moved, settings.keep))
@@ -325,7 +450,7 @@ def loops(table, target, settings):
             return
         yield loop
         met = [table.places[goal] for goal in target if goal in table.places]
-        p = move_weights(loop, () if settings.store_goals else met, settings, generator)
+        p = move_weights(loop, () if settings.store_goals else met, settings, generator, n)
         if n % settings.purge_every == 0:
             p = normalised(top_k(p, settings.purge_to))
 

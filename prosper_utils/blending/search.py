@@ -4,6 +4,8 @@ They combine the objects of the same `Table`, under the same budget, and pass no
 
 *Breadth first* asks for all products with the shorter proofs first.  *Lightest first* takes the
 lightest object that it has not taken yet, and combines it with all that it has taken, itself too.
+Both can leave out what a formula before it subsumes, as provers do (forward subsumption), and the
+second can take some by age.
 The *genetic algorithm* breeds a population: a child is the product of two parents, each the fittest
 of a few drawn at random, or, by mutation, anything met; and who is fit survives,
 
@@ -20,9 +22,15 @@ freer: a goal has no weight when a trajectory begins, but may be combined within
 import dataclasses
 import heapq
 import itertools
-from collections import Counter
+from collections import Counter, deque
 
-from prosper_utils.blending.detachment import NOT, canonical
+from prosper_utils.blending.detachment import (
+    AXIOMS,
+    NOT,
+    Generals,
+    canonical,
+    enumerate_theorems,
+)
 from prosper_utils.blending.distributions import divergence
 from prosper_utils.blending.evolution import BudgetSpent, History, check_target, proofs
 from prosper_utils.progress import progress
@@ -31,7 +39,7 @@ import numpy as np
 import tensorflow as tf
 
 
-def breadth_first(table, barred=()):
+def breadth_first(table, barred=(), *, subsumption=False):
     """Ask a table for all products, those with the shorter proofs first, until it is spent.
 
     It ends before that if no pair is left.
@@ -39,22 +47,42 @@ def breadth_first(table, barred=()):
     Args:
         table: an `evolution.Table`, in which new objects are entered.
         barred: objects that must not be combined.
+        subsumption: whether to leave out what one before it subsumes; for tables of formulas.
     """
-    levels, seen = {1: list(range(len(table.axioms)))}, set(range(len(table.axioms)))
-    barred = set(barred)
+    fresh = _fresh(table, barred, subsumption)
+    levels = {1: next(fresh)}
     for n in itertools.count(3, 2):
         if n > 2 * max(levels) + 1:
             return
         for i in range(1, n - 1, 2):
-            for x, y in itertools.product(levels.get(i, ()), levels.get(n - 1 - i, ())):
+            for x in levels.get(i, ()):
                 try:
-                    z = table.product(x, y)
+                    table.many([(x, y) for y in levels.get(n - 1 - i, ())])
                 except BudgetSpent:
                     return
-                if z is not None and z not in seen:
-                    seen.add(z)
-                    if table.objects[z] not in barred:
-                        levels.setdefault(n, []).append(z)
+                if new := next(fresh):
+                    levels.setdefault(n, []).extend(new)
+
+
+def _fresh(table, barred, subsumption):
+    """Yield, each time, the places of what has been met since and may be combined.
+
+    With subsumption, what an object that was yielded before subsumes may not (forward subsumption).
+    """
+    barred, seen, known = set(barred), 0, Generals()
+    while True:
+        places = range(seen, len(table.objects))
+        seen = len(table.objects)
+        yield [k for k in places if _usable(table.objects[k], barred, known, subsumption)]
+
+
+def _usable(x, barred, known, subsumption):
+    """Return whether an object may be combined; with subsumption, enter it if so."""
+    if x in barred or (subsumption and known.subsume(x)):
+        return False
+    if subsumption:
+        known.add(x)
+    return True
 
 
 def size(table, place):
@@ -67,7 +95,7 @@ def size_and_proof(table, place):
     return len(table.objects[place]) + table.lengths[place]
 
 
-def lightest_first(table, barred=(), weight=size):
+def lightest_first(table, barred=(), weight=size, *, subsumption=False, by_age=0):
     """Ask a table for the products of the lightest objects first, until it is spent.
 
     It ends before that if no pair is left.
@@ -77,22 +105,71 @@ def lightest_first(table, barred=(), weight=size):
         barred: objects that must not be combined.
         weight: function of the table and a place, asked when the object is met; among equals, what
             was met first comes first.
+        subsumption: whether to leave out what one before it subsumes; for tables of formulas.
+        by_age: if it is n > 0, each n-th object taken is what was met first instead.
+
+    Raises:
+        ValueError: if `by_age` is negative.
     """
-    barred, taken, waiting, seen = set(barred), [], [], 0
+    if by_age < 0:
+        raise ValueError(f"by_age: expected at least 0, found {by_age}")
+    fresh, waiting, ages, taken = _fresh(table, barred, subsumption), [], deque(), {}
     while True:
-        for k in range(seen, len(table.objects)):
-            if table.objects[k] not in barred:
-                heapq.heappush(waiting, (weight(table, k), k))
-        seen = len(table.objects)
-        if not waiting:
+        for k in next(fresh):
+            heapq.heappush(waiting, (weight(table, k), k))
+            ages.append(k)
+        oldest = by_age and (len(taken) + 1) % by_age == 0
+        given = _take(taken, ages.popleft if oldest else lambda: heapq.heappop(waiting)[1])
+        if given is None:
             return
-        given = heapq.heappop(waiting)[1]
-        taken.append(given)
-        for pair in dict.fromkeys(pair for y in taken for pair in ((given, y), (y, given))):
-            try:
-                table.product(*pair)
-            except BudgetSpent:
-                return
+        new = dict.fromkeys(pair for y in taken for pair in ((given, y), (y, given)))
+        try:
+            table.many(list(new))
+        except BudgetSpent:
+            return
+
+
+def _take(taken, draw):
+    """Draw what has not been taken, enter it, and return it; None if nothing is left."""
+    try:
+        while (k := draw()) in taken:
+            continue
+    except IndexError:
+        return None
+    taken[k] = None
+    return k
+
+
+def drawn_goals(count, seed, *, lengths=(15, 21), axioms=AXIOMS, limit=25, avoid=()):
+    """Return {formula: one of its shortest proofs} for theorems drawn at random, as goals.
+
+    The rule: enumerate all theorems up to the longest length, without what one before subsumes; of
+    those with a shortest proof of one of the lengths, leave out what a formula of `avoid` subsumes;
+    draw without replacement, from the lengths in turn, as long as there are any.
+
+    Args:
+        count: how many.
+        seed: fixes what is random.
+        lengths: the smallest and the largest length of a shortest proof.
+        axioms, limit: as for `detachment.enumerate_theorems`.
+        avoid: formulas, as those that settings were chosen with.
+
+    Raises:
+        ValueError: if there are fewer than that.
+    """
+    known, found = Generals(), {n: [] for n in range(lengths[0], lengths[1] + 1, 2)}
+    for formula in avoid:
+        known.add(canonical(formula))
+    theorems = enumerate_theorems(lengths[1], axioms, limit=limit, subsumption=True)
+    for formula, proof in theorems.items():
+        if len(proof) in found and not known.subsume(formula):
+            found[len(proof)].append(formula)
+    generator = np.random.default_rng(seed)
+    drawn = [[level[k] for k in generator.permutation(len(level))] for level in found.values()]
+    turns = [x for turn in itertools.zip_longest(*drawn) for x in turn if x is not None]
+    if len(turns) < count:
+        raise ValueError(f"goals: expected at least {count} theorems, found {len(turns)}")
+    return {formula: theorems[formula] for formula in turns[:count]}
 
 
 def smallness(table, target):
@@ -245,7 +322,7 @@ def offspring(table, population, fitness, barred, settings, generator):
         anything = int(generator.integers(len(table.objects)))
         if table.objects[anything] not in barred:
             parents[i] = anything
-    found = [table.product(i, j) for i, j in parents.reshape(-1, 2).tolist()]
+    found = table.many([(i, j) for i, j in parents.reshape(-1, 2).tolist()])
     return [k for k in found if k is not None]
 
 

@@ -56,13 +56,24 @@ def walk(model, inputs, visit):
         for node in graph._nodes_by_depth[depth]:
             if node.is_input or any(id(x) not in values for x in node.input_tensors):
                 continue
-            args, kwargs = node.arguments.fill_in(values)
+            args, kwargs = _arguments(node, values)
             if is_graph(node.operation):
                 outputs = walk(node.operation, _flat_inputs(node.operation, args[0]), visit)
             else:
                 outputs = keras.tree.flatten(visit(node, args, kwargs))
             values.update((id(x), v) for x, v in zip(node.outputs, outputs, strict=True))
     return [values[id(x)] for x in graph.outputs]
+
+
+def _arguments(node, values):
+    """Return the arguments of a call; what enters the operation is positional if it is one."""
+    args, kwargs = node.arguments.fill_in(values)
+    if not args:
+        inside = [(key, keras.tree.flatten(x)) for key, x in node.arguments.kwargs.items()]
+        entering = [key for key, xs in inside if any(isinstance(x, keras.KerasTensor) for x in xs)]
+        if len(entering) == 1:
+            args = (kwargs.pop(entering[0]),)
+    return args, kwargs
 
 
 def is_graph(operation):
@@ -459,7 +470,11 @@ def _get_item(labels, layer, shape, x, key, **kwargs):
 
 
 def classes(names, module=keras.layers):
-    """Return the classes that a module has under these names, given in one string."""
+    """Return what a module has under these names, given in one string.
+
+    A name that it does not have, as in another version of Keras, is left out: what the name stood
+    for is then not understood, and said to be so.
+    """
     return [getattr(module, name) for name in names.split() if hasattr(module, name)]
 
 
@@ -634,6 +649,13 @@ def count_multiply_adds(model):
     return sum(size * uses.get(key, 0) for key, size in found.items())
 
 
+def _products(model):
+    try:
+        return f", {count_multiply_adds(model):,} multiply-adds"
+    except ValueError:  # the size of the input is not known
+        return ""
+
+
 def report(model, *, most=6):
     """Return a text table: the groups, what each holds and costs, and why some are fixed.
 
@@ -647,7 +669,7 @@ def report(model, *, most=6):
     for group in groups(model):
         key = tuple((m.variable.path, m.axis, len(m.indices)) for m in group.members)
         alike[key, group.fixed, group.parameters, group.multiply_adds].append(group)
-    lines = [f"{model.name}, {model.count_params():,} parameters:"]
+    lines = [f"{model.name}, {model.count_params():,} parameters{_products(model)}:"]
     for (members, fixed, parameters, products), found in alike.items():
         cost = "" if products is None else f", {products:,} multiply-adds"
         kind = "FIXED" if fixed else "group" if len(found) == 1 else "groups"

@@ -49,10 +49,10 @@ def shrink(model, keep):
         old = keras.tree.map_structure(lambda x: getattr(x, "signal", x), (args, kwargs))
         signals = channels.follow(labels, node, *old)
         args, kwargs = keras.tree.map_structure(lambda x: getattr(x, "tensor", x), (args, kwargs))
-        if id(node.operation) not in layers:
-            layers[id(node.operation)] = _smaller(node.operation, labels, gone, signals[0])
+        if node.operation not in layers:
+            layers[node.operation] = _smaller(node.operation, labels, gone, signals[0])
         found = {key: value for key, value in kwargs.items() if value is not None}
-        outputs = keras.tree.flatten(layers[id(node.operation)](*args, **found))
+        outputs = keras.tree.flatten(layers[node.operation](*args, **found))
         return [Small(t, s) for t, s in zip(outputs, signals, strict=True)]
 
     graph = channels.graph_of(model)
@@ -61,7 +61,7 @@ def shrink(model, keep):
     values = [Small(t, s) for t, s in zip(inputs, signals, strict=True)]
     outputs = [value.tensor for value in channels.walk(model, values, visit)]
     small = _assembled(model, graph, inputs, outputs, layers)
-    _carry_over(model, labels, gone, layers)
+    _carry_over(labels, gone, layers)
     return small
 
 
@@ -193,10 +193,8 @@ SIZES = {
 
 def _assembled(model, graph, inputs, outputs, layers):
     """Return the model of the new layers, in the structure of the old one."""
-    if isinstance(model, keras.Sequential) and all(id(x) in layers for x in model.layers):
-        return keras.Sequential(
-            [inputs[0], *(layers[id(x)] for x in model.layers)], name=model.name
-        )
+    if isinstance(model, keras.Sequential) and all(x in layers for x in model.layers):
+        return keras.Sequential([inputs[0], *(layers[x] for x in model.layers)], name=model.name)
     return keras.Model(
         keras.tree.pack_sequence_as(graph._inputs_struct, inputs),
         keras.tree.pack_sequence_as(graph._outputs_struct, outputs),
@@ -204,12 +202,10 @@ def _assembled(model, graph, inputs, outputs, layers):
     )
 
 
-def _carry_over(model, labels, gone, layers):
+def _carry_over(labels, gone, layers):
     """Give each new layer what is left of the weights of the old one."""
-    olds = [layer for layer in model._flatten_layers() if id(layer) in layers and layer.variables]
-    for old in olds:
-        new = layers[id(old)]
-        for variable, target in zip(old.variables, new.variables, strict=True):
+    for old, new in layers.items():
+        for variable, target in _pairs(old, new):
             values = keras.ops.convert_to_numpy(variable.value)
             for axis in range(values.ndim):
                 if (id(variable), axis) in labels.axes:
@@ -220,3 +216,7 @@ def _carry_over(model, labels, gone, layers):
                     f"shrink: expected {target.path} of shape {values.shape}, found {target.shape}"
                 )
             target.assign(values)
+
+
+def _pairs(old, new):
+    return zip(getattr(old, "variables", ()), getattr(new, "variables", ()), strict=True)

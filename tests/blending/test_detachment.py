@@ -3,11 +3,13 @@
 import collections
 import itertools
 
+from prosper_utils.blending import detachment
 from prosper_utils.blending.detachment import (
     AXIOMS,
     IMPLIES,
     LETTERS,
     NOT,
+    Generals,
     canonical,
     detach,
     enumerate_theorems,
@@ -209,6 +211,27 @@ def test_subsumption_is_unification_with_fixed_variables(general, special, value
         assert subsumes(general, f) == (found is not None and not constants & found.keys())
 
 
+@given(st.lists(formulas, max_size=12), formulas, values)
+def test_a_tree_of_formulas_knows_whether_one_subsumes(entered, special, values):
+    known = Generals()
+    for formula in entered:
+        known.add(formula)
+    for f in (special, *(instance(formula, values) for formula in entered)):
+        assert known.subsume(f) == any(subsumes(general, f) for general in entered)
+
+
+def test_a_tree_of_theorems_knows_which_subsume_which():
+    theorems, known = list(enumerate_theorems(9)), Generals()
+    subsumed = []
+    for i, formula in enumerate(theorems):
+        assert known.subsume(formula) == any(subsumes(x, formula) for x in theorems[:i])
+        subsumed.append(known.subsume(formula))
+        known.add(formula)
+    assert 10 < sum(subsumed) < 100
+    with pytest.raises(ValueError, match="formula: expected a tuple as parse returns it"):
+        known.subsume((-2, 0))
+
+
 def test_subsumption_by_example():
     assert subsumes(parse("CpCqp"), parse("CpCpp"))
     assert not subsumes(parse("CpCpp"), parse("CpCqp"))
@@ -245,6 +268,21 @@ def test_the_random_premises_detach_often_and_fail_often():
 def test_detachments_of_theorems_agree_with_a_naive_calculation(length):
     for major, minor in itertools.product(enumerate_theorems(length), repeat=2):
         assert detach(major, minor) == naive_detach(major, minor)
+
+
+def put(formula, values):
+    """Return a formula with values[v] for each variable v."""
+    return tuple(s for v in formula for s in (values[v] if v >= 0 else (v,)))
+
+
+@given(st.one_of(premises(), st.tuples(formulas, formulas)))
+def test_the_unifier_makes_the_premises_fit_and_gives_the_result(pair):
+    result, values = detach(*pair), detachment.unifier(*pair)
+    assert (values is None) == (result is None)
+    if values is not None:
+        major, minor = map(put, pair, values)
+        assert major == (IMPLIES, *minor, *result)
+        assert [len(v) for v in values] == [max(f) + 1 for f in pair]
 
 
 @given(premises(), st.permutations(range(20)))
@@ -466,6 +504,31 @@ def test_other_axioms():
 
 
 # All theorems by the length of their proofs.
+
+
+def holds(formula):
+    """Return whether a formula is a tautology, by its truth table."""
+
+    def value(tree, values):
+        if isinstance(tree, str):
+            return values[int(tree[1:])]
+        if tree[0] == "N":
+            return not value(tree[1], values)
+        return not value(tree[1], values) or value(tree[2], values)
+
+    tree = nested(formula)
+    rows = itertools.product((False, True), repeat=max(formula) + 1)
+    return all(value(tree, values) for values in rows)
+
+
+@pytest.mark.parametrize("name", detachment.SYSTEMS)
+def test_other_systems_of_axioms_prove_tautologies_only(name):
+    axioms = detachment.SYSTEMS[name]
+    theorems = enumerate_theorems(7, axioms, limit=60)
+    assert set(axioms.values()) < set(theorems)
+    assert all(map(holds, theorems))
+    assert any(NOT in formula for formula in theorems) == ("alone" not in name)
+    assert not holds(parse("CpCqNp"))
 
 
 def counts(theorems):

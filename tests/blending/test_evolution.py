@@ -8,11 +8,14 @@ from prosper_utils.blending.detachment import detach, parse, show, theorem
 from prosper_utils.blending.distributions import combine, distribution, pairs, support
 from prosper_utils.blending.evolution import (
     CREDITS,
+    PERSISTS,
     BudgetSpent,
     History,
     Loop,
     Settings,
     Table,
+    advantages,
+    closed,
     detachment_table,
     evolution_step,
     evolve,
@@ -22,6 +25,8 @@ from prosper_utils.blending.evolution import (
     one_loop,
     propagate,
     recompute,
+    step_of,
+    unsettled,
 )
 from prosper_utils.lookahead.trajectory import pull_back, roll_out
 
@@ -47,9 +52,9 @@ def chosen_pairs(table, p, extra=()):
 # One step
 
 
-@given(magmas(), st.sampled_from([0.0, 0.2, 0.5, 1.0]))
-@settings(max_examples=100)
-def test_the_adjoint_of_a_step_by_hand(magma, a):
+@given(magmas(), st.sampled_from([0.0, 0.2, 0.5, 1.0]), st.sampled_from(PERSISTS))
+@settings(max_examples=150)
+def test_the_adjoint_of_a_step_by_hand(magma, a, persists):
     table, p, w = magma
     n = len(p)
     p = p / sum(p)
@@ -59,15 +64,16 @@ def test_the_adjoint_of_a_step_by_hand(magma, a):
             comb[z] += p[x] * p[y]
     assume(sum(comb) > 0)
     total, mean = sum(comb), comb @ w / sum(comb)
-    expected = a * w
+    expected = a * w if persists == "all" else np.zeros(n)
     for (x, y), z in table.items():
         if z is not None:
             expected[x] += (1 - a) / total * p[y] * (w[z] - mean)
             expected[y] += (1 - a) / total * p[x] * (w[z] - mean)
-    step, everything = evolution_step(a, EVERYTHING), chosen_pairs(table, p, range(n))
+    step, everything = evolution_step(a, EVERYTHING, persists, 2), chosen_pairs(table, p, range(n))
     found = adjoint(lambda p: step(p, everything), p, w)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(step(tf.constant(p), everything), a * p + (1 - a) * comb / total)
+    kept = np.eye(n)[:2].sum(axis=0) / 2 if persists == "axioms" else p
+    np.testing.assert_allclose(step(tf.constant(p), everything), a * kept + (1 - a) * comb / total)
 
 
 @given(magmas())
@@ -102,6 +108,18 @@ def test_where_nothing_combines_a_step_is_the_identity(magma):
         step = functools.partial(evolution_step(0.3, EVERYTHING), chosen=chosen)
         np.testing.assert_array_equal(step(tf.constant(p)), p)
         np.testing.assert_array_equal(adjoint(step, p, w), w)
+
+
+def test_where_nothing_combines_what_persists_is_left():
+    p, w = np.array([0.2, 0.0, 0.8]), np.array([1.0, 2.0, 3.0])
+    none = chosen_pairs(dict.fromkeys(itertools.product(range(3), repeat=2)), p)
+    found = {}
+    for persists in PERSISTS:
+        step = functools.partial(evolution_step(0.3, EVERYTHING, persists, 2), chosen=none)
+        found[persists] = step(tf.constant(p)).numpy().tolist(), adjoint(step, p, w).tolist()
+    assert found["all"] == (p.tolist(), w.tolist())
+    assert found["value"] == (p.tolist(), [0, 0, 0])
+    assert found["axioms"] == ([0.5, 0.5, 0], [0, 0, 0])
 
 
 # Which zeros get credit
@@ -205,6 +223,303 @@ def test_the_horizon_is_one_step_further_with_extra_support(steps):
     assert found("identity", steps + 1) == []
     assert goal[steps + 1] - 1 in found("support", steps + 1)
     assert found("support", steps + 2) == []
+
+
+# The horizon: depths, goals, and what has to be in the extra support
+
+
+@st.composite
+def growing(draw, most=9):
+    """Draw a partial product on 0, ..., n - 1 whose results are larger than both factors."""
+    n = draw(st.integers(3, most))
+    keys = itertools.product(range(n), repeat=2)
+    larger = {k: list(range(max(k) + 1, min(max(k) + 3, n))) for k in keys}
+    table = {k: draw(st.sampled_from([*z, None])) if z else None for k, z in larger.items()}
+    return n, table | {(0, 0): 1}
+
+
+def supports(table, steps):
+    """Return the supports D_0, ..., D_T from object 0 on: t is the depth of what is new in D_t."""
+    found = [{0}]
+    for _ in range(steps):
+        made = {table[pair] for pair in itertools.product(found[-1], repeat=2)} - {None}
+        found.append(found[-1] | made)
+    return found
+
+
+def credited(table, goal, steps, rounds):
+    """Return the objects from which a path leads to the goal, by their definition alone."""
+    met = supports(table, steps)
+    extra = set(met[-1])
+    for _ in range(rounds):
+        pairs = [p for x in extra for y in met[-2] for p in ((x, y), (y, x))]
+        extra |= {table[pair] for pair in pairs} - {None}
+    wanted = {goal}
+    for state in reversed(met[:-1]):
+        known = state | extra
+        wanted = wanted | {
+            x for x in known for y in state if {table[x, y], table[y, x]} & wanted - {None}
+        }
+    return wanted & met[-1] - {0}
+
+
+def depths(table, n):
+    """Return the depth of each object that can be made at all."""
+    met = supports(table, n)
+    return {x: next(t for t in range(n + 1) if x in met[t]) for x in met[-1]}
+
+
+def credit_for(table, goal, steps, rounds, everything=()):
+    """Return {object of the image: its credit from a goal}, as the loop calculates it."""
+    own, chosen = Table({"a": 0}, lambda x, y: table.get((x, y))), Settings(steps=steps, keep=10**6)
+    states = propagate(own, tf.constant([1.0], tf.float64), chosen)
+    image = support(states[-1])
+    for x in everything:
+        if x not in own.places:
+            own.places[x] = len(own.objects)
+            own.objects.append(x)
+            own.lengths.append(1)
+    extra = range(len(own.objects)) if everything else closed(own, states, image, rounds)
+    states, batches = recompute(own, states, extra, chosen)
+    if goal not in own.places:
+        return dict.fromkeys([own.objects[k] for k in image], 0.0)
+    cotangent = tf.one_hot(own.places[goal], len(own.objects), dtype=tf.float64)
+    credit = pull_back(step_of(own, chosen), states, batches, cotangent).numpy()
+    return {own.objects[k]: credit[k] for k in image}
+
+
+@given(growing(), st.integers(1, 4), st.integers(0, 4), st.data())
+@settings(max_examples=60)
+def test_credit_goes_where_a_path_leads_and_nowhere_else(magma, steps, rounds, data):
+    n, table = magma
+    beyond = sorted(set(depths(table, n)) - supports(table, steps)[-1])
+    assume(beyond)
+    goal = data.draw(st.sampled_from(beyond))
+    found = credit_for(table, goal, steps, rounds)
+    expected = credited(table, goal, steps, rounds)
+    if expected:
+        assert depths(table, n)[goal] <= min(steps + 1 + rounds, 2 * steps)
+    assert {x for x, credit in found.items() if credit != 0} - {0} == expected
+    assert all(credit >= 0 for credit in found.values())
+
+
+def small_tables():
+    """Yield every partial product on 0, 1, 2, 3 with 0 ∘ 0 = 1 and results above both factors."""
+    keys = list(itertools.product(range(3), repeat=2))
+    choices = [[1], *([None, *range(max(key) + 1, 4)] for key in keys[1:])]
+    nothing = dict.fromkeys(itertools.product(range(4), repeat=2))
+    for values in itertools.product(*choices):
+        yield 4, nothing | dict(zip(keys, values, strict=True))
+
+
+def towers(height=9):
+    """Yield every table where k + 1 is k times 0 or 1, and nothing else."""
+    nothing = dict.fromkeys(itertools.product(range(height + 1), repeat=2))
+    for partners in itertools.product((0, 1), repeat=height - 1):
+        tower = {(k, y): k + 1 for k, y in enumerate(partners, 1)}
+        yield height + 1, nothing | {(0, 0): 1} | tower
+
+
+@pytest.mark.parametrize(("tables", "most"), [(small_tables, 2), (towers, 4)])
+def test_the_farthest_goal_that_gives_credit_in_all_small_tables(tables, most):
+    farthest = dict.fromkeys(itertools.product(range(1, most + 1), range(5)), 0)
+    highest = 0
+    for n, table in tables():
+        depth = depths(table, n)
+        highest = max(highest, *depth.values())
+        for (steps, rounds), goal in itertools.product(farthest, depth):
+            if depth[goal] > max(steps, farthest[steps, rounds]) and credited(
+                table, goal, steps, rounds
+            ):
+                farthest[steps, rounds] = depth[goal]
+    assert highest == n - 1
+    for (steps, rounds), depth in farthest.items():
+        assert depth == min(steps + 1 + rounds, 2 * steps, highest)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+@pytest.mark.parametrize("rounds", range(5))
+@pytest.mark.parametrize("partners", [0, 1, 9])
+def test_the_horizon_is_reached_and_not_passed(steps, rounds, partners):
+    """In a chain, where j ∘ k = max(j, k) + 1 if the smaller one is at most `partners`."""
+    table = {
+        (x, y): max(x, y) + 1
+        for x, y in itertools.product(range(2 * steps + 3), repeat=2)
+        if min(x, y) <= partners
+    }
+    for goal in range(steps + 1, 2 * steps + 3):  # goal k has depth k
+        credit = credit_for(table, goal, steps, rounds)
+        seen = any(value > 0 for x, value in credit.items() if x > 0)
+        assert seen == (goal <= min(steps + 1 + rounds, 2 * steps))
+
+
+@given(growing(), st.integers(1, 4), st.data())
+@settings(max_examples=30)
+def test_one_round_less_than_steps_makes_the_credit_exact(magma, steps, data):
+    n, table = magma
+    goal = data.draw(st.integers(1, n - 1))
+    exact = credit_for(table, goal, steps, 0, everything=range(n))
+    for rounds in (steps - 1, steps + 1):
+        found = credit_for(table, goal, steps, rounds)
+        assert found.keys() == exact.keys()
+        np.testing.assert_allclose(list(found.values()), list(exact.values()), atol=1e-13)
+
+
+def test_a_run_closes_the_extra_support_in_its_rounds():
+    p = tf.constant([0.5, 0.5], tf.float64)
+    for rounds, far in ((0, 3), (1, 4), (2, 4)):
+        seen = []
+        for depth in range(3, 6):
+            table, chosen = successors(20), Settings(rounds=rounds)
+            loop = one_loop(table, p, {depth + 1: 1.0}, chosen)
+            assert {table.objects[k] for k in loop.extra} == {0, 1, 2, 3}
+            if any(loop.credit[table.places[x]] > 1e-9 for x in (2, 3)):
+                seen.append(depth)
+        assert max(seen) == far
+
+
+# What tells the arms from their neighbours
+
+
+def one_of(axioms, products, goal, weights=None, met=(), **chosen):
+    """Return {object: credit} of one loop, and its table."""
+    table = Table({x: x for x in axioms}, lambda x, y: products.get((x, y)))
+    for pair in met:
+        table.product(*(table.places[x] for x in pair))
+    p = distribution(table.places, weights or dict.fromkeys(axioms, 1 / len(axioms)))
+    loop = one_loop(table, p, {goal: 1.0}, Settings(**chosen))
+    return dict(zip(table.objects, loop.credit.numpy(), strict=True)), table
+
+
+def test_without_credit_for_persistence_the_value_is_the_same_and_what_only_persisted_gets_none():
+    products = {("a", "b"): "ab", ("ab", "a"): "aba"}
+    images = {}
+    for persists in ("all", "value"):
+        table = Table({x: x for x in "ab"}, lambda x, y: products.get((x, y)))
+        p = tf.constant([0.5, 0.5], tf.float64)
+        images[persists] = propagate(table, p, Settings(persists=persists))[-1].numpy().tolist()
+        credit, _ = one_of("ab", products, "aba", persists=persists)
+        assert (credit["aba"] > 0) == (persists == "all")  # it can only have persisted
+        assert credit["ab"] < 0 if persists == "value" else credit["ab"] > 0
+    assert images["all"] == images["value"]
+
+
+def test_where_only_axioms_persist_credit_needs_no_object_to_be_kept():
+    """v ∘ a = z and z ∘ x = g: x must still be there in the second step."""
+    products = {("a", "a"): "v", ("v", "a"): "z", ("z", "x"): "g"}
+    found = {}
+    for persists in PERSISTS:
+        table = Table({x: x for x in "a"}, lambda x, y: products.get((x, y)))
+        table.places["x"] = len(table.objects)
+        table.objects.append("x")
+        table.lengths.append(1)
+        p = distribution(table.places, {"a": 0.5, "x": 0.5})
+        loop = one_loop(table, p, {"g": 1.0}, Settings(persists=persists))
+        credit = dict(zip(table.objects, loop.credit.numpy(), strict=True))
+        found[persists] = credit["v"]
+    assert found["all"] > 0
+    assert found["value"] > 0
+    assert found["axioms"] == 0
+
+
+def test_without_persistence_the_axioms_are_lost_unless_they_are_given_anew():
+    products = {("a", "b"): "ab", ("ab", "a"): "aba", ("aba", "b"): "abab"}
+    for chosen, met in (({"persistence": 0.0}, False), ({"persists": "axioms"}, True)):
+        credit, _ = one_of("ab", products, "abab", **chosen)
+        assert ("abab" in credit) == met
+        assert (credit["ab"] > 0) == met
+
+
+def test_all_that_was_generated_is_credited_and_not_only_the_image():
+    products = {("a", "a"): "b", ("b", "a"): "c", ("c", "a"): "d", ("d", "a"): "e"}
+    met = [("a", "a"), ("b", "a"), ("c", "a")]
+    found = {
+        credit: one_of("a", products, "e", met=met, steps=1, credit=credit)[0].get("d", 0)
+        for credit in ("identity", "support", "generated")
+    }
+    assert found["identity"] == found["support"] == 0
+    assert found["generated"] > 0
+
+
+def test_all_that_was_generated_may_earn_weight():
+    table = Table({"a": "a"}, lambda x, y: x + y if len(x + y) < 9 else None)
+    table.product(0, table.product(0, 0))
+    p = tf.constant([1.0, 0, 0], tf.float64)
+    extra = {
+        c: one_loop(table, p, {"aaaa": 1.0}, Settings(steps=1, credit=c)).extra for c in CREDITS
+    }
+    assert extra["support"] == extra["identity"] == [0, 1]
+    assert extra["generated"] == list(range(3))
+
+
+# Stationary points
+
+HALVES = {("a", "a"): "x", ("a", "b"): "c", ("b", "b"): "y"}
+WANTED = {"x": 0.2, "c": 0.5, "y": 0.3}
+
+
+def settling(count=100, **chosen):
+    """Return the loops of a run on two letters, whose best weights are neither 0 nor 1."""
+    table = Table({x: x for x in "ab"}, lambda x, y: HALVES.get((x, y)))
+    return list(loops(table, WANTED, Settings(credit="fixed", steps=1, loops=count, **chosen)))
+
+
+def changes(run):
+    """Return the largest change of a weight from each loop to the next."""
+    p = [loop.states[0].numpy()[:2] for loop in run]
+    return [np.abs(new - old).max() for old, new in itertools.pairwise(p)]
+
+
+def test_a_fixed_support_settles_with_steps_that_fall_and_not_without():
+    steady, falling = settling(), settling(step_decay=1.0)
+    assert min(changes(steady)) > 0.04
+    assert changes(falling)[-1] < 0.05 / 95
+    assert unsettled(steady[-1]) > 10 * unsettled(falling[-1])
+    assert unsettled(falling[-1]) < 0.01
+
+
+def test_where_it_settles_the_conditions_hold():
+    last = settling(200, step_decay=1.0)[-1]
+    p = last.states[0].numpy()[:2]
+    assert p.min() > 0.1
+
+    def loss(a):
+        weights = np.array([a * a, a * (1 - a), (1 - a) ** 2])
+        image = 0.5 * weights / weights.sum()
+        return -np.log(image + 1e-6) @ list(WANTED.values())
+
+    grid = np.linspace(0.001, 0.999, 9981)
+    best = grid[np.argmin([loss(a) for a in grid])]
+    assert abs(p[0] - best) < 1e-3
+
+
+def test_a_stationary_point_has_average_credit_where_there_is_weight_and_no_more_elsewhere():
+    p = tf.constant([0.5, 0.5, 0.0, 0.0])
+
+    def distance(*credit, extra=(0, 1, 2, 3), barred=()):
+        return unsettled(Loop([p], list(extra), tf.constant(credit)), barred)
+
+    assert distance(1.0, 1.0, 1.0, -5.0) == 0
+    assert distance(1.0, 1.0, 3.0, 0.0) == 2
+    assert distance(1.0, 1.0, 3.0, 0.0, extra=(3,)) == 0
+    assert distance(1.0, 1.0, 3.0, 0.0, barred=(2,)) == 0
+    assert distance(0.0, 2.0, 0.0, 0.0) == 1
+    advantage, allowed = advantages(Loop([p], [2], tf.constant([0.0, 2.0, 5.0, 7.0])))
+    assert advantage.tolist() == [-1, 1, 4, 0]
+    assert allowed.tolist() == [True, True, True, False]
+
+
+def test_a_stationary_point_stays_where_it_is():
+    p = np.array([0.25, 0.75, 0.0])
+    loop = Loop([tf.constant(p)], [2], tf.constant([2.0, 2.0, 1.0], tf.float64))
+    np.testing.assert_allclose(move_weights(loop, (), Settings(), None), p, rtol=1e-15)
+
+
+def test_steps_fall_with_the_number_of_the_loop():
+    loop = Loop([tf.constant([0.5, 0.5])], [], tf.constant([1.0, 0.0]))
+    for n, decay, size in ((1, 0.5, 0.05), (4, 0.5, 0.025), (4, 1.0, 0.0125), (4, 0.0, 0.05)):
+        moved = move_weights(loop, (), Settings(step_decay=decay), None, n)
+        np.testing.assert_allclose(moved, [0.5 + size, 0.5 - size], rtol=1e-6)
 
 
 # Left identity = right identity: E = NC is equality, C in an equality the product, and as there are
@@ -404,6 +719,10 @@ def test_a_history_can_be_saved_and_loaded(tmp_path):
         ({"persistence": 1.5}, r"persistence: expected a number in \[0, 1\], found 1.5"),
         ({"persistence": math.nan}, r"persistence: expected a number in \[0, 1\], found nan"),
         ({"credit": "blend"}, "credit: expected one of fixed, .*; found 'blend'"),
+        ({"persists": "none"}, "persists: expected one of all, value, axioms; found 'none'"),
+        ({"rounds": -1}, "rounds: expected at least 0, found -1"),
+        ({"step_decay": -0.5}, "step_decay: expected at least 0, found -0.5"),
+        ({"step_decay": math.nan}, "step_decay: expected at least 0, found nan"),
     ],
 )
 def test_bad_settings_are_refused(chosen, message):

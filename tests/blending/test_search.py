@@ -1,14 +1,24 @@
 """Plain search and the genetic algorithm: what they ask for, in which order, and what they bar."""
 
+import functools
 import math
+from collections import Counter
 
-from prosper_utils.blending.detachment import detach, enumerate_theorems, parse, show, theorem
+from prosper_utils.blending.detachment import (
+    detach,
+    enumerate_theorems,
+    parse,
+    show,
+    subsumes,
+    theorem,
+)
 from prosper_utils.blending.evolution import Table, detachment_table, goal_weights, proofs
 from prosper_utils.blending.search import (
     FITNESS,
     Breeding,
     breadth_first,
     breed,
+    drawn_goals,
     lightest_first,
     offspring,
     similarity,
@@ -61,7 +71,10 @@ def test_breadth_first_meets_the_theorems_in_the_order_of_their_proofs(limit):
         assert len(table.proof(x)) == len(expected[x])
 
 
-@pytest.mark.parametrize("search", [breadth_first, lightest_first])
+AGED = functools.partial(lightest_first, by_age=5)
+
+
+@pytest.mark.parametrize("search", [breadth_first, lightest_first, AGED])
 def test_a_search_asks_for_every_pair_once_and_ends(search):
     table = words(4)
     search(table)
@@ -69,7 +82,7 @@ def test_a_search_asks_for_every_pair_once_and_ends(search):
     assert sorted(table.asked) == sorted({(x, y) for x in table.objects for y in table.objects})
 
 
-@pytest.mark.parametrize("search", [breadth_first, lightest_first])
+@pytest.mark.parametrize("search", [breadth_first, lightest_first, AGED])
 def test_what_is_barred_is_met_and_not_combined(search):
     table = words(4)
     search(table, {"ab", "aaaa"})
@@ -78,7 +91,7 @@ def test_what_is_barred_is_met_and_not_combined(search):
     assert "abab" in table.objects  # as a and bab
 
 
-@pytest.mark.parametrize("search", [breadth_first, lightest_first])
+@pytest.mark.parametrize("search", [breadth_first, lightest_first, AGED])
 def test_a_search_spends_its_budget_to_the_last_combination(search):
     table = words(20, budget=500)
     search(table)
@@ -93,9 +106,94 @@ def test_lightest_first_takes_the_lightest():
     assert given == ["a", "aa", "b", "ba", "ab", "bb"]
 
 
+@pytest.mark.parametrize(("n", "expected"), [(2, ["z", "a", "y", "b"]), (3, ["z", "y", "a", "x"])])
+def test_each_nth_is_taken_by_age(n, expected):
+    axioms = {x: x for x in "abxyz"}  # a is the oldest, z the lightest
+    table = Asked(axioms, lambda x, y: None)
+    lightest_first(table, weight=lambda table, k: -k, by_age=n)
+    given = list(dict.fromkeys(x for x, y in table.asked if x == y))
+    assert given[:4] == expected
+    assert sorted(given) == sorted(axioms)
+
+
+def test_how_many_by_age_is_not_negative():
+    with pytest.raises(ValueError, match="by_age: expected at least 0, found -1"):
+        lightest_first(words(2), by_age=-1)
+
+
+@pytest.mark.parametrize("search", [breadth_first, lightest_first, AGED])
+@pytest.mark.parametrize("barred", [(), TARGET])
+def test_what_is_subsumed_is_met_and_not_combined(search, barred):
+    found = {}
+    for subsumption in (False, True):
+        table = detachment_table(limit=15, budget=2000)
+        table.batch = None
+        table.product, asked = noted(table)
+        search(table, barred, subsumption=subsumption)
+        combined = list(dict.fromkeys(k for pair in asked for k in sorted(pair)))
+        found[subsumption] = [table.objects[k] for k in sorted(combined)]
+    instances = {
+        subsumption: [
+            special
+            for i, special in enumerate(formulas)
+            if any(subsumes(general, special) for general in formulas[:i])
+        ]
+        for subsumption, formulas in found.items()
+    }
+    assert instances[False]
+    assert not instances[True]
+    assert not set(found[True]) & set(barred)
+
+
+def noted(table):
+    """Return the product of a table, which then notes what it is asked for, and the notes."""
+    product, asked = table.product, []
+
+    def asking(i, j):
+        asked.append((i, j))
+        return product(i, j)
+
+    return asking, asked
+
+
+def test_breadth_first_with_subsumption_meets_what_the_enumeration_keeps():
+    table = detachment_table(limit=None, budget=1500)
+    breadth_first(table, subsumption=True)
+    kept = enumerate_theorems(7, subsumption=True)
+    assert set(kept) <= set(table.objects)
+    assert all(len(table.proof(x)) == len(proof) for x, proof in kept.items())
+
+
 def test_size_and_proof_adds_them_up():
     table = words(3)
     assert size_and_proof(table, table.product(0, table.product(0, 1))) == 3 + 5
+
+
+# Goals that nothing was tuned on
+
+
+def test_goals_are_drawn_by_their_rule():
+    options = {"lengths": (7, 11), "avoid": TARGET}
+    one, again = (drawn_goals(30, 5, **options) for _ in range(2))
+    assert one == again
+    assert one != drawn_goals(30, 6, **options)
+    assert len(one) == 30
+    assert Counter(len(proof) for proof in one.values()) == {7: 10, 9: 10, 11: 10}
+    every = enumerate_theorems(11, limit=25, subsumption=True)
+    for formula, proof in one.items():
+        assert theorem(proof) == formula
+        assert every[formula] == proof
+        assert len(formula) <= 25
+        assert not any(subsumes(general, formula) for general in TARGET)
+    shape = parse("CCpqCrs")
+    assert any(subsumes(shape, formula) for formula in one)
+    fewer = drawn_goals(10, 5, lengths=(7, 11), avoid=[*TARGET, shape])
+    assert not any(subsumes(shape, formula) for formula in fewer)
+
+
+def test_more_goals_than_there_are_are_refused():
+    with pytest.raises(ValueError, match="goals: expected at least 100 theorems, found"):
+        drawn_goals(100, 0, lengths=(5, 5))
 
 
 # Fitness

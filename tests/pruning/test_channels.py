@@ -1,14 +1,18 @@
 """Channels: what lives and dies together, against counting by hand and against cutting."""
 
+import ast
+import inspect
 import re
 
-from prosper_utils.pruning import channels
+from prosper_utils.pruning import channels, paths
 from prosper_utils.pruning.networks import dense_300_100, lenet5, resnet8
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.ops import nn as nn_operations
+from keras.src.ops import numpy as operations
 from test_networks import Subclassed
 
 layers = keras.layers
@@ -400,6 +404,40 @@ def test_the_walk_computes_what_the_model_computes():
     found = channels.walk(model, [tf.constant(x), tf.constant(x[:, :2])], visit)
     for a, b in zip(found, model([x, x[:, :2]]), strict=True):
         assert np.array_equal(a, b)
+
+
+def test_what_enters_by_name_enters():
+    inputs = keras.Input((4,))
+    x = layers.Dense(3, name="a")(inputs=inputs)
+    x = keras.Sequential([keras.Input((3,)), layers.ReLU()])(inputs=x)
+    model = keras.Model(inputs, layers.Dense(1)(inputs=x))
+    assert len(free(model)) == 3
+    inputs = keras.Input((5, 4))
+    attention = layers.MultiHeadAttention(2, 3)
+    model = keras.Model(inputs, attention(value=layers.Dense(6)(inputs), query=inputs))
+    assert sorted(len(f) for f in free(model)) == [3] * 3 + [4] * 6 + [7] * 2
+
+
+def names_used():
+    """Return (name, module) for every class that the modules ask Keras for by name."""
+    where = {None: keras.layers, "operations": operations, "nn_operations": nn_operations}
+    for module in (channels, paths):
+        for call in ast.walk(ast.parse(inspect.getsource(module))):
+            name = ast.unparse(getattr(call, "func", ast.Pass())).removeprefix("channels.")
+            if name in ("classes", "each_rank") and isinstance(call.args[0], ast.Constant):
+                other = ast.unparse(call.args[1]) if len(call.args) > 1 else None
+                for each in call.args[0].value.split():
+                    ranks = "123" if name == "each_rank" else [""]
+                    yield from (
+                        (each.format(r), where.get(other, keras.activations)) for r in ranks
+                    )
+
+
+def test_keras_has_what_is_asked_for_by_name():
+    """These names are partly private: this fails when Keras moves them."""
+    missing = {name for name, module in names_used() if not hasattr(module, name)}
+    assert missing == {"DepthwiseConv3D", "SeparableConv3D"}
+    assert len(set(names_used())) > 120
 
 
 def walked():

@@ -1,0 +1,83 @@
+"""Boolean circuits: truth tables, programs, and the loop on them."""
+
+import itertools
+
+from prosper_utils.blending.circuits import (
+    GOALS,
+    circuit_goals,
+    circuit_table,
+    evaluate,
+    program,
+    truth_table,
+)
+from prosper_utils.blending.evolution import Settings, evolve
+from prosper_utils.blending.search import breadth_first, lightest_first
+
+import pytest
+
+
+def test_bit_k_of_a_truth_table_is_the_value_at_the_bits_of_k():
+    assert truth_table(lambda a: a, 1) == 0b10
+    assert truth_table(lambda a, b: a, 2) == 0b1010
+    assert truth_table(lambda a, b: b, 2) == 0b1100
+    assert truth_table(lambda a, b: a and not b, 2) == 0b0010
+
+
+@pytest.mark.parametrize("inputs", [1, 2, 3])
+def test_gates_make_every_function(inputs):
+    table = circuit_table(inputs)
+    breadth_first(table)
+    assert sorted(table.objects) == list(range(2**2**inputs))
+    for x in table.objects:
+        circuit = table.proof(x)
+        values = itertools.product((False, True), repeat=inputs)
+        for k, v in enumerate(values):
+            assert evaluate(circuit, v[::-1]) == bool(x >> k & 1)
+
+
+def test_a_program_has_each_distinct_gate_once():
+    assert program("DDaDabDbDab") == [
+        ("1", "a", "b"),
+        ("2", "b", "1"),
+        ("3", "a", "1"),
+        ("4", "3", "2"),
+    ]
+    assert [evaluate("DDaDabDbDab", v) for v in ((0, 0), (0, 1), (1, 0), (1, 1))] == [0, 1, 1, 0]
+    assert program("a") == []
+    assert evaluate("a", [True]) is True
+
+
+@pytest.mark.parametrize("circuit", ["", "Da", "Dabc", "DaX", "Dae", "ab"])
+def test_what_is_no_circuit_is_refused(circuit):
+    with pytest.raises(ValueError, match="circuit: expected"):
+        program(circuit)
+
+
+@pytest.mark.parametrize("inputs", [0, 5])
+def test_there_are_one_to_four_inputs(inputs):
+    with pytest.raises(ValueError, match=f"inputs: expected 1 to 4, found {inputs}"):
+        circuit_table(inputs)
+
+
+def test_the_goals_are_24_functions_and_no_inputs():
+    goals = circuit_goals()
+    assert len(goals) == len(GOALS) == 24
+    assert sum(goals.values()) == pytest.approx(1, abs=1e-15)
+    assert not set(goals) & set(circuit_table().axioms)
+
+
+@pytest.mark.parametrize("credit", ["support", "identity"])
+def test_the_loop_builds_circuits(credit):
+    table = circuit_table(budget=4000)
+    history, _ = evolve(table, circuit_goals(), Settings(credit=credit, keep=30, loops=10))
+    assert len(history.proofs) >= 8
+    names = {f"{truth_table(function, 4):016b}": function for function in GOALS.values()}
+    for goal, hit in history.proofs.items():
+        for v in itertools.product((False, True), repeat=4):
+            assert evaluate(hit["proof"], v) == bool(names[goal](*v))
+
+
+def test_plain_search_takes_the_same_table():
+    table = circuit_table(budget=4000)
+    lightest_first(table, circuit_goals(), weight=lambda table, k: table.lengths[k])
+    assert len(table.products) == 4000
