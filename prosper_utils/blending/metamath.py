@@ -160,7 +160,7 @@ def _postfix(formula):
 
 
 def read(statement):
-    """Return the formula that a statement of the database, as |- ( p -> q ), says is provable.
+    """Return the formula that a statement of the database, as `|- ( p -> q )`, says is provable.
 
     Raises:
         ValueError: if it says something else.
