@@ -7,7 +7,7 @@ and prune by what arrives.
 There is one wing for each part of the book, and one for what the chapters share:
 
 * `prosper_utils.lookahead`, part I: meta-gradients along a trajectory, exact and streamed.
-* `prosper_utils.pruning`, parts II and III: scores and masks for any Keras 3 model, and regrowth.
+* `prosper_utils.pruning`, parts II and III: scores and masks for Keras 3 models, and regrowth.
 * `prosper_utils.blending`, part III: distributions that evolve, and the proofs that they find.
 * `prosper_utils.study`: data, training, comparisons, stored results and figures.
 

@@ -7,13 +7,13 @@ Every score reads off what a mask :math:`c` on the weights would do,
 
 Its modules, in the order in which to read them:
 
-* `networks`: the two networks of the book, and any Keras model as a function of its weights.
+* `networks`: the two networks of the book, and a Keras model as a function of its weights.
 * `losses`: the loss that a model was compiled with, as a pure function.
 * `mode`: how a model is run: statistics, random numbers, float type.
 * `normalisation`: moments whose second derivative is right, too.
 * `replacement`: how both reach into Keras, in one thread, for a while.
 * `scores`: one number per connection: random, magnitude, SNIP, GraSP, SynFlow, ProsPr.
-* `masks`: keep the best k and hold the rest at zero, on any Keras 3 model.
+* `masks`: keep the best k and hold the rest at zero.
 * `channels`: one walk over the graph of a Keras model, and the groups of channels that live and
   die together.
 * `units`: a smaller network without whole groups of channels.

@@ -1,12 +1,12 @@
-r"""Masks: keep the best k connections and hold all others at zero, on any Keras 3 model.
+r"""Masks: keep the best k connections and hold all others at zero, on a built Keras 3 model.
 
 Of n connections a sparsity s keeps
 
 .. math:: k = \lceil n (1 - s) \rceil
 
 in exact arithmetic, s read as the decimal it is written as.  A mask sits on its kernel as a Keras
-constraint, so a pruned model trains under plain `model.fit` with any optimizer, and after every
-update its zeros are zero again, and so are those of the optimizer's running averages.
+constraint, so a pruned model trains under plain `model.fit` with any Keras optimizer, and after
+every update its zeros are zero again, and so are those of the optimizer's running averages.
 """
 
 import base64

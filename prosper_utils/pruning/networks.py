@@ -1,8 +1,9 @@
-r"""The networks of the book, and any Keras 3 model as a pure function of its weights.
+r"""The networks of the book, and a Keras 3 model as a pure function of its weights.
 
 A meta-gradient differentiates through training steps, so it needs the loss as a function
 :math:`L(w, \text{batch})` of plain tensors, not of variables that change in place.
-`as_loss` gives it for every built Keras 3 model.
+`as_loss` gives it for a built Keras 3 model, functional or subclassed, whose loss is compiled or
+given; what it refuses, the page "What works" of the book lists.
 """
 
 import functools

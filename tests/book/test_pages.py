@@ -7,10 +7,11 @@ import statistics
 import warnings
 
 from prosper_utils.lookahead import conditioning, meta_gradient, streaming
-from prosper_utils.pruning import networks
+from prosper_utils.pruning import masks, networks, scores
 from prosper_utils.study import datasets, results
 
 import front
+import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from matplotlib.testing.compare import compare_images
 BOOK, NOTEBOOKS = ROOT / "book", ROOT / "notebooks"
 CHAPTERS = {path.stem: path.read_text() for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.md"))}
 PICTURES = ("network.png", "words.png")
+PROBABILITIES = "sparse_categorical_crossentropy"
+LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def page(name):
@@ -204,6 +207,38 @@ def growing():
         conditioning.checked(loss, weights, [np.zeros(1)] * 11, learning_rate=1.0)
 
 
+def classifier(output=None, hidden="relu", loss=None):
+    """Return a function that looks three steps ahead, on a small classifier with this loss."""
+
+    def score():
+        layers = [keras.layers.Dense(8, hidden, name="hidden")]
+        layers = [keras.Input((4,)), *layers, keras.layers.Dense(3, output, name="output")]
+        model = keras.Sequential(layers, name="classifier")
+        if loss:
+            model.compile(loss=loss)
+        scores.prospr(model, [(np.ones((2, 4), np.float32), np.zeros(2, int))] * 4)
+
+    return score
+
+
+def two_outputs():
+    """Score a model whose loss is that of one of its two outputs."""
+    x = keras.Input((4,))
+    model = keras.Model(x, {name: keras.layers.Dense(3, name=name)(x) for name in ("y", "extra")})
+    model.compile(loss={"y": LOGITS})
+    labels = dict.fromkeys(("y", "extra"), np.zeros(2, int))
+    scores.snip(model, [(np.ones((2, 4), np.float32), labels)])
+
+
+def attention():
+    """Put masks on a layer that makes its own layers."""
+    x = keras.Input((5, 8))
+    model = keras.Model(x, keras.layers.MultiHeadAttention(2, 4, name="attention")(x, x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        masks.apply(model, masks.top_k(scores.magnitude(model), 0.5))
+
+
 def mnist(content):
     """Return a function that reads mnist.npz with this content, in the folder of the test."""
 
@@ -228,6 +263,12 @@ SEEN = {
     "a result that is not stored": (lambda: results.load("proofs"), FileNotFoundError),
     "steps that diverge": (diverging, ValueError),
     "a diagonal of many weights": (diagonal, ValueError),
+    "a softmax without a loss": (classifier("softmax"), ValueError),
+    "logits and a loss of probabilities": (classifier(loss=PROBABILITIES), ValueError),
+    "a softmax and a loss of logits": (classifier("softmax", loss=LOGITS), ValueError),
+    "a second derivative that is missing": (classifier(hidden="softsign"), ValueError),
+    "an output without a loss": (two_outputs, ValueError),
+    "masks that are not saved": (attention, UserWarning),
     "a sweep inside a function": (compiled, ValueError),
     "a mask that is not determined": (growing, conditioning.UndeterminedMask),
 }
