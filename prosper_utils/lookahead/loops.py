@@ -28,7 +28,7 @@ from tensorflow.python.eager import context as eager  # no public name; tests wa
 def protected():
     """Run compiled functions called in this context without TensorFlow's memory rewrites.
 
-    For a `tf.function` of one's own around `pull_back` on stacked batches, every call counts:
+    For a `tf.function` of one's own around `pull_back` on stacked batches, every call counts::
 
         with loops.protected():
             credit = my_function(state, batches, cotangent)

@@ -246,7 +246,7 @@ def test_a_weight_without_influence_gets_zero(reference):
         ({"batches": []}, r"expected at least 1 \(M \+ 1\), found 0"),
         ({"batches": [(np.ones((0, 6)), np.ones(0, int))]}, r"batch 0: .* found shape \(0, 6\)"),
         ({"batches": (np.ones((2, 4, 6)), np.ones((3, 4), int))}, r"equal lengths, found \[2, 3\]"),
-        ({"batches": iter([])}, "expected a list or a stacked pair, found list_iterator"),
+        ({"batches": iter([])}, "a stacked pair or a data set that ends, found list_iterator"),
         ({"weights": []}, "one float type, found none"),
         ({"weights": [tf.ones(2), tf.ones(2, tf.float64)]}, "found .'float32', 'float64'."),
         ({"weights": [tf.ones(2, tf.int32)]}, "found .'int32'."),

@@ -66,7 +66,8 @@ def fit(model, epochs=2, *callbacks, **options):
 
 def assert_moved(model, before):
     for kernel, value, mask in zip(kernels(model), before, masks.in_force(model), strict=True):
-        assert np.mean((kernel.numpy() != value)[mask.numpy()]) > 0.9
+        moved = (kernel.numpy() != value)[mask.numpy()]
+        assert np.mean(moved) > 0.5  # two steps of Lion, which are of one size, may cancel
 
 
 @pytest.mark.parametrize("way", WAYS)

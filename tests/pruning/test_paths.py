@@ -365,16 +365,19 @@ def test_the_number_of_paths_may_exceed_a_float():
         masks.top_k(paths.passing(paths.flow(model), ones), 0.5)
 
 
-def test_what_is_frozen_or_embedded_counts_with_its_size():
-    words = layers.Embedding(3, 2, name="words")
+@pytest.mark.parametrize("trainable", [False, True])
+def test_what_is_frozen_or_embedded_counts_with_its_size(trainable):
+    words = layers.Embedding(3, 2, name="words", trainable=trainable)
     frozen = layers.Dense(2, trainable=False)
     model = keras.Sequential(
         [keras.Input((4,)), words, frozen, layers.GlobalAveragePooling1D(), layers.Dense(1)]
     )
     words.embeddings.assign([[1, -2], [0, 0.5], [-1, 0]])
     frozen.kernel.assign([[1, 0], [-2, 0]])
-    found = paths.passing(paths.flow(model), [tf.constant([[1.0], [1.0]], tf.float64)])
-    assert np.array_equal(found[0], [[2 * 1 + 2.5 * 2], [0]])
+    ones = tf.constant([[1.0], [1.0]], tf.float64)
+    sizes = [tf.abs(tf.cast(words.embeddings.value, tf.float64))] if trainable else []
+    found = paths.passing(paths.flow(model), [*sizes, ones])
+    assert np.array_equal(found[-1], [[2 * 1 + 2.5 * 2], [0]])
 
 
 def test_synflow_prunes_a_residual_network():
