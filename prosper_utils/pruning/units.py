@@ -53,12 +53,12 @@ def shrink(model, keep):
             layers[node.operation] = _smaller(node.operation, labels, gone, signals[0])
         found = {key: value for key, value in kwargs.items() if value is not None}
         outputs = keras.tree.flatten(layers[node.operation](*args, **found))
-        return [Small(t, s) for t, s in zip(outputs, signals, strict=True)]
+        return [_Small(t, s) for t, s in zip(outputs, signals, strict=True)]
 
     graph = channels.graph_of(model)
     inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in graph.inputs]
     signals = [channels.Signal(tuple(x.shape), labels.new(x.shape[-1])) for x in inputs]
-    values = [Small(t, s) for t, s in zip(inputs, signals, strict=True)]
+    values = [_Small(t, s) for t, s in zip(inputs, signals, strict=True)]
     outputs = [value.tensor for value in channels.walk(model, values, visit)]
     small = _assembled(model, graph, inputs, outputs, layers)
     _carry_over(labels, gone, layers)
@@ -82,7 +82,7 @@ def unread(model, keep):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Small:
+class _Small:
     """A tensor of the small model, and what is known of the one in whose place it is."""
 
     tensor: keras.KerasTensor
