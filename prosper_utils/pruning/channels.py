@@ -616,6 +616,22 @@ def groups(model):
     ]
 
 
+def kinds(groups):
+    """Return the groups that are alike, those that cut the same axes of the same weights.
+
+    Args:
+        groups: a list of `Group`.
+
+    Returns:
+        A list of lists of numbers in that list; the channels of one layer that nothing tells apart
+        are of one kind.
+    """
+    alike = collections.defaultdict(list)
+    for number, group in enumerate(groups):
+        alike[tuple((id(m.variable), m.axis) for m in group.members)].append(number)
+    return list(alike.values())
+
+
 def _costs(members, uses):
     """Return the parameters and the multiply-adds of a group."""
     counts = collections.defaultdict(dict)

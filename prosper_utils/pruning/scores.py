@@ -89,9 +89,9 @@ def snip(model, batches, *, sparsity=None, seed=0, **of_loss):
     """
     scored = kernel_indices(model)
     weights, loss = as_loss(model, **of_loss)
-    listed = _all_or_first(batches)
+    listed = all_or_first(batches)
     check_structure(loss, weights, listed[0], order=1)
-    gradient = _mean(lambda batch: loss_and_gradient(loss, weights, batch)[1], listed)
+    gradient = mean(lambda batch: loss_and_gradient(loss, weights, batch)[1], listed)
     return [tf.abs(weights[i] * gradient[i]) for i in scored]
 
 
@@ -109,15 +109,15 @@ def grasp(model, batches, *, sparsity=None, seed=0, temperature=200.0, **of_loss
     """
     scored = kernel_indices(model)
     weights, loss = as_loss(model, temperature=temperature, **of_loss)
-    listed = _all_or_first(batches)
+    listed = all_or_first(batches)
     check_structure(loss, weights, listed[0])
-    gradient = _mean(lambda batch: loss_and_gradient(loss, weights, batch)[1], listed)
+    gradient = mean(lambda batch: loss_and_gradient(loss, weights, batch)[1], listed)
     vector = [g if i in scored else tf.zeros_like(g) for i, g in enumerate(gradient)]
-    product = _mean(lambda batch: hessian_product(loss, weights, batch, vector), listed)
+    product = mean(lambda batch: hessian_product(loss, weights, batch, vector), listed)
     return [weights[i] * product[i] for i in scored]
 
 
-def _all_or_first(batches):
+def all_or_first(batches):
     """Return all batches of what ends, and of what does not the first one."""
     return batch_list(batches, None if ends(batches) else 1)
 
@@ -129,10 +129,10 @@ def _runs(batches, steps):
     """
     if steps:
         return [batch_list(batches, steps + 1)]
-    return [[batch] for batch in _all_or_first(batches)]
+    return [[batch] for batch in all_or_first(batches)]
 
 
-def _mean(function, listed):
+def mean(function, listed):
     """Return the mean over all examples of what a function of a batch returns, a list."""
     sizes = [len(tf.nest.flatten(batch)[0]) for batch in listed]
     if len(listed) == 1:
@@ -211,7 +211,7 @@ def prospr(
         gradient = conditioning.checked(loss, weights, batch_list(batches, steps + 1), **options)
     else:
         runs = _runs(batches, steps)
-        gradient = _mean(lambda run: meta_gradient(loss, weights, run, **options), runs)
+        gradient = mean(lambda run: meta_gradient(loss, weights, run, **options), runs)
     return [tf.abs(gradient[i]) for i in scored]
 
 
@@ -264,7 +264,7 @@ def iterative_prospr(
         for i, mask in zip(scored, masks, strict=True):
             in_force[i].assign(tf.cast(mask, weights[i].dtype))
         runs = _runs(batches, steps)
-        gradient = _mean(lambda run: meta_gradient(masked_loss, weights, run, **options), runs)
+        gradient = mean(lambda run: meta_gradient(masked_loss, weights, run, **options), runs)
         return [tf.abs(gradient[i]) for i in scored]
 
     return iterative(rule, [weights[i].shape for i in scored], sparsity, rounds)

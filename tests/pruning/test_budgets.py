@@ -1,0 +1,195 @@
+"""Budgets: what is chosen costs what was asked, and it is the best of each layer that stays."""
+
+from prosper_utils.pruning import budgets, channels, gates, units
+from prosper_utils.pruning.networks import dense_300_100, kernels, lenet5, resnet
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_channels import attending, chain, in_double, mixed, residual
+
+BUILT = {
+    "dense": lambda: dense_300_100(units=(24, 12)),
+    "lenet5": lenet5,
+    "residual": lambda: resnet(8, widths=(4, 8, 8), shape=(12, 12, 1)),
+    "mixed": lambda: in_double(mixed),
+    "attending": lambda: in_double(attending),
+    "chain": lambda: in_double(chain),
+    "added": lambda: in_double(residual),
+}
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: make() for name, make in BUILT.items()}
+
+
+def widths(model):
+    return [k.shape[-1] for k in kernels(model)]
+
+
+@pytest.mark.parametrize("of", budgets.OF)
+@pytest.mark.parametrize("name", BUILT)
+def test_the_smaller_network_costs_what_was_counted(models, name, of):
+    model = models[name]
+    keep = budgets.choose(model, gates.random(model), share=0.6, of=of)
+    groups, running = channels.groups(model), budgets.Cost(model, of)
+    for group, kept in zip(groups, keep, strict=True):
+        if not kept:
+            running.remove(group)
+    small = units.shrink(model, keep)
+    assert running.total() == budgets.cost(small, of) <= 0.6 * budgets.cost(model, of)
+    if of != "multiply_adds":
+        size = 1 if of == "parameters" else np.dtype(model.dtype).itemsize
+        assert budgets.cost(small, of) == size * small.count_params()
+    else:
+        assert budgets.cost(small) == channels.count_multiply_adds(small)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.sampled_from(sorted(BUILT)), st.floats(0.35, 1), st.integers(0, 100))
+def test_no_more_goes_than_must_and_the_best_of_each_kind_stay(models, name, share, seed):
+    model = models[name]
+    scores, groups = gates.random(model, seed=seed), channels.groups(model)
+    keep = np.array(budgets.choose(model, scores, share=share))
+    assert not any(group.fixed for group, kept in zip(groups, keep, strict=True) if not kept)
+    for kind in channels.kinds(groups):
+        gone, stays = scores[[n for n in kind if not keep[n]]], scores[[n for n in kind if keep[n]]]
+        assert len(stays) > 0
+        assert len(gone) == 0 or gone.max() <= stays.min()
+    if not keep.all():  # with the best of what is gone back, the budget is not met
+        back = max(np.flatnonzero(~keep), key=lambda n: (scores[n], n))
+        keep[back] = True
+        assert budgets.cost(units.shrink(model, keep)) > share * budgets.cost(model)
+
+
+def test_scores_say_what_goes_across_layers(models):
+    model = models["dense"]
+    groups = channels.groups(model)
+    first, second = channels.kinds(groups)[1:3]
+    scores = np.ones(len(groups))
+    scores[first] = np.arange(len(first)) / 100
+    keep = budgets.choose(model, scores, share=0.5)
+    assert sum(keep[n] for n in second) == 12
+    assert not keep[first[0]]
+    assert keep[first[-1]]
+
+
+def test_per_cost_is_what_goes_with_a_group(models):
+    model = models["dense"]
+    groups = channels.groups(model)
+    found = budgets.per_cost(model, np.ones(len(groups)), "parameters")
+    expected = [1 / group.parameters for group in groups]
+    assert found == pytest.approx(expected)
+    products = budgets.per_cost(model, np.ones(len(groups)))
+    assert products == pytest.approx([1 / group.multiply_adds for group in groups])
+
+
+@pytest.mark.parametrize("multiple", [2, 8])
+def test_widths_are_multiples(multiple):
+    model = resnet(8, widths=(16, 32, 64), shape=(12, 12, 1))
+    keep = budgets.choose(model, gates.magnitude(model), share=0.4, multiple=multiple)
+    found = widths(units.shrink(model, keep))[:-1]
+    assert all(width % multiple == 0 for width in found)
+    assert found != widths(model)[:-1]
+    odd = dense_300_100(units=(30, 13))
+    keep = budgets.choose(odd, gates.random(odd), share=0.5, multiple=multiple)
+    assert all(
+        width % multiple == 0 or width in (30, 13) for width in widths(units.shrink(odd, keep))[:-1]
+    )
+
+
+def test_a_floor_holds(models):
+    model = models["dense"]
+    groups = channels.groups(model)
+    first, second = channels.kinds(groups)[1:3]
+    scores = np.ones(len(groups))
+    scores[first] = 0
+    keep = budgets.choose(model, scores, share=0.5, floor=0.45)
+    assert sum(keep[n] for n in first) >= 11
+    with pytest.raises(ValueError, match="smallest network that the floors leave"):
+        budgets.choose(model, scores, share=0.1, floor=0.45)
+    least = budgets.choose(model, scores, limit=784 + 1 + 10)
+    assert [sum(least[n] for n in kind) for kind in (first, second)] == [1, 1]
+
+
+def test_a_budget_that_is_measured(models):
+    model, calls = models["dense"], []
+
+    def watts(small):
+        calls.append(small)
+        return 2.0 * widths(small)[0] + widths(small)[1]
+
+    keep = budgets.choose(model, gates.random(model, seed=3), limit=31.0, of=watts)
+    small = units.shrink(model, keep)
+    assert watts(small) <= 31
+    assert len(calls) <= 9
+    assert watts(small) > 31 - 2  # no more than one unit below it
+    half = budgets.choose(model, gates.random(model, seed=3), share=0.5, of=watts)
+    assert watts(units.shrink(model, half)) <= 30
+    with pytest.raises(ValueError, match="watts, where the smallest"):
+        budgets.choose(model, gates.random(model), limit=1.0, of=watts)
+
+
+def test_rounds_look_at_the_network_as_it_is_by_then(models):
+    model, seen = models["dense"], []
+
+    def rule(small):
+        seen.append(budgets.cost(small) / budgets.cost(model))
+        return gates.magnitude(small)
+
+    small = budgets.in_rounds(model, rule, share=0.25, rounds=2)
+    assert seen[0] == 1
+    assert 0.5 * 0.9 < seen[1] <= 0.5
+    assert 0.25 * 0.8 < budgets.cost(small) / budgets.cost(model) <= 0.25
+    once = budgets.in_rounds(model, gates.magnitude, share=0.25, rounds=1)
+    direct = units.shrink(model, budgets.choose(model, gates.magnitude(model), share=0.25))
+    for a, b in zip(once.weights, direct.weights, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_shuffling_keeps_the_widths(models):
+    for model in models.values():
+        keep = budgets.choose(model, gates.random(model), share=0.6)
+        found = budgets.shuffled(model, keep, seed=1)
+        groups = channels.groups(model)
+        for kind in channels.kinds(groups):
+            assert sum(found[n] for n in kind) == sum(keep[n] for n in kind)
+        assert all(kept for group, kept in zip(groups, found, strict=True) if group.fixed)
+        assert widths(units.shrink(model, found)) == widths(units.shrink(model, keep))
+    model = models["lenet5"]
+    keep = budgets.choose(model, gates.random(model), share=0.6)
+    drawn = [budgets.shuffled(model, keep, seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0] != keep
+
+
+def test_bad_input(models):
+    model = models["dense"]
+    scores = gates.random(model)
+    before = [w.numpy() for w in model.weights]
+    for wrong, words in {
+        "share or limit, found share=None": {},
+        "share or limit, found share=0.5": {"share": 0.5, "limit": 3},
+        r"share: expected a number in \(0, 1\], found 0": {"share": 0},
+        r"floor: expected a share in \[0, 1\), found 1": {"share": 0.5, "floor": 1},
+        "multiple: expected a whole number from 1 on, found 0": {"share": 0.5, "multiple": 0},
+        "of: expected one of multiply_adds, parameters, bytes": {"share": 0.5, "of": "flops"},
+        "budget: expected one that can be met, found 5 multiply_adds": {"limit": 5},
+    }.items():
+        with pytest.raises(ValueError, match=wrong):
+            budgets.choose(model, scores, **words)
+    with pytest.raises(ValueError, match=f"scores: expected {len(scores)} numbers, one per group"):
+        budgets.choose(model, scores[:-1], share=0.5)
+    with pytest.raises(ValueError, match="found NaN"):
+        budgets.choose(model, scores * np.nan, share=0.5)
+    with pytest.raises(ValueError, match="rounds: expected at least 1, found 0"):
+        budgets.in_rounds(model, gates.magnitude, share=0.5, rounds=0)
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
+    any_size = keras.Model(inputs, keras.layers.Dense(2)(x))
+    with pytest.raises(ValueError, match="expected a known input size"):
+        budgets.Cost(any_size)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.weights, strict=True))

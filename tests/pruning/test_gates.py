@@ -1,0 +1,233 @@
+"""Gates: a group's score is the sum of its members', by every sweep, and what differences say."""
+
+import itertools
+
+from prosper_utils.lookahead.meta_gradient import meta_gradient
+from prosper_utils.pruning import channels, gates
+from prosper_utils.pruning.networks import as_loss, dense_300_100, trainable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_channels import in_double
+
+layers = keras.layers
+STEPS, RATE = 3, 0.1
+
+
+def plain(activation="tanh"):
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2), dtype="float64"),
+            layers.Conv2D(4, 3, activation=activation, dtype="float64", bias_initializer="normal"),
+            layers.Flatten(dtype="float64"),
+            layers.Dense(5, activation, dtype="float64", bias_initializer="normal"),
+            layers.Dense(3, dtype="float64"),
+        ]
+    )
+
+
+def normalised():
+    """A residual block with batch normalisation, gamma and beta not at their initial values."""
+    keras.utils.set_random_seed(4)
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same", use_bias=False)(x))
+    y = layers.Conv2D(4, 3, padding="same", use_bias=False)(layers.Activation("tanh")(x))
+    x = layers.Add()([x, layers.BatchNormalization()(y)])
+    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+
+
+def taken(count=STEPS + 1, size=7, seed=5):
+    generator = np.random.default_rng(seed)
+    return [
+        (generator.normal(size=(size, 6, 6, 2)), generator.integers(0, 3, size))
+        for _ in range(count)
+    ]
+
+
+MODELS = {"plain": plain, "normalised": lambda: in_double(normalised)}
+
+
+def after(model, batches, scale, rate=RATE):
+    """Return the loss after steps from scaled weights, without the sweeps of the package."""
+    weights, loss = as_loss(model)
+    weights = [w * s for w, s in zip(weights, scale, strict=True)]
+    for batch in batches[:-1]:
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            value = loss(weights, batch)
+        gradient = tape.gradient(value, weights, unconnected_gradients="zero")
+        weights = [w - rate * g for w, g in zip(weights, gradient, strict=True)]
+    return float(loss(weights, batches[-1]))
+
+
+def gated(model, gates_, number, gate):
+    """Return what multiplies the weights if one group's gate is set."""
+    found = [np.ones(v.shape) for v in trainable(model)]
+    for i, axis, indices in gates_[number]:
+        np.moveaxis(found[i], axis, 0)[indices] *= gate
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "on"),
+    [("plain", "readers"), ("plain", "writers")] + [("normalised", on) for on in gates.ON],
+)
+def test_it_is_the_derivative_for_the_gate(name, on):
+    model, batches, h = MODELS[name](), taken(), 1e-5
+    found = gates.meta_gradient(model, batches, on=on, steps=STEPS, learning_rate=RATE)
+    where = gates.places(model, on)
+    for number, place in enumerate(where):
+        ahead, behind = (
+            after(model, batches, gated(model, where, number, 1 + step)) for step in (h, -h)
+        )
+        assert found[number] == pytest.approx((ahead - behind) / (2 * h), rel=1e-6, abs=1e-9), place
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_sweep_gives_the_same(name, momentum):
+    model, batches = MODELS[name](), taken()
+    options = {"steps": STEPS, "learning_rate": RATE, "momentum": momentum}
+    found = {m: gates.meta_gradient(model, batches, method=m, **options) for m in gates.METHODS[:3]}
+    for other in ("checkpointed", "forward"):
+        np.testing.assert_allclose(found[other], found["reverse"], rtol=1e-10, atol=1e-13)
+
+
+def test_it_is_the_sum_of_the_members_with_their_signs():
+    model, batches = plain(), taken()
+    weights, loss = as_loss(model)
+    single = meta_gradient(loss, weights, batches, learning_rate=RATE)
+    found = gates.meta_gradient(model, batches, steps=STEPS, learning_rate=RATE)
+    by_hand = [single[2].numpy().reshape(4, 4, 4, 5)[:, :, c].sum() for c in range(4)]
+    by_hand += single[4].numpy().sum(axis=1).tolist()
+    kinds = channels.kinds(channels.groups(model))
+    np.testing.assert_allclose(found[kinds[1] + kinds[2]], by_hand, rtol=1e-12)
+    assert np.abs(by_hand).sum() < np.abs(single[2]).sum() + np.abs(single[4]).sum()  # they cancel
+
+
+def test_random_signs_have_no_bias_and_the_variance_that_the_formula_says():
+    model, batches = plain(), taken()
+    exact = gates.meta_gradient(model, batches, steps=STEPS, learning_rate=RATE)
+    one = [
+        gates.meta_gradient(
+            model, batches, steps=STEPS, learning_rate=RATE, method="signs", probes=1, seed=seed
+        )
+        for seed in range(300)
+    ]
+    variance = np.sum(exact**2) - exact**2
+    error = np.mean(one, axis=0) - exact
+    assert np.all(np.abs(error) <= 4.5 * np.sqrt(variance / 300))
+    measured = np.mean((np.array(one) - exact) ** 2, axis=0)
+    live = variance > 1e-3 * variance.max()
+    assert np.all(np.abs(measured[live] / variance[live] - 1) < 0.5)
+    total = np.mean(np.sum((np.array(one) - exact) ** 2, axis=1)) / np.sum(exact**2)
+    assert total == pytest.approx(len(exact) - 1, rel=0.15)
+
+
+def test_behind_batch_statistics_the_sum_over_a_column_vanishes():
+    model, batches = in_double(normalised), taken()
+    for layer in model.layers:  # epsilon is the only thing that notices the scale
+        if isinstance(layer, layers.BatchNormalization):
+            layer.epsilon = 0.0
+    options = {"steps": 0, "learning_rate": RATE}
+    first = gates.places(model, "writers")
+    writers = gates.meta_gradient(model, batches[:1], on="writers", **options)
+    readers = gates.meta_gradient(model, batches[:1], on="readers", **options)
+    convolution = [n for n, place in enumerate(first) if place and len(place[0][2]) == 1][2:6]
+    assert np.all(np.abs(writers[convolution]) < 1e-12)
+    assert np.all(np.abs(readers[convolution]) > 1e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "linear"])
+def test_a_gate_passes_through_what_keeps_scales(activation):
+    """Without a step ahead, what enters a unit counts as much as what leaves it."""
+    model = plain(activation)
+    options = {"steps": 0, "learning_rate": RATE}
+    found = [gates.meta_gradient(model, taken(1), on=on, **options) for on in gates.ON[:2]]
+    inner = [n for n, group in enumerate(channels.groups(model)) if not group.fixed]
+    np.testing.assert_allclose(found[0][inner], found[1][inner], rtol=1e-10)
+    curved = [gates.meta_gradient(plain("tanh"), taken(1), on=on, **options) for on in gates.ON[:2]]
+    assert not np.allclose(curved[0][inner], curved[1][inner], rtol=1e-3)
+
+
+def test_snip_is_the_meta_gradient_without_steps():
+    model, batches = plain(), taken(1)
+    found = gates.snip(model, batches)
+    expected = np.abs(gates.meta_gradient(model, batches, steps=0))
+    free = np.isfinite(found)
+    np.testing.assert_allclose(found[free], expected[free], rtol=1e-12)
+
+
+def test_snip_of_many_batches_is_that_of_all_examples():
+    model = plain()
+    parts = [taken(1, size, seed=size)[0] for size in (3, 8)]
+    whole = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    np.testing.assert_allclose(gates.snip(model, parts), gates.snip(model, [whole]), rtol=1e-12)
+
+
+def test_taylor_is_the_root_mean_square_over_batches():
+    model, batches = plain(), taken(3)
+    squares = [gates.snip(model, [batch]) ** 2 for batch in batches]
+    expected = np.sqrt(np.mean(squares, axis=0))
+    np.testing.assert_allclose(gates.taylor(model, batches), expected, rtol=1e-12)
+    assert not np.allclose(expected, gates.snip(model, batches), rtol=1e-3)
+
+
+def test_magnitude_is_the_norm_of_what_reads():
+    model = plain()
+    found = gates.magnitude(model)
+    rows = np.linalg.norm(model.layers[-1].kernel.numpy(), axis=1)
+    kinds = channels.kinds(channels.groups(model))
+    np.testing.assert_allclose(found[kinds[2]], rows, rtol=1e-12)
+    columns = gates.magnitude(model, on="writers")[kinds[2]]
+    last = model.layers[-2]
+    entering = np.sum(last.kernel.numpy() ** 2, axis=0) + last.bias.numpy() ** 2
+    np.testing.assert_allclose(columns, np.sqrt(entering), rtol=1e-12)
+
+
+def test_uniform_ranks_run_through_each_kind():
+    model = dense_300_100(units=(30, 10))
+    found = gates.uniform(model, seed=1)
+    for kind, size in zip(channels.kinds(channels.groups(model))[1:3], (30, 10), strict=True):
+        assert sorted(found[kind]) == pytest.approx((np.arange(size) + 0.5) / size)
+    assert not np.array_equal(found, gates.uniform(model, seed=2))
+    assert not np.array_equal(gates.random(model, seed=1), gates.random(model, seed=2))
+    assert np.array_equal(gates.random(model, seed=1), gates.random(model, seed=1))
+
+
+@pytest.mark.parametrize("name", gates.SCORES)
+def test_what_is_fixed_is_never_chosen_and_the_model_stays(name):
+    model = in_double(normalised)
+    before = [v.numpy() for v in model.variables]
+    found = gates.SCORES[name](model, taken(), seed=0)
+    fixed = [bool(group.fixed) for group in channels.groups(model)]
+    assert np.array_equal(np.isinf(found), fixed)
+    assert any(fixed)
+    assert not all(fixed)
+    assert np.all(found[~np.array(fixed)] >= 0)
+    assert all(np.array_equal(a, v.numpy()) for a, v in zip(before, model.variables, strict=True))
+
+
+def test_an_endless_supply_serves_the_scores():
+    model, supply = plain(), itertools.cycle(taken(2))
+    np.testing.assert_array_equal(gates.snip(model, supply), gates.snip(model, taken(1)))
+
+
+def test_bad_input():
+    model, batches = plain(), taken()
+    with pytest.raises(ValueError, match="on: expected one of readers, writers, scales"):
+        gates.places(model, "columns")
+    with pytest.raises(ValueError, match="expected trainable scales of every group, found none"):
+        gates.snip(model, batches, on="scales")
+    with pytest.raises(ValueError, match="method: expected one of"):
+        gates.meta_gradient(model, batches, method="unrolled")
+    with pytest.raises(ValueError, match="probes: expected at least 1, found 0"):
+        gates.meta_gradient(model, batches, method="signs", probes=0)
+    with pytest.raises(ValueError, match="expected at least 4"):
+        gates.prospr(model, batches[:2])
+    model.layers[-1].trainable = False
+    with pytest.raises(ValueError, match="which is not trained"):
+        gates.snip(model, batches)

@@ -1,0 +1,61 @@
+"""Controls: fresh weights for the same widths, and kept weights of another size."""
+
+from prosper_utils.pruning import budgets, gates, units
+from prosper_utils.pruning.networks import kernels, lenet5, resnet, vgg
+from prosper_utils.study import controls
+
+import keras
+import numpy as np
+import pytest
+
+
+def test_fresh_weights_are_drawn_as_the_layers_say():
+    model = resnet(8, widths=(16, 32, 64), shape=(12, 12, 1))
+    generator = np.random.default_rng(0)
+    for variable in model.variables:
+        variable.assign(generator.normal(7, 1, variable.shape))
+    assert controls.fresh(model, seed=1) is model
+    for variable in model.variables:
+        values, name = variable.numpy(), variable.name
+        if name == "kernel":
+            fan_in = np.prod(variable.shape[:-1])
+            assert values.std() == pytest.approx(np.sqrt(2 / fan_in), rel=0.25)
+        else:
+            assert np.all(values == (name in ("gamma", "moving_variance")))
+
+
+def test_each_weight_has_a_seed_of_its_own():
+    shared = keras.initializers.GlorotUniform(seed=keras.random.SeedGenerator(0))
+    layers = [keras.layers.Dense(5, kernel_initializer=shared) for _ in range(3)]
+    model = keras.Sequential([keras.Input((5,)), *layers])
+    clone = keras.models.clone_model(model)
+    first, second, third = (k.numpy() for k in kernels(controls.fresh(clone, seed=3)))
+    assert not np.any(first == second)
+    assert not np.any(second == third)
+    again = [k.numpy() for k in kernels(controls.fresh(clone, seed=3))]
+    assert np.array_equal(again[0], first)
+    assert not np.any(controls.fresh(clone, seed=4).layers[0].kernel.numpy() == first)
+
+
+def test_what_no_layer_says_how_to_draw_is_refused():
+    class Own(keras.layers.Layer):
+        def build(self, shape):
+            self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+
+        def call(self, x):
+            return x * self.scale
+
+    with pytest.raises(ValueError, match="expected an initializer of own/scale, found none"):
+        controls.fresh(keras.Sequential([keras.Input((3,)), Own(name="own")]))
+
+
+@pytest.mark.parametrize("make", [lenet5, vgg])
+def test_rescaled_kernels_send_on_the_same_variance(make):
+    before = make()
+    small = units.shrink(before, budgets.choose(before, gates.random(before), share=0.25))
+    kept = [k.numpy() for k in kernels(small)]
+    controls.rescaled(small, before)
+    for was, kernel, large in zip(kept, kernels(small), kernels(before), strict=True):
+        fans = [np.prod(k.shape[:-1]) for k in (large, kernel)]
+        np.testing.assert_allclose(kernel.numpy() ** 2 * fans[1], was**2 * fans[0], rtol=1e-5)
+    assert not np.array_equal(kept[1], kernels(small)[1].numpy())
