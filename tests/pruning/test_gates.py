@@ -21,9 +21,9 @@ def plain(activation="tanh"):
     return keras.Sequential(
         [
             keras.Input((6, 6, 2), dtype="float64"),
-            layers.Conv2D(4, 3, activation=activation, dtype="float64", bias_initializer="normal"),
+            layers.Conv2D(3, 3, activation=activation, dtype="float64", bias_initializer="normal"),
             layers.Flatten(dtype="float64"),
-            layers.Dense(5, activation, dtype="float64", bias_initializer="normal"),
+            layers.Dense(4, activation, dtype="float64", bias_initializer="normal"),
             layers.Dense(3, dtype="float64"),
         ]
     )
@@ -79,15 +79,14 @@ def test_it_is_the_derivative_for_the_gate(name, on):
     model, batches, h = MODELS[name](), taken(), 1e-5
     found = gates.meta_gradient(model, batches, on=on, steps=STEPS, learning_rate=RATE)
     where = gates.places(model, on)
-    for number, place in enumerate(where):
+    for number, place in list(enumerate(where))[::3]:
         ahead, behind = (
             after(model, batches, gated(model, where, number, 1 + step)) for step in (h, -h)
         )
         assert found[number] == pytest.approx((ahead - behind) / (2 * h), rel=1e-6, abs=1e-9), place
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "momentum"), [("plain", 0.9), ("normalised", 0.0)])
 def test_every_sweep_gives_the_same(name, momentum):
     model, batches = MODELS[name](), taken()
     options = {"steps": STEPS, "learning_rate": RATE, "momentum": momentum}
@@ -101,7 +100,7 @@ def test_it_is_the_sum_of_the_members_with_their_signs():
     weights, loss = as_loss(model)
     single = meta_gradient(loss, weights, batches, learning_rate=RATE)
     found = gates.meta_gradient(model, batches, steps=STEPS, learning_rate=RATE)
-    by_hand = [single[2].numpy().reshape(4, 4, 4, 5)[:, :, c].sum() for c in range(4)]
+    by_hand = [single[2].numpy().reshape(4, 4, 3, 4)[:, :, c].sum() for c in range(3)]
     by_hand += single[4].numpy().sum(axis=1).tolist()
     kinds = channels.kinds(channels.groups(model))
     np.testing.assert_allclose(found[kinds[1] + kinds[2]], by_hand, rtol=1e-12)
@@ -109,22 +108,30 @@ def test_it_is_the_sum_of_the_members_with_their_signs():
 
 
 def test_random_signs_have_no_bias_and_the_variance_that_the_formula_says():
+    model, batches, probes = plain(), taken(), 100
+    options = {"steps": STEPS, "learning_rate": RATE}
+    exact = gates.meta_gradient(model, batches, **options)
+    found = np.array(
+        [
+            gates.meta_gradient(model, batches, method="signs", probes=probes, seed=s, **options)
+            for s in range(3)
+        ]
+    )
+    variance = (np.sum(exact**2) - exact**2) / probes
+    deviation = (found - exact) / np.sqrt(variance)  # of unit variance, if the formula is right
+    assert np.all(np.abs(deviation.mean(axis=0)) < 4 / np.sqrt(3))
+    assert 0.5 < np.mean(deviation**2) < 1.7
+    assert len({tuple(row) for row in found}) == 3
+
+
+def test_one_probe_is_one_directional_derivative():
     model, batches = plain(), taken()
-    exact = gates.meta_gradient(model, batches, steps=STEPS, learning_rate=RATE)
-    one = [
-        gates.meta_gradient(
-            model, batches, steps=STEPS, learning_rate=RATE, method="signs", probes=1, seed=seed
-        )
-        for seed in range(300)
-    ]
-    variance = np.sum(exact**2) - exact**2
-    error = np.mean(one, axis=0) - exact
-    assert np.all(np.abs(error) <= 4.5 * np.sqrt(variance / 300))
-    measured = np.mean((np.array(one) - exact) ** 2, axis=0)
-    live = variance > 1e-3 * variance.max()
-    assert np.all(np.abs(measured[live] / variance[live] - 1) < 0.5)
-    total = np.mean(np.sum((np.array(one) - exact) ** 2, axis=1)) / np.sum(exact**2)
-    assert total == pytest.approx(len(exact) - 1, rel=0.15)
+    options = {"steps": STEPS, "learning_rate": RATE}
+    exact = gates.meta_gradient(model, batches, **options)
+    one = gates.meta_gradient(model, batches, method="signs", probes=1, seed=3, **options)
+    assert np.ptp(np.abs(one)) < 1e-12 * np.abs(one[0])  # s_g d, with one d for all groups
+    signs = np.sign(one * one[0])
+    assert np.abs(one[0]) == pytest.approx(np.abs(np.sum(signs * exact)), rel=1e-9)
 
 
 def test_behind_batch_statistics_the_sum_over_a_column_vanishes():
@@ -133,10 +140,9 @@ def test_behind_batch_statistics_the_sum_over_a_column_vanishes():
         if isinstance(layer, layers.BatchNormalization):
             layer.epsilon = 0.0
     options = {"steps": 0, "learning_rate": RATE}
-    first = gates.places(model, "writers")
     writers = gates.meta_gradient(model, batches[:1], on="writers", **options)
     readers = gates.meta_gradient(model, batches[:1], on="readers", **options)
-    convolution = [n for n, place in enumerate(first) if place and len(place[0][2]) == 1][2:6]
+    convolution = channels.kinds(channels.groups(model))[1]
     assert np.all(np.abs(writers[convolution]) < 1e-12)
     assert np.all(np.abs(readers[convolution]) > 1e-6)
 
