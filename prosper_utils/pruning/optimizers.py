@@ -111,7 +111,9 @@ def transfer(old, new, pairs, cut):
     for variable, other in pairs:
         targets, names = _entries(new, other), (of(old, variable).name, of(new, other).name)
         if names[0] != names[1]:
-            raise ValueError(f"{other.path}: expected to be updated by {names[0]}, found {names[1]}")
+            raise ValueError(
+                f"{other.path}: expected to be updated by {names[0]}, found {names[1]}"
+            )
         for name, slot in _entries(old, variable).items():
             if slot.shape != variable.shape:
                 raise ValueError(

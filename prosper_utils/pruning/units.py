@@ -61,14 +61,16 @@ def shrink(model, keep, *, compiled=False):
         signals = channels.follow(labels, node, *old)
         args, kwargs = keras.tree.map_structure(lambda x: getattr(x, "tensor", x), (args, kwargs))
         if node.operation not in layers:
-            taken = {x.name for x in inputs} | {layer.name for layer in layers.values()}
+            taken = {x._keras_history.operation.name for x in inputs} | {
+                layer.name for layer in layers.values()
+            }
             layers[node.operation] = _smaller(node.operation, labels, gone, signals[0], taken)
         found = {key: value for key, value in kwargs.items() if value is not None}
         outputs = keras.tree.flatten(layers[node.operation](*args, **found))
         return [_Small(t, s) for t, s in zip(outputs, signals, strict=True)]
 
     graph = channels.graph_of(model)
-    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in graph.inputs]
+    inputs = [_input(x) for x in graph.inputs]
     signals = [channels.Signal(tuple(x.shape), labels.new(x.shape[-1])) for x in inputs]
     values = [_Small(t, s) for t, s in zip(inputs, signals, strict=True)]
     outputs = [value.tensor for value in channels.walk(model, values, visit)]
@@ -78,6 +80,12 @@ def shrink(model, keep, *, compiled=False):
     if compiled:
         _compile_alike(model, small, pairs, labels, gone)
     return small
+
+
+def _input(x):
+    """Return an input like this one."""
+    name = x._keras_history.operation.name
+    return keras.Input(batch_shape=x.shape, dtype=x.dtype, name=name)
 
 
 def unread(model, keep):
@@ -180,8 +188,12 @@ def _smaller(layer, labels, gone, signal, taken):
         options = {"dtype": layer.dtype_policy, "trainable": layer.trainable, "name": name}
         options |= {"mask": layer.mask, "arguments": layer.arguments}
         return keras.layers.Lambda(layer.function, layer._output_shape, **options)
-    changes = SIZES[type(layer)](layer, size, width) if type(layer) in SIZES else {}
-    return _again(layer, changes | {"name": name})
+    axes = [(v, a) for v in layer.variables for a in range(len(v.shape))]
+    is_cut = any((id(v), a) in labels.axes and size(v, a) < v.shape[a] for v, a in axes)
+    changes = {"name": name}
+    if type(layer) in SIZES and (is_cut or width < len(signal.labels)):
+        changes |= SIZES[type(layer)](layer, size, width)
+    return _again(layer, changes)
 
 
 def _free(name, taken):
@@ -192,15 +204,14 @@ def _free(name, taken):
 
 def _again(layer, changes):
     """Make a layer from its configuration; functions, which may have none, are handed on."""
-    config = layer.get_config() | changes
-    for key in config:
-        if key.endswith("_constraint") and isinstance(getattr(layer, key, None), Mask):
-            config[key] = keras.saving.serialize_keras_object(getattr(layer, key).inner)
-    handed_on = type(layer) in channels.RULES and "activation" in config
+    handed_on = type(layer) in channels.RULES and hasattr(layer, "activation")
     if handed_on:
-        config["activation"] = "linear"
+        changes = changes | {"activation": "linear"}
+    for key, value in vars(layer).items():
+        if key.endswith("_constraint") and isinstance(value, Mask):
+            changes[key] = keras.saving.serialize_keras_object(value.inner)
     try:
-        new = type(layer).from_config(config)
+        new = type(layer).from_config(layer.get_config() | changes)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             f"shrink: expected layers that can be made from their configuration, found "

@@ -498,7 +498,12 @@ EVERYWHERE = slice(None)
         (lambda la: la.Conv2DTranspose(5, 2), (4, 4, 3), [(..., 1), (..., 4, EVERYWHERE)], (1, 1)),
         (lambda la: la.Conv1DTranspose(5, 2), (4, 3), [(..., 0), (..., 2)], (2, 0)),
         (lambda la: la.DepthwiseConv2D(2, depth_multiplier=2), (4, 4, 3), [(..., 1, 0)], (0, 1)),
-        (lambda la: la.DepthwiseConv1D(2, depth_multiplier=2), (4, 3), [(..., 1, EVERYWHERE)], (1, 2)),
+        (
+            lambda la: la.DepthwiseConv1D(2, depth_multiplier=2),
+            (4, 3),
+            [(..., 1, EVERYWHERE)],
+            (1, 2),
+        ),
         (lambda la: la.SeparableConv2D(5, 2), (4, 4, 3), [(..., 1, 0), (..., 2, 0)], (2, 2)),
         (lambda la: la.Conv2D(6, 2, groups=2), (4, 4, 4), [(..., 1, slice(3))], (1, 0)),
         (lambda la: la.Conv2D(6, 2, groups=2), (4, 4, 4), [(..., slice(1, 3))], (0, 2)),
