@@ -306,6 +306,13 @@ def _expect_compiled(model):
 def _compile_alike(model, small, pairs, labels, gone):
     """Compile the small model as the large one is, with what is left of its optimizer's state."""
     options = dict(model._compile_config.config)
+    names = [channels.graph_of(each).output_names for each in (model, small)]
+    by_name = any(isinstance(value, dict) for value in options.values())
+    if by_name and names[0] != names[1] and not isinstance(model.output, dict):
+        raise ValueError(
+            f"model {model.name!r}: expected losses and metrics for outputs named {names[1]}, as "
+            f"models in the model are dissolved, found those for {names[0]}: compile with a list"
+        )
     for key in ("metrics", "weighted_metrics"):
         options[key] = keras.tree.map_structure(_fresh, options[key])
     options["optimizer"] = optimizers.again(model.optimizer)

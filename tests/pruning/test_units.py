@@ -496,6 +496,22 @@ def test_training_that_cannot_go_on_is_refused(double):
         units.shrink(model, some(model), compiled=True)
 
 
+def test_losses_by_names_that_are_dissolved_are_refused():
+    inputs = keras.Input((4,))
+    inner = [keras.Input((4,)), layers.Dense(5), layers.Dense(2, name="leaf")]
+    y = keras.Sequential(inner, name="nest")(inputs)
+    model = keras.Model(inputs, [y, layers.Dense(3, name="b")(inputs)])
+    model.compile("sgd", {"nest": "mse", "b": "mse"})
+    with pytest.raises(ValueError, match=r"named \['leaf', 'b'\].*for \['nest', 'b'\]"):
+        units.shrink(model, some(model), compiled=True)
+    model.compile("sgd", ["mse", "mse"], metrics={"nest": "mae"})
+    with pytest.raises(ValueError, match=r"named \['leaf', 'b'\].*for \['nest', 'b'\]"):
+        units.shrink(model, some(model), compiled=True)
+    model.compile("sgd", ["mse", "mse"])
+    small = units.shrink(model, some(model), compiled=True)
+    small.fit(np.ones((4, 4)), [np.ones((4, 2)), np.ones((4, 3))], verbose=0)
+
+
 # Bad input ----------------------------------------------------------------------------------
 
 
