@@ -11,10 +11,11 @@ every update its zeros are zero again, and so are those of the optimizer's runni
 
 import base64
 import math
+import re
 import warnings
 from fractions import Fraction
 
-from prosper_utils.pruning import optimizers
+from prosper_utils.pruning import channels, optimizers
 from prosper_utils.pruning.networks import kernels, trainable
 from prosper_utils.pruning.paths import effective
 
@@ -358,15 +359,32 @@ def empty_layers(model):
     return [path for path, count, _ in per_layer(model) if count == 0]
 
 
-def dead(mask):
+def dead(mask, inputs=(-2,), outputs=(-1,)):
     """Return how many inputs and how many outputs of a kernel have no weight left.
 
     Args:
-        mask: a tensor of zeros and ones whose last two axes are inputs and outputs, as those of
-            dense and convolution kernels are.
+        mask: a tensor of zeros and ones with the shape of the kernel.
+        inputs, outputs: the axes that together number them; by default those of dense and
+            convolution kernels.
     """
-    units = tf.reduce_any(tf.cast(mask, tf.bool), axis=list(range(len(mask.shape) - 2)))
-    return tuple(int(tf.reduce_sum(1 - tf.cast(tf.reduce_any(units, a), tf.int32))) for a in (1, 0))
+    mask = np.asarray(mask, bool)
+    others = [set(range(mask.ndim)) - {a % mask.ndim for a in axes} for axes in (inputs, outputs)]
+    return tuple(int(np.sum(~np.any(mask, tuple(axes)))) for axes in others)
+
+
+def _dead(model, kernel, mask):
+    """Return what `dead` does, with the axes that the layer of a kernel has."""
+    layers = model._flatten_layers()
+    layer = next((x for x in layers if any(v is kernel for v in x._trainable_variables)), None)
+    if isinstance(layer, tuple(channels.TRANSPOSED)):
+        return dead(mask, (-1,), (-2,))
+    if isinstance(layer, tuple(channels.DEPTHWISE)) or kernel.name == "depthwise_kernel":
+        return dead(mask, (-2,), (-2, -1))
+    if isinstance(layer, keras.layers.EinsumDense):
+        read, own, written = re.split(",|->", layer.equation)
+        return dead(mask, *([own.index(x) for x in own if x in other] for other in (read, written)))
+    groups = getattr(layer, "groups", 1)  # each has inputs of its own, and outputs
+    return dead(tf.reshape(mask, (*mask.shape[:-1], groups, -1)), (-3, -2), (-2, -1))
 
 
 def effective_sparsity(model):
@@ -393,8 +411,10 @@ def report(model):
     except ValueError:
         passing = [None] * len(masks)
     rows = [
-        (path.removeprefix(f"{model.name}/"), count, size, through, *dead(mask))
-        for (path, count, size), through, mask in zip(per_layer(model), passing, masks, strict=True)
+        (path.removeprefix(f"{model.name}/"), count, size, through, *_dead(model, kernel, mask))
+        for (path, count, size), through, kernel, mask in zip(
+            per_layer(model), passing, kernels(model), masks, strict=True
+        )
     ]
     whole = None if None in passing else sum(passing)
     rows.append(("all kernels", sum(r[1] for r in rows), sum(r[2] for r in rows), whole, "", ""))

@@ -48,6 +48,12 @@ def slots(optimizer, variable):
         ValueError: for an optimizer that has not been built on the variable, or keeps state in
             another form than such lists.
     """
+    found = _entries(optimizer, variable)
+    return {name: slot for name, slot in found.items() if slot.shape == variable.shape}
+
+
+def _entries(optimizer, variable):
+    """Return what `slots` does, and with it what has another shape than the variable."""
     owner = of(optimizer, variable)
     if owner is None:
         raise ValueError(
@@ -63,7 +69,7 @@ def slots(optimizer, variable):
             f"{len(owner._trainable_variables)} variables, found {', '.join(other)} elsewhere"
         )
     found = {name: entries[owner._get_variable_index(variable)] for name, entries in lists.items()}
-    return {n: s for n, s in found.items() if s is not None and s.shape == variable.shape}
+    return {name: slot for name, slot in found.items() if slot is not None}
 
 
 def _lists(optimizer):
@@ -77,6 +83,44 @@ def _lists(optimizer):
         and len(value) == count
         and all(slot is None or isinstance(slot, keras.Variable) for slot in value)
     }
+
+
+def again(optimizer):
+    """Return an optimizer of the same class and configuration, which remembers nothing yet."""
+    return type(optimizer).from_config(optimizer.get_config())
+
+
+def transfer(old, new, pairs, cut):
+    """Hand on what a Keras optimizer remembers: slots, steps, learning rate, loss scale.
+
+    Args:
+        old: an optimizer; one that has not been built remembers nothing.
+        new: what `again` made of it, built on variables that take the place of the old ones.
+        pairs: a list of (old variable, new variable).
+        cut: function (old variable, array of its shape) -> array of the shape of the new one.
+
+    Raises:
+        ValueError: for an optimizer that remembers something in another shape than the variable's,
+            as Adafactor does, or whose parts update other variables than before.
+    """
+    if not old.built:
+        return
+    numbers = [[v for v in each.variables if v.shape == ()] for each in (old, new)]
+    for number, target in zip(*numbers, strict=True):
+        target.assign(number)
+    for variable, other in pairs:
+        targets, names = _entries(new, other), (of(old, variable).name, of(new, other).name)
+        if names[0] != names[1]:
+            raise ValueError(
+                f"{other.path}: expected to be updated by {names[0]}, found {names[1]}"
+            )
+        for name, slot in _entries(old, variable).items():
+            if slot.shape != variable.shape:
+                raise ValueError(
+                    f"optimizer {old.name!r}: expected slots of the shape of their weights, found "
+                    f"{name} {tuple(slot.shape)} for {variable.path} {tuple(variable.shape)}"
+                )
+            targets[name].assign(cut(variable, keras.ops.convert_to_numpy(slot.value)))
 
 
 def forget(optimizer, variables, places):

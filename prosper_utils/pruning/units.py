@@ -12,8 +12,10 @@ keep zero would still send something on.
 """
 
 import dataclasses
+import functools
+import itertools
 
-from prosper_utils.pruning import channels
+from prosper_utils.pruning import channels, optimizers
 from prosper_utils.pruning.masks import Mask
 from prosper_utils.pruning.networks import kernels
 
@@ -22,27 +24,36 @@ import numpy as np
 from keras.src.ops import numpy as operations
 
 
-def shrink(model, keep):
+def shrink(model, keep, *, compiled=False):
     """Return a new plain Keras model without some groups of channels.
 
     It computes what the model computes with the slices that read these groups at zero (see
     `unread`).  Layers keep their names and what is left of their weights, and lose the masks of
     `masks.apply`, zeros staying zeros until they are trained; models in the model are dissolved
-    into their layers.  It is not compiled.
+    into their layers, where a name that is taken gets a number.
 
     Args:
         model: a built functional or Sequential Keras model; it is not changed.
-        keep: one boolean for each of `channels.groups(model)`.
+        keep: one boolean for each of `channels.groups(model)`; or a list of those of them that
+            are kept, which tells groups of another model from this one's.
+        compiled: whether to compile it as the model is, with what is left of the state of its
+            optimizer, so that training goes on.  The next step is that of the model with `unread`
+            for masks, if the optimizer treats each weight by itself: a norm over many of them, as
+            in clipping, has lost those that are gone.
 
     Returns:
         A `keras.Sequential` if the model is one of layers only, else a `keras.Model`.
 
     Raises:
-        ValueError: for another number of groups, a group that is fixed, a layer of which nothing
-            would be left, or one that cannot be made again; it is named.
+        ValueError: for another number of groups, groups of another model, one that is fixed, a
+            layer of which nothing would be left, or one that cannot be made again, each named; if
+            asked for a compiled one, for a model that is not compiled or trains by methods of its
+            own, or an optimizer that `optimizers.transfer` does not take.
     """
     labels = channels.label(model)
-    gone = _gone(model, labels, keep)
+    gone = _gone(labels, _removed(model, keep))
+    if compiled:
+        _expect_compiled(model)
     layers = {}
 
     def visit(node, args, kwargs):
@@ -50,19 +61,31 @@ def shrink(model, keep):
         signals = channels.follow(labels, node, *old)
         args, kwargs = keras.tree.map_structure(lambda x: getattr(x, "tensor", x), (args, kwargs))
         if node.operation not in layers:
-            layers[node.operation] = _smaller(node.operation, labels, gone, signals[0])
+            taken = {x._keras_history.operation.name for x in inputs} | {
+                layer.name for layer in layers.values()
+            }
+            layers[node.operation] = _smaller(node.operation, labels, gone, signals[0], taken)
         found = {key: value for key, value in kwargs.items() if value is not None}
         outputs = keras.tree.flatten(layers[node.operation](*args, **found))
         return [_Small(t, s) for t, s in zip(outputs, signals, strict=True)]
 
     graph = channels.graph_of(model)
-    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in graph.inputs]
+    inputs = [_input(x) for x in graph.inputs]
     signals = [channels.Signal(tuple(x.shape), labels.new(x.shape[-1])) for x in inputs]
     values = [_Small(t, s) for t, s in zip(inputs, signals, strict=True)]
     outputs = [value.tensor for value in channels.walk(model, values, visit)]
     small = _assembled(model, graph, inputs, outputs, layers)
-    _carry_over(labels, gone, layers)
+    pairs = [pair for old, new in layers.items() for pair in _pairs(old, new)]
+    _carry_over(labels, gone, pairs)
+    if compiled:
+        _compile_alike(model, small, pairs, labels, gone)
     return small
+
+
+def _input(x):
+    """Return an input like this one."""
+    name = x._keras_history.operation.name
+    return keras.Input(batch_shape=x.shape, dtype=x.dtype, name=name)
 
 
 def unread(model, keep):
@@ -70,14 +93,22 @@ def unread(model, keep):
 
     Args:
         model, keep: as for `shrink`.
+
+    Raises:
+        ValueError: as `shrink` does, and if a weight that reads such a group is no trainable
+            kernel, so that it has no mask.
     """
-    _gone(model, channels.label(model), keep)
+    removed = _removed(model, keep)
+    _gone(channels.label(model), removed)
     masks = {id(kernel): np.ones(kernel.shape, bool) for kernel in kernels(model)}
-    for group, kept in zip(channels.groups(model), keep, strict=True):
-        for member in group.members:
-            if not kept and member.reads and id(member.variable) in masks:
-                slices = np.moveaxis(masks[id(member.variable)], member.axis, 0)
-                slices[list(member.indices)] = False
+    for member in (m for group in removed for m in group.members if m.reads):
+        if id(member.variable) not in masks:
+            raise ValueError(
+                f"{member.variable.path}: expected a trainable kernel, which can have a mask, "
+                "found another weight that reads a group to be removed"
+            )
+        slices = np.moveaxis(masks[id(member.variable)], member.axis, 0)
+        slices[list(member.indices)] = False
     return list(masks.values())
 
 
@@ -89,11 +120,10 @@ class _Small:
     signal: channels.Signal
 
 
-def _gone(model, labels, keep):
-    """Return the labels (roots) of the groups that are to go."""
+def _removed(model, keep):
+    """Return the groups that are to go, none of which is fixed."""
     groups = channels.groups(model)
-    if len(keep) != len(groups):
-        raise ValueError(f"keep: expected one boolean per group, {len(groups)}, found {len(keep)}")
+    keep = _booleans(groups, list(keep))
     removed = [group for group, kept in zip(groups, keep, strict=True) if not kept]
     for group in removed:
         if group.fixed:
@@ -102,6 +132,31 @@ def _gone(model, labels, keep):
                 f"keep: expected the fixed groups to be kept, found that one of axis {first.axis} "
                 f"of {first.variable.path} is not: {'; '.join(group.fixed)}"
             )
+    return removed
+
+
+def _booleans(groups, keep):
+    """Return for each group whether it is kept."""
+    if keep and all(isinstance(kept, channels.Group) for kept in keep):
+        firsts = [(id(g.members[0].variable), *g.members[0][1:]) for g in [*groups, *keep]]
+        known, kept = firsts[: len(groups)], firsts[len(groups) :]
+        for first, group in zip(kept, keep, strict=True):
+            if first not in known:
+                raise ValueError(
+                    f"keep: expected groups of this model, found one of axis {first[1]} of "
+                    f"{group.members[0].variable.path}, which belongs to another model"
+                )
+        return [first in kept for first in known]
+    if len(keep) != len(groups):
+        raise ValueError(f"keep: expected one boolean per group, {len(groups)}, found {len(keep)}")
+    for kept in keep:
+        if np.shape(kept) or kept not in (False, True):
+            raise ValueError(f"keep: expected booleans, or groups, found {kept!r}")
+    return keep
+
+
+def _gone(labels, removed):
+    """Return the labels (roots) of the groups that are to go; something of each axis must stay."""
     firsts = [group.members[0] for group in removed]
     gone = {labels.root(labels.of(m.variable, m.axis)[m.indices[0]]) for m in firsts}
     for variable, axis, vector in labels.axes.values():
@@ -118,34 +173,45 @@ def _left(labels, gone, vector):
 # A smaller layer --------------------------------------------------------------------------------
 
 
-def _smaller(layer, labels, gone, signal):
-    """Return a layer like this one, for what is left of its channels."""
+def _smaller(layer, labels, gone, signal, taken):
+    """Return a layer like this one, for what is left of its channels, with a name of its own."""
 
     def size(variable, axis):
         return len(_left(labels, gone, labels.of(variable, axis)))
 
-    width = len(_left(labels, gone, signal.labels))
+    width, name = len(_left(labels, gone, signal.labels)), _free(layer.name, taken)
     if not isinstance(layer, keras.Layer):
         if type(layer) is operations.Reshape and width != signal.shape[-1]:
-            return operations.Reshape((-1, *signal.shape[1:-1], width))
-        return layer
+            return operations.Reshape((-1, *signal.shape[1:-1], width), name=name)
+        return layer if name == layer.name else _again(layer, {"name": name})
     if isinstance(layer, keras.layers.Lambda):
-        return keras.layers.Lambda(layer.function, layer._output_shape, name=layer.name)
-    changes = SIZES[type(layer)](layer, size, width) if type(layer) in SIZES else {}
+        options = {"dtype": layer.dtype_policy, "trainable": layer.trainable, "name": name}
+        options |= {"mask": layer.mask, "arguments": layer.arguments}
+        return keras.layers.Lambda(layer.function, layer._output_shape, **options)
+    axes = [(v, a) for v in layer.variables for a in range(len(v.shape))]
+    is_cut = any((id(v), a) in labels.axes and size(v, a) < v.shape[a] for v, a in axes)
+    changes = {"name": name}
+    if type(layer) in SIZES and (is_cut or width < len(signal.labels)):
+        changes |= SIZES[type(layer)](layer, size, width)
     return _again(layer, changes)
+
+
+def _free(name, taken):
+    """Return a name that is not taken: this one, or with a number."""
+    names = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1)))
+    return next(each for each in names if each not in taken)
 
 
 def _again(layer, changes):
     """Make a layer from its configuration; functions, which may have none, are handed on."""
-    config = layer.get_config() | changes
-    for key in config:
-        if key.endswith("_constraint") and isinstance(getattr(layer, key, None), Mask):
-            config[key] = keras.saving.serialize_keras_object(getattr(layer, key).inner)
-    handed_on = type(layer) in channels.RULES and "activation" in config
+    handed_on = type(layer) in channels.RULES and hasattr(layer, "activation")
     if handed_on:
-        config["activation"] = "linear"
+        changes = changes | {"activation": "linear"}
+    for key, value in vars(layer).items():
+        if key.endswith("_constraint") and isinstance(value, Mask):
+            changes[key] = keras.saving.serialize_keras_object(value.inner)
     try:
-        new = type(layer).from_config(config)
+        new = type(layer).from_config(layer.get_config() | changes)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             f"shrink: expected layers that can be made from their configuration, found "
@@ -163,7 +229,7 @@ def _filters(layer, size, width):
 
 
 def _norm_groups(layer, size, width):
-    before = layer.gamma.shape[0] if layer.scale else layer.beta.shape[0]
+    before = layer.input_spec.axes[layer.axis]
     return {"groups": layer.groups if layer.groups == -1 else layer.groups * width // before}
 
 
@@ -202,21 +268,64 @@ def _assembled(model, graph, inputs, outputs, layers):
     )
 
 
-def _carry_over(labels, gone, layers):
-    """Give each new layer what is left of the weights of the old one."""
-    for old, new in layers.items():
-        for variable, target in _pairs(old, new):
-            values = keras.ops.convert_to_numpy(variable.value)
-            for axis in range(values.ndim):
-                if (id(variable), axis) in labels.axes:
-                    left = _left(labels, gone, labels.of(variable, axis))
-                    values = np.take(values, left, axis)
-            if values.shape != tuple(target.shape):
-                raise ValueError(
-                    f"shrink: expected {target.path} of shape {values.shape}, found {target.shape}"
-                )
-            target.assign(values)
-
-
 def _pairs(old, new):
     return zip(getattr(old, "variables", ()), getattr(new, "variables", ()), strict=True)
+
+
+def _carry_over(labels, gone, pairs):
+    """Give each new variable what is left of the old one."""
+    for variable, target in pairs:
+        values = _cut(labels, gone, variable, keras.ops.convert_to_numpy(variable.value))
+        if values.shape != tuple(target.shape):
+            raise ValueError(
+                f"shrink: expected {target.path} of shape {values.shape}, found {target.shape}"
+            )
+        target.assign(values)
+
+
+def _cut(labels, gone, variable, values):
+    """Return what is left of values of the shape of a variable."""
+    for axis in range(values.ndim):
+        if (id(variable), axis) in labels.axes:
+            left = _left(labels, gone, labels.of(variable, axis))
+            values = np.take(values, left, axis)
+    return values
+
+
+def _expect_compiled(model):
+    if not model.compiled:
+        raise ValueError(f"model {model.name!r}: expected a compiled model, found one that is not")
+    for name in ("compile", "train_step", "test_step", "compute_loss", "compute_metrics"):
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            raise ValueError(
+                f"model {model.name!r}: expected a model that trains as Keras' own do, found a "
+                f"method {name} of its own, which the small one would not have"
+            )
+
+
+def _compile_alike(model, small, pairs, labels, gone):
+    """Compile the small model as the large one is, with what is left of its optimizer's state."""
+    options = dict(model._compile_config.config)
+    names = [channels.graph_of(each).output_names for each in (model, small)]
+    by_name = any(isinstance(value, dict) for value in options.values())
+    if by_name and names[0] != names[1] and not isinstance(model.output, dict):
+        raise ValueError(
+            f"model {model.name!r}: expected losses and metrics for outputs named {names[1]}, as "
+            f"models in the model are dissolved, found those for {names[0]}: compile with a list"
+        )
+    for key in ("metrics", "weighted_metrics"):
+        options[key] = keras.tree.map_structure(_fresh, options[key])
+    options["optimizer"] = optimizers.again(model.optimizer)
+    small.compile(**options, auto_scale_loss=False)
+    if model.optimizer.built:
+        small.optimizer.build(small.trainable_variables)
+    trained = {id(variable) for variable in small.trainable_variables}
+    trained = [pair for pair in pairs if id(pair[1]) in trained]
+    cut = functools.partial(_cut, labels, gone)
+    optimizers.transfer(model.optimizer, small.optimizer, trained, cut)
+
+
+def _fresh(metric):
+    """Return a metric that has counted nothing yet, if it is one that counts."""
+    counts = isinstance(metric, keras.Metric)
+    return type(metric).from_config(metric.get_config()) if counts else metric

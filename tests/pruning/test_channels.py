@@ -271,18 +271,19 @@ def attending():
     return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Add()([x, y]))))
 
 
-def in_double(make):
-    """Return a network in float64 with random weights, scales and statistics."""
+def in_double(make, randomly=True):
+    """Return a network in float64, with random weights, scales and statistics if asked for."""
+    before = keras.config.floatx()
     try:
         keras.config.set_floatx("float64")
         keras.config.set_dtype_policy("float64")
         model = make()
     finally:
-        keras.config.set_floatx("float32")
+        keras.config.set_floatx(before)
         keras.config.set_dtype_policy("float32")
     assert {v.dtype for v in model.trainable_variables} == {"float64"}
     generator = np.random.default_rng(0)
-    for variable in model.weights:
+    for variable in model.weights if randomly else ():
         low = 0.5 if "variance" in variable.path else -1
         variable.assign(generator.uniform(low, 1, variable.shape))
     return model

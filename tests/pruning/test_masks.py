@@ -477,6 +477,43 @@ def test_the_report_names_what_is_left_empty():
     assert "266,200" in lines[-2]
 
 
+def dead_in_report(layer, shape, kernel=0, empty=()):
+    """Return what the report says of a kernel that is empty at some places: dead in, dead out."""
+    model = keras.Sequential([keras.Input(shape), layer])
+    chosen = [np.ones(k.shape, bool) for k in kernels(model)]
+    for place in empty:
+        chosen[kernel][place] = False
+    masks.apply(model, chosen)
+    return tuple(int(n) for n in masks.report(model).splitlines()[kernel + 1].split()[-2:])
+
+
+EVERYWHERE = slice(None)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "empty", "expected"),
+    [
+        (lambda la: la.Dense(4), (3,), [(0,), (2,)], (2, 0)),
+        (lambda la: la.Conv2D(5, 2), (4, 4, 3), [(..., 1, EVERYWHERE), (..., 3)], (1, 1)),
+        (lambda la: la.Conv2DTranspose(5, 2), (4, 4, 3), [(..., 1), (..., 4, EVERYWHERE)], (1, 1)),
+        (lambda la: la.Conv1DTranspose(5, 2), (4, 3), [(..., 0), (..., 2)], (2, 0)),
+        (lambda la: la.DepthwiseConv2D(2, depth_multiplier=2), (4, 4, 3), [(..., 1, 0)], (0, 1)),
+        (
+            lambda la: la.DepthwiseConv1D(2, depth_multiplier=2),
+            (4, 3),
+            [(..., 1, EVERYWHERE)],
+            (1, 2),
+        ),
+        (lambda la: la.SeparableConv2D(5, 2), (4, 4, 3), [(..., 1, 0), (..., 2, 0)], (2, 2)),
+        (lambda la: la.Conv2D(6, 2, groups=2), (4, 4, 4), [(..., 1, slice(3))], (1, 0)),
+        (lambda la: la.Conv2D(6, 2, groups=2), (4, 4, 4), [(..., slice(1, 3))], (0, 2)),
+        (lambda la: la.EinsumDense("ab,cbd->acd", (2, 5)), (3,), [(1, EVERYWHERE, 2)], (0, 1)),
+    ],
+)
+def test_dead_inputs_and_outputs_where_the_layer_has_them(layer, shape, empty, expected):
+    assert dead_in_report(layer(keras.layers), shape, empty=empty) == expected
+
+
 def test_an_empty_layer_gets_a_warning():
     model = dense_300_100(units=(20, 10))
     chosen = masks.top_k(random(model), 0.8)

@@ -1,12 +1,19 @@
 """Units: the small network computes what the large one does without the readers of what is gone."""
 
-from prosper_utils.pruning import channels, masks, units
+import collections
+import contextlib
+
+from prosper_utils.pruning import channels, masks, optimizers, units
 from prosper_utils.pruning.networks import dense_300_100, kernels, lenet5
 
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_channels import attending, chain, in_double, mixed, residual
+from test_networks import Subclassed
+from test_optimizers import EVERY
 
 layers = keras.layers
 
@@ -30,7 +37,58 @@ def reshaping():
     return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(layers.Conv1D(6, 3)(x))))
 
 
+def moving():
+    """What moves and thins out: strides, dilation, transposed, depthwise, separable, grouped."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.PReLU(shared_axes=(1, 2))(layers.Conv2D(4, 3, 2, padding="same")(x))
+    x = layers.Conv2DTranspose(6, 3, 2, padding="same", activation="elu")(x)
+    x = layers.DepthwiseConv2D(2, depth_multiplier=2, dilation_rate=2)(x)
+    x = layers.GroupNormalization(6, scale=False, center=False)(x)
+    x = layers.SeparableConv2D(6, 3, 2, depth_multiplier=3, padding="same")(x)
+    x = layers.UpSampling2D()(layers.Conv2D(12, 1, groups=6, activation="tanh")(x))
+    x = layers.SpatialDropout2D(0.0)(layers.Conv2D(4, 3, groups=2, dilation_rate=2)(x))
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+
+def volumes():
+    x = inputs = keras.Input((6, 6, 6, 2))
+    x = layers.Conv3D(4, 3, 2, padding="same", activation="tanh")(x)
+    x = layers.BatchNormalization()(layers.Conv3DTranspose(3, 2, 2)(x))
+    x = layers.Cropping3D()(layers.UpSampling3D()(x))
+    return keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling3D()(x)))
+
+
+def words():
+    """Rows of words of unequal length, by their embeddings."""
+    x = inputs = keras.Input((9,), dtype="int32")
+    x = embedded = layers.Embedding(7, 6, mask_zero=True)(x)
+    x = layers.SeparableConv1D(5, 3, padding="same", depth_multiplier=2)(x)
+    x = layers.Conv1DTranspose(4, 2, padding="same", activation="silu")(x)
+    x = layers.DepthwiseConv1D(3, depth_multiplier=2, padding="same")(x)
+    x = layers.Conv1D(6, 2, padding="causal", dilation_rate=3, activation="softplus")(x)
+    means = [layers.GlobalAveragePooling1D()(y) for y in (x, embedded)]
+    x = layers.Concatenate()([*means, layers.GlobalMaxPooling1D()(x)])
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def shared():
+    """A layer that is called three times, and models in models whose layers have one name."""
+    inputs = keras.Input((5,), name="same")
+    twice = layers.Dense(6, "tanh", name="twice")
+    outer = [layers.Dense(6)(inputs) for _ in range(2)]
+    x = layers.Concatenate()([twice(outer[0]), twice(outer[1]), twice(twice(outer[1]))])
+    x = layers.Concatenate()([x, x])
+    for name in ("a", "b"):
+        inner = keras.Input(x.shape[1:])
+        y = layers.Dense(7, "softsign", name="same")(inner)
+        y = keras.Sequential([keras.Input((7,)), layers.Dense(4, name="same")], name="inside")(y)
+        x = keras.Model(inner, [y, layers.Dense(4, name="other")(inner)], name=name)(x)
+        x = layers.Subtract()([2.0 * x[0], x[1]])
+    return keras.Model(inputs, layers.Dense(2)(x))
+
+
 NETWORKS = [residual, mixed, attending, chain, concatenating, reshaping]
+NETWORKS += [moving, volumes, words, shared]
 
 
 def some(model, share=0.6, seed=1):
@@ -39,38 +97,128 @@ def some(model, share=0.6, seed=1):
     return [bool(g.fixed) or generator.random() < share for g in channels.groups(model)]
 
 
+def examples(model, count=8, seed=2):
+    generator, (first, *_) = np.random.default_rng(seed), model.inputs
+    shape = (count, *first.shape[1:])
+    whole = first.dtype.startswith("int")
+    return generator.integers(0, 7, shape) if whole else generator.normal(size=shape)
+
+
 def outputs(model, x, training):
     x = {"images": x} if model.inputs[0].name == "images" else x
     found = keras.tree.flatten(model(x, training=training))
     return np.concatenate([y.numpy().reshape(len(y), -1) for y in found], axis=1)
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("make", NETWORKS)
-def test_the_small_network_is_the_masked_one(make, training):
-    model = in_double(make)
-    keep = some(model)
-    x = np.random.default_rng(2).normal(size=(8, *model.inputs[0].shape[1:]))
-    before = [w.numpy() for w in model.weights]
-    small = units.shrink(model, keep)
-    assert all(np.array_equal(a, b) for a, b in zip(before, model.weights, strict=True))
-    found = outputs(small, x, training)
-    for kernel, mask in zip(kernels(model), units.unread(model, keep), strict=True):
+@contextlib.contextmanager
+def held_at_zero(model, unread):
+    """Hold what reads the groups that go at zero for a while."""
+    before = [kernel.numpy() for kernel in kernels(model)]
+    for kernel, mask in zip(kernels(model), unread, strict=True):
         kernel.assign(kernel * mask)
-    expected = outputs(model, x, training)
-    spread = np.std(expected, axis=0)
-    assert np.min(spread) > 0
-    assert np.max(np.abs(found - expected) / spread) < 1e-12
+    yield
+    for kernel, value in zip(kernels(model), before, strict=True):
+        kernel.assign(value)
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_the_small_network_is_the_masked_one(make):
+    model = in_double(make)
+    keep, x = some(model), examples(model)
+    before = model.get_weights()
+    small = units.shrink(model, keep)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     assert small.count_params() < 0.9 * model.count_params()
+    assert_alike(model, small, units.unread(model, keep), x)
+
+
+def assert_alike(model, small, unread, x):
+    """Assert that two models agree to 1e-12 of the spread over images, and in no trivial way."""
+    for training in (False, True):  # the second moves the statistics, and does not use them
+        whole, found = (outputs(each, x, training) for each in (model, small))
+        with held_at_zero(model, unread):
+            expected = outputs(model, x, training)
+        spread = np.std(expected, axis=0)
+        assert np.min(spread) > 0
+        assert np.max(np.abs(found - expected) / spread) < 1e-12
+        assert np.max(np.abs(expected - whole) / spread) > 1e-3
 
 
 @pytest.mark.parametrize("make", NETWORKS)
 def test_nothing_removed_is_the_same_network(make):
     model = in_double(make)
     small = units.shrink(model, [True] * len(channels.groups(model)))
-    x = np.random.default_rng(2).normal(size=(4, *model.inputs[0].shape[1:]))
+    x = examples(model)
     assert np.array_equal(outputs(small, x, False), outputs(model, x, False))
     assert small.count_params() == model.count_params()
+
+
+@pytest.fixture(scope="module", params=[attending, moving, shared])
+def network(request):
+    return in_double(request.param)
+
+
+@settings(max_examples=8)
+@given(data=st.data())
+def test_whatever_is_kept(network, data):
+    """Either the small network is the masked one, or nothing would be left of some axis."""
+    groups = channels.groups(network)
+    free = data.draw(st.lists(st.booleans(), min_size=len(groups), max_size=len(groups)))
+    keep = [bool(g.fixed) or kept for g, kept in zip(groups, free, strict=True)]
+    stays = collections.Counter()
+    for group, kept in zip(groups, keep, strict=True):
+        stays.update({(id(m.variable), m.axis): kept for m in group.members})
+    x = examples(network, 4)
+    if 0 in stays.values():
+        with pytest.raises(ValueError, match=r"keep: expected some of axis . of .*, found none"):
+            units.shrink(network, keep)
+    else:
+        found = outputs(units.shrink(network, keep), x, False)
+        with held_at_zero(network, units.unread(network, keep)):
+            expected = outputs(network, x, False)
+        assert np.max(np.abs(found - expected)) < 1e-13 * np.max(np.abs(expected))
+
+
+def with_statistics(model, unread, x):
+    """Give a model random scales, shifts and statistics, near those of what will be left of it.
+
+    Fresh ones would prove nothing: in inference mode the outputs for two images may be equal.
+    """
+    generator = np.random.default_rng(3)
+    norms = [la for la in model.layers if isinstance(la, layers.BatchNormalization)]
+    for norm in norms:
+        norm.gamma.assign(generator.uniform(0.5, 1.5, norm.gamma.shape))
+        norm.beta.assign(generator.uniform(-0.5, 0.5, norm.beta.shape))
+        norm.momentum = 0.0
+    with held_at_zero(model, unread):
+        model(x, training=True)
+    for norm in norms:
+        norm.moving_mean.assign_add(0.1 * generator.normal(size=norm.moving_mean.shape))
+        factor = generator.uniform(0.5, 1.5, norm.moving_variance.shape)
+        norm.moving_variance.assign(norm.moving_variance * factor)
+        norm.momentum = 1.0
+
+
+def mobile():
+    size = {"input_shape": (32, 32, 3), "alpha": 0.35, "classes": 7}
+    return keras.applications.MobileNetV2(weights=None, classifier_activation=None, **size)
+
+
+def resnet50():
+    options = {"classes": 7, "classifier_activation": None}
+    return keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), **options)
+
+
+@pytest.mark.parametrize("make", [mobile, resnet50])
+def test_the_networks_of_keras(make):
+    model = in_double(make, randomly=False)
+    keep, x = some(model), examples(model, 12)
+    unread = units.unread(model, keep)
+    with_statistics(model, unread, x)
+    small = units.shrink(model, keep)
+    assert small.count_params() < 0.5 * model.count_params()
+    assert {la.name for la in small.layers} == {la.name for la in model.layers}
+    assert_alike(model, small, unread, x)
 
 
 def test_one_group_costs_what_it_says():
@@ -83,14 +231,40 @@ def test_one_group_costs_what_it_says():
         assert lost == groups[i].multiply_adds
 
 
+@pytest.mark.parametrize("make", [lenet5, dense_300_100])
+def test_what_is_recognised_is_the_same_but_for_ties(make):
+    """In float32 sums are rounded in another order, and only two equal outputs may change places.
+
+    An error of 1e-5 of the spread is far above rounding, and far below what a dropped unit makes.
+    """
+    model = make()
+    keep, x = some(model), examples(model, 500).astype("float32")
+    small = units.shrink(model, keep)
+    masks.apply(model, units.unread(model, keep))
+    expected, found = model(x).numpy(), small(x).numpy()
+    first, second = np.sort(expected, axis=1)[:, -1], np.sort(expected, axis=1)[:, -2]
+    ties = first - second < 1e-5 * np.std(expected)
+    assert np.mean(ties) < 0.01
+    assert np.array_equal(expected.argmax(1)[~ties], found.argmax(1)[~ties])
+
+
 def test_names_types_and_masks(tmp_path):
     model = lenet5()
-    masks.apply(model, masks.top_k([np.abs(k) for k in kernels(model)], 0.5))
-    small = units.shrink(model, some(model))
+    model.get_layer("hidden_1").kernel.constraint = keras.constraints.MaxNorm(9.0)
+    chosen = masks.top_k([np.abs(k) for k in kernels(model)], 0.5)
+    masks.apply(model, chosen)
+    keep = some(model)
+    small = units.shrink(model, keep)
     assert type(small) is keras.Sequential
     assert small.name == model.name
     assert [layer.name for layer in small.layers] == [layer.name for layer in model.layers]
-    assert all(k.constraint is None for k in kernels(small))
+    first, other = (x.inputs[0]._keras_history.operation for x in (model, small))
+    assert first.name == other.name
+    assert not any(isinstance(k.constraint, masks.Mask) for k in kernels(small))
+    assert kernels(small)[2].constraint.max_value == 9.0
+    for kernel, left, mask in zip(kernels(model), kernels(small), chosen, strict=True):
+        kept = remaining(model, keep, kernel, mask.numpy())
+        assert np.array_equal(left.numpy() != 0, kept)
     small.save(tmp_path / "small.keras")
     again = keras.models.load_model(tmp_path / "small.keras")
     x = np.random.default_rng(0).normal(size=(3, 28, 28, 1)).astype("float32")
@@ -99,8 +273,265 @@ def test_names_types_and_masks(tmp_path):
     small.fit(x, np.arange(3), verbose=0)
 
 
-def test_what_cannot_be_removed_is_named():
-    model = dense_300_100(units=(4, 3))
+def remaining(model, keep, variable, values):
+    """Return what is left of values of the shape of a variable."""
+    gone = collections.defaultdict(set)
+    for group, kept in zip(channels.groups(model), keep, strict=True):
+        for member in group.members:
+            if not kept and member.variable is variable:
+                gone[member.axis].update(member.indices)
+    for axis, indices in gone.items():
+        values = np.delete(values, sorted(indices), axis)
+    return values
+
+
+def test_names_of_models_in_the_model():
+    """Layers keep their names; of two with one name the second gets a number."""
+    small = units.shrink(model := shared(), some(model))
+    assert type(small) is type(model)
+    assert [x.name for x in small.inputs] == ["same"]
+    names = [layer.name for layer in small.layers if layer.name.startswith(("same", "other"))]
+    assert sorted(names) == ["other", "other_1", "same", "same_1", "same_2", "same_3", "same_4"]
+    assert [layer.name for layer in small.layers].count("twice") == 1
+
+
+def test_a_head_of_attention_is_removed():
+    model = in_double(attending)
+    groups, (mha,) = (
+        channels.groups(model),
+        [la for la in model.layers if type(la) is layers.MultiHeadAttention],
+    )
+    queries = mha.query_dense.kernel
+    keep = [not any(m.variable is queries and m.axis == 1 for m in g.members) for g in groups]
+    keep[keep.index(False)] = True
+    assert keep.count(False) == 2
+    small = units.shrink(model, keep)
+    left = small.get_layer(mha.name)
+    assert (left.num_heads, left.key_dim, left.value_dim) == (1, mha.key_dim, mha.value_dim)
+    assert_alike(model, small, units.unread(model, keep), examples(model))
+
+
+class Own(layers.Layer):
+    """A layer of one's own, which keeps a function and thus has no configuration."""
+
+    def __init__(self, function, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def with_lambda(link):
+    """Return a network with something that is not understood between two layers that are."""
+    x = inputs = keras.Input((3,))
+    x = layers.Dense(4, name="free")(x)
+    x = layers.Dense(5, activation=lambda z: keras.ops.flip(z, -1), name="before")(x)
+    x = layers.Dense(4, "tanh", name="after")(link(x))
+    return keras.Model(inputs, layers.Dense(2, name="output")(x))
+
+
+def odd():
+    shift = {"function": lambda x, by: keras.ops.roll(x, by, -1), "arguments": {"by": 2}}
+    return layers.Lambda(**shift, name="odd")
+
+
+def test_what_is_not_understood_stays_as_it_is():
+    model = in_double(lambda: with_lambda(odd()))
+    keep = some(model)
+    assert keep.count(False) > 2
+    small = units.shrink(model, keep)
+    assert [layer.name for layer in small.layers] == [layer.name for layer in model.layers]
+    assert_alike(model, small, units.unread(model, keep), examples(model))
+
+
+# Training goes on ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def double():
+    """Let Keras compute losses in float64 too."""
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx("float32")
+
+
+def in_training(optimizer, **options):
+    """Return a compiled network in float64, trained for three steps, and two batches more."""
+
+    def make():
+        x = inputs = keras.Input((6, 6, 2))
+        bound, l2 = keras.constraints.MaxNorm(2.0, (0, 1, 2)), keras.regularizers.L2(0.1)
+        x = layers.Conv2D(4, 3, padding="same", use_bias=False, kernel_regularizer=l2)(x)
+        x = y = layers.Activation("tanh")(layers.BatchNormalization()(x))
+        inner = [keras.Input(x.shape[1:]), layers.Conv2D(4, 1, kernel_constraint=bound)]
+        x = layers.Maximum()([layers.Add()([x, keras.Sequential(inner)(x)]), y])
+        x = layers.Dense(8, "elu")(layers.Flatten()(x))
+        return keras.Model(inputs, layers.Dense(3)(x))
+
+    model = in_double(make)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, **{"run_eagerly": True} | options)
+    batches = [(examples(model, 8, seed), np.arange(8) % 3) for seed in range(5)]
+    for batch in batches[:3]:
+        model.train_on_batch(*batch)
+    return model, batches[3:]
+
+
+def assert_same_state(model, small, keep, bound=0.0):
+    """Assert that weights and what is remembered of them are the same, where they are kept."""
+    count = 0
+    for layer in small.layers:
+        (old,) = (la for la in model._flatten_layers() if la.name == layer.name)
+        for variable, left in zip(old.variables, layer.variables, strict=True):
+            pairs = {"weight": (variable, left)}
+            if left.trainable:
+                ours = optimizers.slots(small.optimizer, left)
+                theirs = optimizers.slots(model.optimizer, variable)
+                assert ours.keys() == theirs.keys()
+                pairs |= {name: (theirs[name], ours[name]) for name in ours}
+            for a, b in pairs.values():
+                a = remaining(model, keep, variable, a.numpy())
+                assert np.max(np.abs(a - b.numpy())) <= bound * max(1, np.max(np.abs(a)))
+            count += len(pairs)
+    assert count >= len(small.variables)
+    numbers = [[v.numpy() for v in m.optimizer.variables if v.shape == ()] for m in (model, small)]
+    assert numbers[0] == numbers[1]
+
+
+DECAY = keras.optimizers.schedules.ExponentialDecay(0.05, 2, 0.5)
+AVERAGED = {"use_ema": True, "ema_momentum": 0.8}
+RULES = {name: lambda name=name: EVERY[name](0.02) for name in EVERY if name != "Adafactor"} | {
+    "momentum": lambda: keras.optimizers.SGD(DECAY, momentum=0.9, nesterov=True),
+    "amsgrad": lambda: keras.optimizers.Adam(0.02, amsgrad=True, clipvalue=0.1),
+    "averaged": lambda: keras.optimizers.AdamW(0.02, **AVERAGED, ema_overwrite_frequency=5),
+    "accumulated": lambda: keras.optimizers.Adam(0.02, gradient_accumulation_steps=2, **AVERAGED),
+    "loss_scale": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(0.02, **AVERAGED), initial_scale=64.0, dynamic_growth_steps=2
+    ),
+    "multi": lambda: keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(
+            keras.optimizers.Adam(0.02), {".*kernel": keras.optimizers.SGD(0.1, momentum=0.9)}
+        )
+    ),
+}
+TOGETHER = {"Lamb", "Muon"}  # they treat all entries of a weight together
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_training_goes_on_as_under_masks(rule, double):
+    """The small network's next steps are those of the large one whose readers are masked."""
+    model, batches = in_training(RULES[rule]())
+    keep = some(model)
+    before = [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
+    small = units.shrink(model, keep, compiled=True)
+    for value, now in zip(before, [*model.variables, *model.optimizer.variables], strict=True):
+        assert np.array_equal(value, now)
+    assert type(small.optimizer) is type(model.optimizer)
+    assert small.optimizer.get_config() == model.optimizer.get_config()
+    assert_same_state(model, small, keep)
+    masks.apply(model, units.unread(model, keep))
+    for batch in batches if rule not in TOGETHER else ():
+        for each in (model, small):
+            each.train_on_batch(*batch)
+        assert_same_state(model, small, keep, 1e-12)
+
+
+def test_a_rate_that_was_changed_and_metrics(double):
+    accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    rule = keras.optimizers.SGD(0.5, momentum=0.9)
+    options = {"metrics": [accuracy, "sparse_categorical_crossentropy"], "run_eagerly": False}
+    model, batches = in_training(rule, jit_compile=False, steps_per_execution=3, **options)
+    rule.learning_rate = 0.125
+    small = units.shrink(model, some(model), compiled=True)
+    assert float(small.optimizer.learning_rate) == 0.125
+    assert int(small.optimizer.iterations) == 3
+    assert (small.steps_per_execution, small.jit_compile, small.run_eagerly) == (3, False, False)
+    assert small.loss is model.loss
+    before = float(accuracy.total)
+    small.reset_metrics()
+    results = small.evaluate(*batches[0], verbose=0, return_dict=True)
+    assert results.keys() == model.get_metrics_result().keys()
+    assert float(accuracy.total) == before > 0  # each model counts for itself
+
+
+def test_a_compiled_one_is_saved_with_what_it_remembers(tmp_path, double):
+    model, batches = in_training("adam", run_eagerly=False, jit_compile=False)
+    small = units.shrink(model, some(model), compiled=True)
+    small.save(tmp_path / "small.keras")
+    loaded = keras.models.load_model(tmp_path / "small.keras")
+    for each in (small, loaded):
+        each.fit(*batches[0], shuffle=False, verbose=0)
+    for a, b in zip(small.optimizer.variables, loaded.optimizer.variables, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_one_that_is_compiled_and_has_not_been_trained():
+    model = dense_300_100(units=(6, 5))
+    model.compile("adam", "mse")
+    small = units.shrink(model, some(model), compiled=True)
+    assert type(small.optimizer) is keras.optimizers.Adam
+    assert not small.optimizer.built
+    assert not units.shrink(model, some(model)).compiled
+
+
+class OwnStep(keras.Model):
+    def train_step(self, data):
+        return {}
+
+
+def test_training_that_cannot_go_on_is_refused(double):
+    model = dense_300_100(units=(6, 5))
+    with pytest.raises(ValueError, match="'lenet_300_100': expected a compiled model, found one"):
+        units.shrink(model, some(model), compiled=True)
+    model, _ = in_training(keras.optimizers.Adafactor(0.1))
+    with pytest.raises(ValueError, match=r"'adafactor': expected slots of the shape .* found _r"):
+        units.shrink(model, some(model), compiled=True)
+    inputs = keras.Input((3,))
+    model = OwnStep(inputs, layers.Dense(2)(layers.Dense(4)(inputs)), name="own")
+    model.compile("sgd", "mse")
+    with pytest.raises(
+        ValueError, match=r"'own': expected .* found a method train_step of its own"
+    ):
+        units.shrink(model, some(model), compiled=True)
+
+
+def test_losses_by_names_that_are_dissolved_are_refused():
+    inputs = keras.Input((4,))
+    inner = [keras.Input((4,)), layers.Dense(5), layers.Dense(2, name="leaf")]
+    y = keras.Sequential(inner, name="nest")(inputs)
+    model = keras.Model(inputs, [y, layers.Dense(3, name="b")(inputs)])
+    model.compile("sgd", {"nest": "mse", "b": "mse"})
+    with pytest.raises(ValueError, match=r"named \['leaf', 'b'\].*for \['nest', 'b'\]"):
+        units.shrink(model, some(model), compiled=True)
+    model.compile("sgd", ["mse", "mse"], metrics={"nest": "mae"})
+    with pytest.raises(ValueError, match=r"named \['leaf', 'b'\].*for \['nest', 'b'\]"):
+        units.shrink(model, some(model), compiled=True)
+    model.compile("sgd", ["mse", "mse"])
+    small = units.shrink(model, some(model), compiled=True)
+    small.fit(np.ones((4, 4)), [np.ones((4, 2)), np.ones((4, 3))], verbose=0)
+
+
+# Bad input ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def untouched():
+    """Return a function that keeps the weights of a model, to be compared at the end."""
+    kept = []
+
+    def keep(model):
+        kept.append((model, model.get_weights(), model.to_json()))
+        return model
+
+    yield keep
+    for model, weights, written in kept:
+        assert all(map(np.array_equal, model.get_weights(), weights))
+        assert model.to_json() == written
+
+
+def test_what_cannot_be_removed_is_named(untouched):
+    model = untouched(dense_300_100(units=(4, 3)))
     groups = channels.groups(model)
     with pytest.raises(ValueError, match=f"one boolean per group, {len(groups)}, found 2"):
         units.shrink(model, [True, False])
@@ -111,3 +542,81 @@ def test_what_cannot_be_removed_is_named():
         units.shrink(model, keep)
     with pytest.raises(ValueError, match=r"some of axis 1 of .*hidden_1/kernel, found none"):
         units.shrink(model, [bool(g.fixed) for g in groups])
+    with pytest.raises(ValueError, match=r"keep: expected booleans, or groups, found 0\.3"):
+        units.shrink(model, [0.3] * len(groups))
+    with pytest.raises(ValueError, match="keep: expected booleans, or groups, found array"):
+        units.shrink(model, [np.ones(3)] * len(groups))
+
+
+def test_groups_say_whose_they_are(untouched):
+    """Booleans fit any network with as many groups; the groups themselves fit their own only."""
+    model, other = (untouched(dense_300_100(units=(4, 3), seed=i)) for i in (0, 1))
+    keep = some(model)
+    kept = [g for g, stays in zip(channels.groups(model), keep, strict=True) if stays]
+    small, same = units.shrink(model, kept[::-1]), units.shrink(model, np.array(keep))
+    assert small.count_params() < model.count_params()
+    assert all(map(np.array_equal, small.get_weights(), same.get_weights()))
+    assert all(map(np.array_equal, units.unread(model, kept), units.unread(model, keep)))
+    with pytest.raises(ValueError, match=r"groups of this model, .*hidden_1/kernel, which belongs"):
+        units.shrink(other, kept)
+
+
+def test_networks_that_cannot_be_walked_are_refused(untouched):
+    subclassed = Subclassed()
+    subclassed(np.zeros((1, 28, 28, 1)))
+    for refuse in (units.shrink, units.unread):
+        with pytest.raises(ValueError, match=r"expected a functional or Sequential.*Subclassed"):
+            refuse(subclassed, [])
+        with pytest.raises(ValueError, match="found a Sequential without an Input"):
+            refuse(keras.Sequential([layers.Dense(3)]), [])
+
+
+def channels_first():
+    x = inputs = keras.Input((3, 6, 6))
+    x = layers.Conv2D(4, 1, data_format="channels_first", name="before")(x)
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (channels_first, "Conv2D 'before' has its channels first"),
+        (lambda: with_lambda(odd()), "Lambda 'odd' is not understood"),
+        (lambda: with_lambda(Own(abs, name="own")), "Own 'own' is not understood"),
+        (lambda: with_lambda(layers.Softmax(name="odd")), "Softmax 'odd' normalises over all"),
+    ],
+)
+def test_a_layer_that_cannot_be_cut_is_named(make, why):
+    model = make()
+    before = model.get_weights()
+    keep = [not any(why in reason for reason in g.fixed) for g in channels.groups(model)]
+    assert False in keep
+    for refuse in (units.shrink, units.unread):
+        with pytest.raises(ValueError, match=f"expected the fixed groups to be kept.*{why}"):
+            refuse(model, keep)
+    assert all(map(np.array_equal, model.get_weights(), before))
+
+
+def test_channels_first_stay_as_they_are():
+    model = channels_first()
+    small = units.shrink(model, [True] * len(channels.groups(model)))
+    assert [w.shape for w in small.weights] == [w.shape for w in model.weights]
+
+
+def test_a_layer_that_cannot_be_made_again_is_named():
+    model = with_lambda(Own(abs, name="own"))
+    with pytest.raises(ValueError, match="from their configuration, found Own 'own', which cannot"):
+        units.shrink(model, some(model))
+
+
+def test_a_reader_without_a_mask_is_named():
+    """A frozen kernel cannot have a mask, but it can be cut."""
+    model = in_double(lambda: with_lambda(layers.ReLU()))
+    keep, x = some(model), examples(model)
+    expected = outputs(units.shrink(model, keep), x, False)
+    model.get_layer("before").trainable = False
+    with pytest.raises(ValueError, match="before/kernel: expected a trainable kernel"):
+        units.unread(model, keep)
+    small = units.shrink(model, keep)
+    assert not small.get_layer("before").trainable
+    assert np.array_equal(outputs(small, x, False), expected)
