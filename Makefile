@@ -53,6 +53,7 @@ results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped
 	$(BIN)/python book/studies/sweep_mnist.py
 	$(BIN)/python book/studies/sweep_proofs.py
 	$(BIN)/python book/studies/sweep_regrowth.py
+	$(BIN)/python book/studies/sweep_units.py
 	$(BIN)/python book/tools/front.py
 
 front: $(READY)  ## make the pictures and the findings of the front page from the stored results

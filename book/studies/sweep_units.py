@@ -124,7 +124,7 @@ def plan():
     """Return every case, headline cells first."""
     first = ("SNIP", "ProsPr", f"ProsPr{PER_COST}")
     more = ("magnitude", "random", f"SNIP{PER_COST}", "ProsPr, M = 10")
-    at_end = ("uniform", "magnitude", "Taylor", f"Taylor{PER_COST}", f"ProsPr{PER_COST}")
+    at_end = ("uniform", "Taylor", f"Taylor{PER_COST}", "magnitude", f"ProsPr{PER_COST}")
     few = (f"ProsPr{PER_COST}", "uniform"), ("kept", "fresh")
     cases = []
     for network in NETWORKS:
@@ -132,13 +132,12 @@ def plan():
     for network in ("LeNet-5", "LeNet-300-100"):
         cases += cases_of(network, START, first, VARIANTS, (0.25,))
         cases += cases_of(network, START, ("uniform",), ("kept", "rescaled", "fresh"), (0.25,))
-    for network in AFTER:
-        cases += cases_of(network, TRAINED, at_end, ("kept",), (0.5, 0.25, 0.1))
+    for network, arms in (("LeNet-5", at_end), ("ResNet-8", at_end[:3])):
+        cases += cases_of(network, TRAINED, arms, ("kept",), (0.5, 0.25, 0.1))
         cases += cases_of(network, TRAINED, ("Taylor",), ("other channels", "fresh"), (0.5,))
     cases += cases_of("LeNet-5-Caffe", START, *few, (0.25, 0.1))
     for network in ("LeNet-5", "LeNet-300-100"):
         cases += cases_of(network, START, (*first, "uniform"), ("kept", "fresh"), (0.1,))
-    cases += cases_of("ResNet-8", START, *few, (0.25,))
     for network in ("LeNet-5", "LeNet-300-100"):
         cases += cases_of(network, START, more, ("kept", "fresh"), (0.25,))
     return cases

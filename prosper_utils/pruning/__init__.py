@@ -17,6 +17,8 @@ Its modules, in the order in which to read them:
 * `channels`: one walk over the graph of a Keras model, and the groups of channels that live and
   die together.
 * `units`: a smaller network without whole groups of channels.
+* `gates`: one score for each group, read off a gate that its members share.
+* `budgets`: which groups to remove, so that a network costs as little as asked.
 * `paths`: what can flow from the inputs of a network to its outputs.
 * `schedules`: prune by magnitude while a network trains, all at once or little by little.
 * `optimizers`: what a Keras optimizer remembers of a weight, which masks and regrowth must hold.

@@ -45,7 +45,7 @@ def test_what_no_layer_says_how_to_draw_is_refused():
         def call(self, x):
             return x * self.scale
 
-    with pytest.raises(ValueError, match="expected an initializer of .*own/scale, found none"):
+    with pytest.raises(ValueError, match=r"expected an initializer of .*own/scale, found none"):
         controls.fresh(keras.Sequential([keras.Input((3,)), Own(name="own")]))
 
 
