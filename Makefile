@@ -65,6 +65,7 @@ works: $(READY)  ## try every layer, loss, optimizer and way of saving of the pa
 bench: $(READY)  ## measure time and memory (meta-gradients also in PyTorch if it is installed)
 	$(BIN)/python book/studies/bench.py
 	$(BIN)/python book/studies/bench_regrowth.py
+	$(BIN)/python book/studies/bench_units.py
 
 lint: $(READY)  ## check style and formatting of the code, and that the files of each chapter agree
 	@$(BIN)/ruff check --quiet .
