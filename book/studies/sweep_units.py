@@ -7,7 +7,7 @@ At the start, the smaller network is trained in place of the large one, for the 
 steps.  After training, the large one is trained, made smaller, and trained on for a quarter of the
 steps; its control with fresh weights is trained for as long as both together.  The learning rates
 are chosen on the validation images, on a seed of their own, for the large network at the start, and
-for one that is halved by magnitude after training.
+for one that is halved after training.
 """
 
 import functools
@@ -124,7 +124,7 @@ def plan():
     """Return every case, headline cells first."""
     first = ("SNIP", "ProsPr", f"ProsPr{PER_COST}")
     more = ("magnitude", "random", f"SNIP{PER_COST}", "ProsPr, M = 10")
-    at_end = ("uniform", "Taylor", f"Taylor{PER_COST}", "magnitude", f"ProsPr{PER_COST}")
+    at_end = ("uniform", f"Taylor{PER_COST}", "Taylor", f"magnitude{PER_COST}", f"ProsPr{PER_COST}")
     few = (f"ProsPr{PER_COST}", "uniform"), ("kept", "fresh")
     cases = []
     for network in NETWORKS:
@@ -134,7 +134,8 @@ def plan():
         cases += cases_of(network, START, ("uniform",), ("kept", "rescaled", "fresh"), (0.25,))
     for network, arms in (("LeNet-5", at_end), ("ResNet-8", at_end[:3])):
         cases += cases_of(network, TRAINED, arms, ("kept",), (0.5, 0.25, 0.1))
-        cases += cases_of(network, TRAINED, ("Taylor",), ("other channels", "fresh"), (0.5,))
+        changed = (f"Taylor{PER_COST}",), ("other channels", "fresh"), (0.5,)
+        cases += cases_of(network, TRAINED, *changed)
     cases += cases_of("LeNet-5-Caffe", START, *few, (0.25, 0.1))
     for network in ("LeNet-5", "LeNet-300-100"):
         cases += cases_of(network, START, (*first, "uniform"), ("kept", "fresh"), (0.1,))
@@ -174,7 +175,10 @@ def left(make, keys):
 
 SWEEPS = {
     "units_tuning": (left(lambda: tuning(START, "none", 1.0, NETWORKS), TRIAL), one),
-    "units_tuning_after": (left(lambda: tuning(TRAINED, "magnitude", 0.5, AFTER), TRIAL), one),
+    "units_tuning_after": (
+        left(lambda: tuning(TRAINED, f"Taylor{PER_COST}", 0.5, AFTER), TRIAL),
+        one,
+    ),
     "units": (left(plan, CASE), one),
 }
 

@@ -13,8 +13,8 @@ variance :math:`\sum_{h \ne g} S_h^2`.
 
 Where the gate sits is a choice.  "readers" are the slices that read the group, those that
 `units.shrink` takes to be zero.  "writers" are its kernels' columns and biases; behind them batch
-statistics take the scale away again, and the sum over a column vanishes.  "scales" are
-:math:`\gamma` and :math:`\beta` of its normalisations.
+statistics take the scale away again, and without steps ahead the sum over a column vanishes.
+"scales" are :math:`\gamma` and :math:`\beta` of its normalisations.
 """
 
 from prosper_utils.lookahead import conditioning
