@@ -17,6 +17,7 @@ Its modules, in the order in which to read them:
 * `channels`: one walk over the graph of a Keras model, and the groups of channels that live and
   die together.
 * `units`: a smaller network without whole groups of channels.
+* `deploy`: the files that a pruned network is shipped as, how large they are, how fast they run.
 * `paths`: what can flow from the inputs of a network to its outputs.
 * `schedules`: prune by magnitude while a network trains, all at once or little by little.
 * `optimizers`: what a Keras optimizer remembers of a weight, which masks and regrowth must hold.
