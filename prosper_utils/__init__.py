@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 
 @contextlib.contextmanager
-def _quiet_stderr():
+def quiet_stderr():
     """Drop what is written to file descriptor 2, below Python."""
     saved = os.dup(2)
     with open(os.devnull, "w") as null:
@@ -38,7 +38,7 @@ def _quiet_stderr():
 # TensorFlow's log level, set here and nowhere else.  What TensorFlow 2.21 logs while it is being
 # imported does not heed it (tensorflow/tensorflow issue 100442), so that is dropped.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-with _quiet_stderr():
+with quiet_stderr():
     import tensorflow  # noqa: F401
 
 # One graph for each network is what we want here; TensorFlow would warn from the fifth on.

@@ -19,6 +19,7 @@ Its modules, in the order in which to read them:
 * `units`: a smaller network without whole groups of channels.
 * `gates`: one score for each group, read off a gate that its members share.
 * `budgets`: which groups to remove, so that a network costs as little as asked.
+* `deploy`: the files that a pruned network is shipped as, how large they are, how fast they run.
 * `paths`: what can flow from the inputs of a network to its outputs.
 * `schedules`: prune by magnitude while a network trains, all at once or little by little.
 * `optimizers`: what a Keras optimizer remembers of a weight, which masks and regrowth must hold.

@@ -270,9 +270,9 @@ def strip(model):
     was compiled.  Saved after this, the model loads without this package and takes no more space
     than it did before it was pruned.
     """
-    for kernel in kernels(model):
-        if isinstance(kernel.constraint, Mask):
-            constrain(model, kernel, kernel.constraint.inner)
+    for weight in model.weights:  # those of frozen layers too
+        if isinstance(getattr(weight, "constraint", None), Mask):
+            constrain(model, weight, weight.constraint.inner)
     rebuild(model)
 
 
