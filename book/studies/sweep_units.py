@@ -6,7 +6,7 @@ The seed fixes initial weights, batch order and what a score looks at, whatever 
 At the start, the smaller network is trained in place of the large one, for the same number of
 steps.  After training, the large one is trained, made smaller, and trained on for a quarter of the
 steps; its control with fresh weights is trained for as long as both together.  The learning rates
-are chosen on the validation images, on a seed of their own, for the large network at the start, and
+are chosen on the validation images, on seeds of their own, for the large network at the start, and
 for one that is halved after training.
 """
 
@@ -35,7 +35,7 @@ SCORES["ProsPr, M = 10"] = (gates.prospr, {"steps": 10})
 PER_COST = " per multiply-add"
 VARIANTS = ("kept", "rescaled", "other channels", "fresh")
 START, TRAINED = "start", "trained"
-RATES = {START: (0.02, 0.05, 0.1), TRAINED: (0.005, 0.02, 0.05)}
+RATES = {START: (0.02, 0.05), TRAINED: (0.005, 0.02, 0.05)}
 AFTER = ("LeNet-5", "ResNet-8")  # those that are also made smaller once they are trained
 CASE = ("network", "when", "score", "variant", "share", "seed")
 TRIAL = (*CASE, "rate")
@@ -144,9 +144,9 @@ def plan():
     return cases
 
 
-def tuning(when, score, share, of):
-    """Return the trials of some networks, on a seed of their own."""
-    cases = [c for n in of for c in cases_of(n, when, (score,), ("kept",), (share,), (100,))]
+def tuning(when, score, share, of, seeds):
+    """Return the trials of some networks, on seeds of their own."""
+    cases = [c for n in of for c in cases_of(n, when, (score,), ("kept",), (share,), seeds)]
     return [case | {"rate": rate} for case, rate in itertools.product(cases, RATES[when])]
 
 
@@ -174,9 +174,9 @@ def left(make, keys):
 
 
 SWEEPS = {
-    "units_tuning": (left(lambda: tuning(START, "none", 1.0, NETWORKS), TRIAL), one),
+    "units_tuning": (left(lambda: tuning(START, "none", 1.0, NETWORKS, (100, 101)), TRIAL), one),
     "units_tuning_after": (
-        left(lambda: tuning(TRAINED, f"Taylor{PER_COST}", 0.5, AFTER), TRIAL),
+        left(lambda: tuning(TRAINED, f"Taylor{PER_COST}", 0.5, AFTER, (100,)), TRIAL),
         one,
     ),
     "units": (left(plan, CASE), one),
