@@ -349,7 +349,7 @@ def test_nothing_is_printed_and_nothing_warned(capfd):
 
 
 def test_the_small_runtime_is_taken_where_it_is_installed(monkeypatch):
-    made = []
+    file, made = deploy.lite(dense_300_100(units=(2, 2))), []
 
     class Interpreter(deploy.runtime()):
         def __init__(self, **options):
@@ -362,7 +362,6 @@ def test_the_small_runtime_is_taken_where_it_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", package)
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", package.interpreter)
     assert deploy.runtime() is Interpreter
-    file = content(held("dense")[1])
     assert isinstance(deploy.interpreter(file, threads=2), Interpreter)
     assert made == [{"model_content": file, "num_threads": 2}]
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
