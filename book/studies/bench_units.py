@@ -52,7 +52,7 @@ def training_step(model, labels):
     return step
 
 
-def measured(name, data, repeats=15):
+def measured(name, data, repeats=9):
     """Return the rows of one network: every form of every variant, and a training step."""
     models = variants(name)
     x, y = data.train[0][:300], data.train[1][:300]
