@@ -6,7 +6,7 @@ The seed fixes initial weights, batch order and what a score looks at, whatever 
 At the start, the smaller network is trained in place of the large one, for the same number of
 steps.  After training, the large one is trained, made smaller, and trained on for a quarter of the
 steps; its control with fresh weights is trained for as long as both together.  The learning rates
-are chosen on the validation images, on seeds of their own, for the large network at the start, and
+are chosen on the validation images, on a seed of their own, for the large network at the start, and
 for one that is halved after training.
 """
 
@@ -22,11 +22,11 @@ import pandas as pd
 import sweeps
 from sweep_mnist import data
 
-BATCH_SIZE, MOMENTUM, SCORED = 128, 0.9, 16
+BATCH_SIZE, MOMENTUM, WARM_UP, SCORED = 128, 0.9, 100, 16
 small_resnet = functools.partial(networks.resnet, 8, widths=(8, 16, 32), shape=networks.IMAGE)
 NETWORKS = {  # how to make it, and for how many steps to train it
-    "LeNet-300-100": (networks.dense_300_100, 1600),
-    "LeNet-5": (networks.lenet5, 1600),
+    "LeNet-300-100": (networks.dense_300_100, 1200),
+    "LeNet-5": (networks.lenet5, 1200),
     "LeNet-5-Caffe": (networks.lenet5_caffe, 800),
     "ResNet-8": (small_resnet, 1200),
 }
@@ -64,8 +64,14 @@ def smaller(model, score, variant, share, seed):
 
 
 def fit(model, rate, steps, seed):
-    """Train a model in place: SGD with momentum, cosine decay to zero."""
-    decay = keras.optimizers.schedules.CosineDecay(rate, steps)
+    """Train a model in place: SGD with momentum, a short warm-up, cosine decay to zero.
+
+    Without the warm-up networks of two or three channels may die in their first steps.
+    """
+    warm = min(WARM_UP, steps // 4)
+    decay = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warm, warmup_target=rate, warmup_steps=warm
+    )
     train = training.trainer(model, keras.optimizers.SGD(decay, momentum=MOMENTUM))
     train(data().train, steps=steps, batch_size=BATCH_SIZE, seed=seed)
     return model
@@ -165,7 +171,8 @@ def one(case):
 def configuration():
     """Return what determines the results."""
     networks_of = {name: {"steps": steps} for name, (_, steps) in NETWORKS.items()}
-    return {"networks": networks_of, "batch_size": BATCH_SIZE, "momentum": MOMENTUM, "rates": RATES}
+    found = {"networks": networks_of, "batch_size": BATCH_SIZE, "momentum": MOMENTUM}
+    return found | {"warm_up": WARM_UP, "rates": RATES}
 
 
 def left(make, keys):
@@ -174,7 +181,7 @@ def left(make, keys):
 
 
 SWEEPS = {
-    "units_tuning": (left(lambda: tuning(START, "none", 1.0, NETWORKS, (100, 101)), TRIAL), one),
+    "units_tuning": (left(lambda: tuning(START, "none", 1.0, NETWORKS, (100,)), TRIAL), one),
     "units_tuning_after": (
         left(lambda: tuning(TRAINED, f"Taylor{PER_COST}", 0.5, AFTER, (100,)), TRIAL),
         one,
