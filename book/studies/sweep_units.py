@@ -132,20 +132,21 @@ def plan():
     more = ("magnitude", "random", f"SNIP{PER_COST}", "ProsPr, M = 10")
     at_end = ("uniform", f"Taylor{PER_COST}", "Taylor", f"magnitude{PER_COST}", f"ProsPr{PER_COST}")
     few = (f"ProsPr{PER_COST}", "uniform"), ("kept", "fresh")
+    changed = (f"Taylor{PER_COST}",), ("other channels", "fresh"), (0.5,)
     cases = []
-    for network in NETWORKS:
+    for network in ("LeNet-300-100", "LeNet-5"):
         cases += cases_of(network, START, ("none",), ("kept",), (1.0,))
-    for network in ("LeNet-5", "LeNet-300-100"):
         cases += cases_of(network, START, first, VARIANTS, (0.25,))
         cases += cases_of(network, START, ("uniform",), ("kept", "rescaled", "fresh"), (0.25,))
-    for network, arms in (("LeNet-5", at_end), ("ResNet-8", at_end[:3])):
-        cases += cases_of(network, TRAINED, arms, ("kept",), (0.5, 0.25, 0.1))
-        changed = (f"Taylor{PER_COST}",), ("other channels", "fresh"), (0.5,)
-        cases += cases_of(network, TRAINED, *changed)
+    cases += cases_of("LeNet-5", TRAINED, at_end, ("kept",), (0.5, 0.25, 0.1))
+    cases += cases_of("LeNet-5", TRAINED, *changed)
+    cases += cases_of("ResNet-8", START, ("none",), ("kept",), (1.0,))
+    cases += cases_of("ResNet-8", TRAINED, at_end[:3], ("kept",), (0.5, 0.25, 0.1))
+    cases += cases_of("ResNet-8", TRAINED, *changed)
+    cases += cases_of("LeNet-5-Caffe", START, ("none",), ("kept",), (1.0,))
     cases += cases_of("LeNet-5-Caffe", START, *few, (0.25, 0.1))
     for network in ("LeNet-5", "LeNet-300-100"):
         cases += cases_of(network, START, (*first, "uniform"), ("kept", "fresh"), (0.1,))
-    for network in ("LeNet-5", "LeNet-300-100"):
         cases += cases_of(network, START, more, ("kept", "fresh"), (0.25,))
     return cases
 
