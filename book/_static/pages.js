@@ -12,7 +12,22 @@ for (const entry of document.querySelectorAll('[role="list"] > .citation')) {
 // A long signature has a line for each parameter, in a list of definitions that define no term.
 for (const list of document.querySelectorAll(".sig > dl")) list.setAttribute("role", "presentation");
 
-/** Keep a formula on one line with the punctuation that touches it: by itself a line may break there. */
+/** Return an element whose content stays on one line. */
+function unbroken(...content) {
+  const whole = document.createElement("span");
+  whole.className = "unbroken";
+  whole.append(...content);
+  return whole;
+}
+
+// In a cell of a table a line does not end at a hyphen: neither LeNet-5 nor 1e-07 is two words.
+for (const cell of document.querySelectorAll(".cell_output :is(th, td)")) {
+  if (cell.children.length) continue;
+  const parts = cell.textContent.split(/(\S*-\S*)/);
+  cell.replaceChildren(...parts.map((part, i) => (i % 2 ? unbroken(part) : part)));
+}
+
+/** Keep a formula on one line with the punctuation that touches it: a line may break there else. */
 function keepTogether(formula) {
   const { previousSibling: before, nextSibling: after } = formula;
   const opening = before instanceof Text ? before.data.match(/[^\s\p{L}\p{N}]*$/u)[0] : "";
@@ -20,8 +35,7 @@ function keepTogether(formula) {
   if (!opening && !closing) return;
   if (opening) before.data = before.data.slice(0, -opening.length);
   if (closing) after.data = after.data.slice(closing.length);
-  const whole = document.createElement("span");
-  whole.className = "unbroken";
+  const whole = unbroken();
   formula.replaceWith(whole);
   whole.append(opening, formula, closing);
 }
