@@ -213,13 +213,14 @@ FAULTS = """() => {
     return {
         beyond: visible.filter(beyond).map(said),
         cut: all("span.math").filter((e) => e.checkVisibility() && cut(e)).map(said),
-        alone: all("span.math").filter((e) => e.checkVisibility() && alone(e)).map(said),
+        alone: all("span.math, :is(p, li) > code").filter(alone).map(said),
         glued: all(".cell_output > .output + .output").filter(glued).map(said),
         tiny: all(".cell_output img").filter(tiny).map(said),
         hyphened: all("td .unbroken, th .unbroken").filter(hyphened).map(said),
     };
 }"""
-NO_FAULTS = dict.fromkeys(("beyond", "cut", "alone", "glued", "tiny", "hyphened"), [])
+KINDS = ("beyond", "cut", "alone", "glued", "tiny", "hyphened")
+NO_FAULTS = {kind: [] for kind in KINDS}
 
 
 def test_everything_has_its_room_on_a_desk(wide):
@@ -228,9 +229,8 @@ def test_everything_has_its_room_on_a_desk(wide):
 
 def test_a_formula_and_what_is_to_be_copied_need_no_scrolling_on_a_desk(wide):
     scrolling = wide.page.evaluate("""() => {
-        const boxes = document.querySelectorAll(
-            "article :is(div.math > mjx-container, div.highlight-text pre, div.highlight-bibtex pre)"
-        );
+        const copied = "div:is(.highlight-text, .highlight-bibtex) pre";
+        const boxes = document.querySelectorAll(`article :is(div.math > mjx-container, ${copied})`);
         const hides = (e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1;
         return [...boxes].filter(hides).map((e) => e.textContent.trim().slice(0, 80));
     }""")
