@@ -247,6 +247,21 @@ def test_the_frame_of_a_picture_has_its_white_in_the_dark(narrow):
     assert set(colours) <= {"rgb(255, 255, 255)"}
 
 
+def test_html_that_a_cell_shows_is_dark_too(tab):
+    visit(tab, "book/works", PHONE)
+    tab.page.emulate_media(color_scheme="dark")
+    looks = tab.page.evaluate("""() => {
+        const cell = document.createElement("div");
+        cell.className = "cell_output";
+        cell.innerHTML = '<div class="output text_html"><ol><li><code>words</code></li></ol></div>';
+        document.querySelector("article section").append(cell);
+        const look = getComputedStyle(cell.firstChild);
+        return [look.backgroundColor, look.color, getComputedStyle(cell).color];
+    }""")
+    assert looks[0] == "rgba(0, 0, 0, 0)"
+    assert looks[1] == looks[2]
+
+
 def test_a_page_fits_a_phone(narrow):
     assert narrow.page.evaluate("document.scrollingElement.scrollWidth") <= PHONE["width"]
 
