@@ -127,3 +127,13 @@ def test_what_is_blocked_is_missed():
     command = [sys.executable, "-c", IMPORT_ALL, json.dumps(BLOCKED), json.dumps(modules)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert "pandas" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_no_first_line_of_returns_has_a_colon(path):
+    """What stands before it would be shown as a type."""
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    texts = [ast.get_docstring(node) or "" for node in nodes]
+    first = [line for text in texts for line in re.findall(r"^Returns:\n\s+(.*)", text, re.M)]
+    assert [line for line in first if re.search(r"(?<!:):(?!:)", re.sub(r"`.*?`", "", line))] == []

@@ -12,6 +12,34 @@ for (const entry of document.querySelectorAll('[role="list"] > .citation')) {
 // A long signature has a line for each parameter, in a list of definitions that define no term.
 for (const list of document.querySelectorAll(".sig > dl")) list.setAttribute("role", "presentation");
 
+/** Return an element whose content stays on one line. */
+function unbroken(...content) {
+  const whole = document.createElement("span");
+  whole.className = "unbroken";
+  whole.append(...content);
+  return whole;
+}
+
+// In a cell of a table a line does not end at a hyphen: neither LeNet-5 nor 1e-07 is two words.
+for (const cell of document.querySelectorAll(".cell_output :is(th, td)")) {
+  if (cell.children.length) continue;
+  const parts = cell.textContent.split(/(\S*-\S*)/);
+  cell.replaceChildren(...parts.map((part, i) => (i % 2 ? unbroken(part) : part)));
+}
+
+/** Keep a formula on one line with the punctuation that touches it: a line may break there else. */
+function keepTogether(formula) {
+  const { previousSibling: before, nextSibling: after } = formula;
+  const opening = before instanceof Text ? before.data.match(/[^\s\p{L}\p{N}]*$/u)[0] : "";
+  const closing = after instanceof Text ? after.data.match(/^[^\s\p{L}\p{N}]*/u)[0] : "";
+  if (!opening && !closing) return;
+  if (opening) before.data = before.data.slice(0, -opening.length);
+  if (closing) after.data = after.data.slice(closing.length);
+  const whole = unbroken();
+  formula.replaceWith(whole);
+  whole.append(opening, formula, closing);
+}
+
 /** Let a box fade out on the sides where there is more to scroll to. */
 function fade(box) {
   const hidden = box.scrollWidth - box.clientWidth;
@@ -23,7 +51,8 @@ function fade(box) {
 function fadeAll() {
   const sized = new ResizeObserver((entries) => entries.forEach((entry) => fade(entry.target)));
   const tables = ".cell_output > .output, .pst-scrollable-table-container";
-  const boxes = `.bd-article :is(pre, div.math > mjx-container, ${tables})`;
+  const pictures = ".cell_output .image-reference";
+  const boxes = `.bd-article :is(pre, div.math > mjx-container, ${tables}, ${pictures})`;
   for (const box of document.querySelectorAll(boxes)) {
     box.addEventListener("scroll", () => fade(box), { passive: true });
     sized.observe(box);
@@ -31,4 +60,7 @@ function fadeAll() {
 }
 
 // Formulas are boxes too, once they are set.
-Promise.resolve(globalThis.MathJax?.startup.promise).then(fadeAll);
+Promise.resolve(globalThis.MathJax?.startup.promise).then(() => {
+  document.querySelectorAll(".bd-article span.math").forEach(keepTogether);
+  fadeAll();
+});

@@ -163,7 +163,9 @@ def resnet(depth, activation="relu", *, seed=0, dtype="float32", widths=(16, 32,
     return keras.Model(images, output(x), name=f"resnet_{depth}")
 
 
+#: `resnet` of depth 8: one block for each stage.
 resnet8 = functools.partial(resnet, 8)
+#: `resnet` of depth 20: three blocks for each stage.
 resnet20 = functools.partial(resnet, 20)
 
 

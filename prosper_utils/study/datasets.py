@@ -130,7 +130,7 @@ def read_mnist(path):
     """Read an .npz file in Keras' layout and return its four checked arrays.
 
     Returns:
-        x_train (N, 28, 28), y_train (N,), x_test, y_test: images 0 to 255, labels 0 to 9.
+        x_train (N, 28, 28), y_train (N,), x_test, y_test, with images 0 to 255 and labels 0 to 9.
 
     Raises:
         FileNotFoundError, ValueError: naming the file, what was expected and what was found.

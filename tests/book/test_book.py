@@ -1,6 +1,8 @@
 """The book builds without a warning from the stored outputs, and has a page for everything."""
 
+import collections
 import importlib
+import re
 
 import linkcheck
 import pytest
@@ -39,6 +41,8 @@ def test_the_api_page_has_every_public_name_with_its_source(html):
             assert f'href="../_modules/prosper_utils/{file}.html#{name}"' in article
     assert "`" not in article  # docutils takes one for text that follows a letter, or comes alone
     assert "Alias for field" not in article
+    opening = collections.Counter(re.findall(r"<p>Returns? .*?</p>", article, re.DOTALL))
+    assert [text for text, times in opening.items() if times > 1] == []  # as a partial's would be
 
 
 def test_the_first_page_is_found(html):

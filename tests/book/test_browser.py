@@ -180,6 +180,88 @@ def test_a_page_is_accessible_when_dark_and_narrow(narrow):
     assert findings(narrow.page) == []
 
 
+# Everything is measured that a page shows, or shows when it is unfolded; pages differ in nothing
+# else for which a fault is known, so a list of what is wrong says where.
+FAULTS = """() => {
+    for (const fold of document.querySelectorAll("article details")) fold.open = true;
+    for (const fold of document.querySelectorAll(".toggle-hidden")) {
+        fold.classList.remove("toggle-hidden");
+    }
+    const article = document.querySelector("article") ?? document.body;
+    const edge = Math.ceil(article.getBoundingClientRect().right) + 1;
+    const all = (selector) => [...article.querySelectorAll(selector)];
+    const box = (e) => e.getBoundingClientRect();
+    const said = (e) => (e.textContent || e.alt || "").trim().slice(0, 80);
+    const scrolls = (e) => ["auto", "scroll"].includes(getComputedStyle(e).overflowX);
+    const boxed = (e) => e !== article && (scrolls(e) || boxed(e.parentElement));
+    const beyond = (e) => box(e).right > edge && !e.closest("aside") && !boxed(e);
+    const visible = all("p, pre, table, img, svg, mjx-math, figure, li, dt, dd, code, h1, h2, h3")
+        .filter((e) => e.checkVisibility() && box(e).width);
+    const cut = (e) => box(e.querySelector("mjx-math")).right > box(e).right + 2;
+    const touching = /^[^\\s\\p{L}\\p{N}]/u;
+    const alone = (e) => {
+        const after = (e.closest(".unbroken") ?? e).nextSibling;
+        if (!(after instanceof Text && touching.test(after.data))) return false;
+        const mark = document.createRange();
+        mark.setStart(after, 0);
+        mark.setEnd(after, 1);
+        return box(mark).top > box(e).bottom - 2;
+    };
+    const glued = (e) => box(e).top - box(e.previousElementSibling).bottom < 8;
+    const tiny = (e) => e.clientWidth < Math.min(parseFloat(e.style.width), 500);
+    const hyphened = (e) => e.getClientRects().length > 1;
+    return {
+        beyond: visible.filter(beyond).map(said),
+        cut: all("span.math").filter((e) => e.checkVisibility() && cut(e)).map(said),
+        alone: all("span.math, :is(p, li) > code").filter(alone).map(said),
+        glued: all(".cell_output > .output + .output").filter(glued).map(said),
+        tiny: all(".cell_output img").filter(tiny).map(said),
+        hyphened: all("td .unbroken, th .unbroken").filter(hyphened).map(said),
+    };
+}"""
+KINDS = ("beyond", "cut", "alone", "glued", "tiny", "hyphened")
+NO_FAULTS = {kind: [] for kind in KINDS}
+
+
+def test_everything_has_its_room_on_a_desk(wide):
+    assert wide.page.evaluate(FAULTS) == NO_FAULTS
+
+
+def test_a_formula_and_what_is_to_be_copied_need_no_scrolling_on_a_desk(wide):
+    scrolling = wide.page.evaluate("""() => {
+        const copied = "div:is(.highlight-text, .highlight-bibtex) pre";
+        const boxes = document.querySelectorAll(`article :is(div.math > mjx-container, ${copied})`);
+        const hides = (e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1;
+        return [...boxes].filter(hides).map((e) => e.textContent.trim().slice(0, 80));
+    }""")
+    assert scrolling == []
+
+
+def test_everything_has_its_room_on_a_phone(narrow):
+    assert narrow.page.evaluate(FAULTS) == NO_FAULTS
+
+
+def test_the_frame_of_a_picture_has_its_white_in_the_dark(narrow):
+    frames = "all => all.map((e) => getComputedStyle(e).backgroundColor)"
+    colours = narrow.page.locator(".cell_output img").evaluate_all(frames)
+    assert set(colours) <= {"rgb(255, 255, 255)"}
+
+
+def test_html_that_a_cell_shows_is_dark_too(tab):
+    visit(tab, "book/works", PHONE)
+    tab.page.emulate_media(color_scheme="dark")
+    looks = tab.page.evaluate("""() => {
+        const cell = document.createElement("div");
+        cell.className = "cell_output";
+        cell.innerHTML = '<div class="output text_html"><ol><li><code>words</code></li></ol></div>';
+        document.querySelector("article section").append(cell);
+        const look = getComputedStyle(cell.firstChild);
+        return [look.backgroundColor, look.color, getComputedStyle(cell).color];
+    }""")
+    assert looks[0] == "rgba(0, 0, 0, 0)"
+    assert looks[1] == looks[2]
+
+
 def test_a_page_fits_a_phone(narrow):
     assert narrow.page.evaluate("document.scrollingElement.scrollWidth") <= PHONE["width"]
 
