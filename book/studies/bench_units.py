@@ -5,13 +5,13 @@ multiply-adds: as it comes, and in multiples of eight.  A mask on as many weight
 Whatever is compared is timed in turn, in one run on one thread, and stated as a ratio.
 """
 
+import functools
 import time
 
 from prosper_utils.pruning import budgets, deploy, gates, masks, networks, scores, units
 from prosper_utils.study import datasets, results
 
 import keras
-import sweep_units
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -21,7 +21,7 @@ NETWORKS = {
     "LeNet-300-100": networks.dense_300_100,
     "LeNet-5-Caffe": networks.lenet5_caffe,
     "LeNet-5": networks.lenet5,
-    "ResNet-8": sweep_units.small_resnet,
+    "ResNet-8": functools.partial(networks.resnet8, shape=networks.IMAGE),
 }
 WHOLE, CUT, EIGHTS, MASKED = "whole", "a quarter", "a quarter, in eights", "masked"
 
@@ -30,7 +30,8 @@ def variants(name):
     """Return the models to compare, the whole one first."""
     model, masked = (NETWORKS[name]("relu") for _ in range(2))
     found = {WHOLE: model}
-    for cut, multiple in ((CUT, 1), (EIGHTS, 8)):
+    cuts = {CUT: 1} if name == "LeNet-5" else {CUT: 1, EIGHTS: 8}  # its first layer has six
+    for cut, multiple in cuts.items():
         keep = budgets.choose(model, gates.uniform(model), share=SHARE, multiple=multiple)
         found[cut] = units.shrink(model, keep)
     masks.apply(masked, masks.top_k(scores.magnitude(masked), 1 - SHARE))
@@ -73,8 +74,8 @@ def measured(name, data, repeats=9):
 
 
 if __name__ == "__main__":
-    begin, digits = time.perf_counter(), datasets.digits()
     tf.config.threading.set_intra_op_parallelism_threads(1)
+    begin, digits = time.perf_counter(), datasets.digits()
     rows = [row for name in tqdm(NETWORKS) for row in measured(name, digits)]
     configuration = {"share": SHARE, "batch_size": BATCH_SIZE, "threads": 1}
     results.save("bench_units", rows, configuration, seconds=time.perf_counter() - begin)
