@@ -131,7 +131,7 @@ def checked(loss, weights, batches, *, sparsity=None, always=False, **options):
         sparsity: as for `conditioning`; None judges the mask at 90%.
 
     Returns:
-        A list of tensors, one per weight and of its shape: the meta-gradient.
+        A list of tensors, one per weight and of its shape, the meta-gradient.
 
     Warns:
         UndeterminedMask: if of the weights kept float64 keeps less than 95%, or if the ratio is

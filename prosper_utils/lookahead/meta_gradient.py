@@ -94,7 +94,7 @@ def meta_gradient(
             it takes the first buffer as a constant, so the first Hessian drops out.
 
     Returns:
-        A list of tensors, one per weight and of its shape: dL_M(w_M)/dc at c = 1, with its sign.
+        A list of tensors, one per weight and of its shape, dL_M(w_M)/dc at c = 1, with its sign.
 
     Raises:
         ValueError: for no or empty batches, an unknown method, a momentum outside [0, 1), weights
@@ -340,7 +340,7 @@ def chunks(batches, first=0, at_least=1):
         at_least: a part may be that long, if this is more than ceil(sqrt(M)).
 
     Returns:
-        A list of parts, in order: lists of batches, or slices of the stacked pair, not copied.
+        A list of parts in order, each a list of batches, or slices of the stacked pair, not copied.
     """
     stacked = is_stacked(batches)
     end = (len(batches[0]) if stacked else len(batches)) - 1

@@ -349,7 +349,7 @@ def streamed(loss, weights, batches, learning_rate, curvature):
         curvature: function (loss, weights, batch) -> list of tensors shaped like the weights.
 
     Returns:
-        A list of tensors, one per weight and of its shape: w * (product of gamma_m) * g.
+        A list of tensors, one per weight and of its shape, w * (product of gamma_m) * g.
 
     Raises:
         ValueError: for bad weights or batches, for what `second_derivatives.check_structure`

@@ -32,7 +32,7 @@ def roll_out(step, state, batches):
         batches: M batches, of any form that `step` takes, listed or stacked.
 
     Returns:
-        The M + 1 states s_0, ..., s_M: a list of them, or one state with a `tf.TensorArray` of
+        The M + 1 states s_0, ..., s_M, in a list, or one state with a `tf.TensorArray` of
         length M + 1 for each of its tensors.
     """
     if isinstance(batches, list):

@@ -123,7 +123,7 @@ def sizes(model, forms=None, *, representative=None):
         model, forms, representative: as for `files`.
 
     Returns:
-        A dict from each form to {"bytes": int, "zipped": int}.
+        A dict from each form to a dict of the integers "bytes" and "zipped".
     """
     held = files(model, forms, representative=representative)
     return {form: _size(contents) for form, contents in held.items()}
@@ -227,7 +227,13 @@ def _try(content):
 def _saved(model):
     """Hold a model as a SavedModel in a folder, for a while."""
     with tempfile.TemporaryDirectory() as folder:
-        model.export(folder, verbose=False)
+        logger = tf.get_logger()
+        level = logger.level
+        logger.setLevel("WARNING")  # it would name the folder, which is soon gone
+        try:
+            model.export(folder, verbose=False)
+        finally:
+            logger.setLevel(level)
         yield pathlib.Path(folder)
 
 
@@ -420,7 +426,7 @@ def latency(functions, x, *, repeats=20, number=1):
         number: how many calls make one measurement, which is their mean.
 
     Returns:
-        A dict from names to {"median", "low", "high"}: median and quartiles, in seconds.
+        A dict from names to dicts of "median", "low" and "high", the quartiles, in seconds.
 
     Raises:
         ValueError: for no functions, or fewer than one round or call.

@@ -45,7 +45,7 @@ def places(model, on="readers"):
         on: "readers", "writers" or "scales".
 
     Returns:
-        For each group a list of (i, axis, indices): slices of the trainable weight i.
+        For each group a list of (i, axis, indices), slices of the trainable weight i.
 
     Raises:
         ValueError: for another `on`; a group that could go but has no such place; a weight in it
