@@ -89,8 +89,9 @@ def choose(model, scores, *, share=None, limit=None, of="multiply_adds", floor=0
         share: the budget as a share of what the model costs, in (0, 1].
         limit: or the budget itself.
         of: what is counted, "multiply_adds", "parameters" or "bytes"; or what is measured, a
-            function of a smaller model that returns a number, such as milliseconds.  That is taken
-            to fall with what is removed, and is measured about log2(groups) times.
+            function of a smaller model that returns a number, such as the milliseconds of the form
+            that is shipped (`deploy.latency`; of a plain call of a small model most is overhead).
+            It is taken to fall with what is removed, and measured about log2(groups) times.
         floor: the share of each kind of groups that stays in any case, in [0, 1); one at least.
         multiple: let kinds of groups shrink to multiples of it, such as 8.
 
