@@ -3,9 +3,11 @@ r"""Deployment: the files that a pruned network is shipped as, their sizes and t
 Of n weights, k of them not zero, a LiteRT file takes about
 
 .. math:: 4n \text{ bytes}, \qquad n \text{ in 8-bit integers}, \qquad
-          6k \text{ with the sparse encoding} \; (\text{a float and a 2-byte index each}),
+          6k \text{ with the sparse encoding},
 
-the first two masked or not: zeros are stored like other numbers, until the file is compressed.
+a float and an index of two bytes for each weight; the first two masked or not, since zeros are
+stored like other numbers, until the file is compressed.
+
 The encoding has a surprise.  A kernel is stored in blocks of four weights if of the blocks at least
 0.9 times as large a share is zero as of the weights (TensorFlow, `dense_to_sparse_pass`).  Of zeros
 anywhere, a share s of the weights and s^4 of the blocks, that holds from s = 0.9655 on; then a file
