@@ -167,7 +167,7 @@ def meta_gradient(
 
 
 def random(model, batches=None, *, on="readers", seed=0, **of_loss):
-    """Return uniform random scores: what any other score has to beat."""
+    """Return uniform random scores, one per group."""
     return _barred(model, np.random.default_rng(seed).random(len(channels.groups(model))))
 
 
