@@ -355,15 +355,10 @@ def credit_of(table, p, extra, target, settings, mode):
     return np.where(states[0] > 0, credit, 0) if mode == "fixed" else credit
 
 
-def left(make, keys):
-    """Return the function of the stored rows that says which cases are left."""
-    return lambda stored: sweeps.missing(make(), stored, keys)
-
-
 SWEEPS = {
-    "proofs_tuning": (left(tuning, (*CASE, "trial")), one),
-    "proofs": (left(plan, CASE), one),
-    "proofs_credit": (left(quality, ("steps", "keep", "loop")), credit_case),
+    "proofs_tuning": (sweeps.left(tuning, (*CASE, "trial")), one),
+    "proofs": (sweeps.left(plan, CASE), one),
+    "proofs_credit": (sweeps.left(quality, ("steps", "keep", "loop")), credit_case),
 }
 
 

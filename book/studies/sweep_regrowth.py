@@ -210,14 +210,9 @@ def configuration():
     return {"training": training_of_all, "loop": LOOP, "variants": VARIANTS, "trials": TRIALS}
 
 
-def left(make, keys):
-    """Return the function of the stored rows that says which cases are left."""
-    return lambda stored: sweeps.missing(make(), stored, keys)
-
-
 SWEEPS = {
-    "regrowth_tuning": (left(tuning, (*CASE, "trial")), one),
-    "regrowth": (left(plan, CASE), one),
+    "regrowth_tuning": (sweeps.left(tuning, (*CASE, "trial")), one),
+    "regrowth": (sweeps.left(plan, CASE), one),
 }
 
 

@@ -176,18 +176,13 @@ def configuration():
     return found | {"warm_up": WARM_UP, "rates": RATES}
 
 
-def left(make, keys):
-    """Return the function of the stored rows that says which cases are left."""
-    return lambda stored: sweeps.missing(make(), stored, keys)
-
-
 SWEEPS = {
-    "units_tuning": (left(lambda: tuning(START, "none", 1.0, NETWORKS, (100,)), TRIAL), one),
+    "units_tuning": (sweeps.left(lambda: tuning(START, "none", 1.0, NETWORKS, (100,)), TRIAL), one),
     "units_tuning_after": (
-        left(lambda: tuning(TRAINED, f"Taylor{PER_COST}", 0.5, AFTER, (100,)), TRIAL),
+        sweeps.left(lambda: tuning(TRAINED, f"Taylor{PER_COST}", 0.5, AFTER, (100,)), TRIAL),
         one,
     ),
-    "units": (left(plan, CASE), one),
+    "units": (sweeps.left(plan, CASE), one),
 }
 
 

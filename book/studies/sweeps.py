@@ -24,6 +24,11 @@ def missing(cases, stored, keys):
     return [case for case in cases if tuple(case[key] for key in keys) not in done]
 
 
+def left(make, keys):
+    """Return the function of the stored rows that says which of the cases made are left."""
+    return lambda stored: missing(make(), stored, keys)
+
+
 def in_parallel(one, cases, jobs=-1):
     """Yield one(case) for each case as it ends, whatever the order; they are started in order."""
     work = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch="n_jobs")

@@ -121,7 +121,8 @@ def meta_gradient(
 
     Args:
         model: a built functional or Sequential Keras model; it is not changed.
-        batches, steps, learning_rate, momentum, of_loss: as for `scores.prospr`.
+        batches: at least M + 1 batches, of which the first M + 1 are used, without steps too.
+        steps, learning_rate, momentum, of_loss: as for `scores.prospr`.
         on: where the gates sit, as for `places`.
         method: "reverse" or "checkpointed", one sweep for all groups; "forward", one sweep a group
             that keeps nothing of the trajectory; "signs", the mean over `probes` forward sweeps,
@@ -136,10 +137,12 @@ def meta_gradient(
         conditioning.UndeterminedMask: as `scores.prospr` does, for the two methods that sweep back.
 
     Raises:
-        ValueError: for another method, fewer than one probe, and whatever `places` and
-            `lookahead.meta_gradient` refuse.
+        ValueError: for another method, negative steps, fewer than one probe, and whatever `places`
+            and `lookahead.meta_gradient` refuse.
     """
     check_choice("method", method, METHODS)
+    if steps < 0:
+        raise ValueError(f"steps: expected M >= 0, found {steps}")
     if probes < 1:
         raise ValueError(f"probes: expected at least 1, found {probes}")
     gates = places(model, on)

@@ -230,6 +230,8 @@ def test_bad_input():
         gates.snip(model, batches, on="scales")
     with pytest.raises(ValueError, match="method: expected one of"):
         gates.meta_gradient(model, batches, method="unrolled")
+    with pytest.raises(ValueError, match="steps: expected M >= 0, found -1"):
+        gates.meta_gradient(model, batches, steps=-1)
     with pytest.raises(ValueError, match="probes: expected at least 1, found 0"):
         gates.meta_gradient(model, batches, method="signs", probes=0)
     with pytest.raises(ValueError, match="expected at least 4"):

@@ -3,7 +3,14 @@
 import math
 
 from prosper_utils.pruning import networks
-from prosper_utils.pruning.networks import as_loss, dense_300_100, kernels, lenet5
+from prosper_utils.pruning.networks import (
+    as_loss,
+    dense_300_100,
+    kernels,
+    lenet5,
+    lenet5_caffe,
+    vgg,
+)
 
 import keras
 import numpy as np
@@ -11,7 +18,10 @@ import pytest
 import tensorflow as tf
 
 
-@pytest.mark.parametrize(("build", "count"), [(dense_300_100, 266_610), (lenet5, 61_706)])
+@pytest.mark.parametrize(
+    ("build", "count"),
+    [(dense_300_100, 266_610), (lenet5, 61_706), (lenet5_caffe, 431_080), (vgg, 289_066)],
+)
 def test_parameter_counts_and_logits(build, count):
     model = build()
     assert model.count_params() == count
