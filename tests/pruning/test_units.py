@@ -485,7 +485,7 @@ def test_training_that_cannot_go_on_is_refused(double):
     with pytest.raises(ValueError, match="'lenet_300_100': expected a compiled model, found one"):
         units.shrink(model, some(model), compiled=True)
     model, _ = in_training(keras.optimizers.Adafactor(0.1))
-    with pytest.raises(ValueError, match=r"'adafactor': expected slots of the shape .* found _r"):
+    with pytest.raises(ValueError, match=r"'adafactor.*': expected slots of the shape .* found _r"):
         units.shrink(model, some(model), compiled=True)
     inputs = keras.Input((3,))
     model = OwnStep(inputs, layers.Dense(2)(layers.Dense(4)(inputs)), name="own")
