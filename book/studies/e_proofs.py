@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 ARITY = {"implies": 2, "not": 1}
 CLAUSE = re.compile(r"^cnf\((\w+), \w+, \((\S*)\), (.*?)(?:, \['proof'\])?\)\.$", re.MULTILINE)
-SOURCE = re.compile(r"inference\(\w+,\[.*?\],\[|\]\)|\w+")
+SOURCE = re.compile(r"inference\(\w+,\[.*?\],\[|\]\)|\w+")  # a step opens, it closes, a clause
 
 
 class Clause(NamedTuple):
@@ -65,10 +65,11 @@ def d_proof(said):
 def _derived(conclusion, premises, source, clauses):
     """Return the clause stated, with its proof, from the clauses that its source names."""
     if source == "detachment":
-        return Clause(conclusion, premises, ("D", *sorted((0, 1), key=lambda k: -_size(premises[k]))))
+        major = next(k for k in (0, 1) if isinstance(premises[k], tuple))
+        return Clause(conclusion, premises, ("D", major, 1 - major))
     if source.startswith("axiom_"):
-        return Clause(conclusion, (), (source.removeprefix("axiom_"),))
-    if "split_conjunct" in source:
+        return Clause(conclusion, premises, (source.removeprefix("axiom_"),))
+    if "split_conjunct" in source:  # the negated goal: a proof of its premise is one of the goal
         return Clause(None, premises, (0,))
     for found in _candidates(source, clauses):
         for places in itertools.product(range(len(premises)), repeat=len(found.premises)):
@@ -76,10 +77,6 @@ def _derived(conclusion, premises, source, clauses):
             if _alike((found.conclusion, *found.premises), stated):
                 return Clause(conclusion, premises, _filled(found.proof, [(k,) for k in places]))
     raise ValueError(f"E: expected a step of resolution, found {source}")
-
-
-def _size(term):
-    return 1 if isinstance(term, str) else sum(map(_size, term))
 
 
 def _candidates(source, clauses):
@@ -111,7 +108,8 @@ def _resolvents(left, right):
 
 def _resolved(main, side):
     """Yield the clauses that come of filling one hole of the first with the second."""
-    apart = [_put(term, {}, "'") for term in (side.conclusion, *side.premises)]
+    mark = "*" * (1 + str(main).count("*"))  # no variable of the first one ends in so many
+    apart = [_put(term, {}, mark) for term in (side.conclusion, *side.premises)]
     for k, premise in enumerate(main.premises):
         values = {}
         if side.conclusion is not None and _unify(premise, apart[0], values):

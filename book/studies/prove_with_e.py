@@ -5,9 +5,9 @@ Condensed detachment is one clause, and each axiom is one,
 .. math:: \neg T(x \to y) \lor \neg T(x) \lor T(y), \qquad T(p \to (q \to p)), \ \dots ,
 
 and E (Schulz, Cruanes and Vukmirović, 2019) looks for a contradiction with the negated goal.  Its
-own account is stored: proved or not, processor time, clauses generated and processed.  Beside the
-goals stand theorems that nothing was tuned with, and formulas that are no theorems, of which it
-must prove none.
+own account is stored: proved or not, processor time, clauses generated and processed; and its
+proof as one by condensed detachment (see `e_proofs`), checked.  Beside the goals stand theorems
+that nothing was tuned with, and formulas that are no theorems, of which it must prove none.
 
 The program `eprover` is needed for this alone (the Debian package of that name); without it the
 stored results stay as they are.
@@ -18,19 +18,30 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
-from prosper_utils.blending.detachment import AXIOMS, NOT, parse, show, symbol_name
-from prosper_utils.study import results
+from prosper_utils.blending.detachment import (
+    AXIOMS,
+    NOT,
+    parse,
+    show,
+    subsumes,
+    symbol_name,
+    theorem,
+)
 
+import e_proofs
 import sweep_proofs
-from tqdm import tqdm
+import sweeps
 
 PROGRAM = "eprover"
-OPTIONS = ("--auto", "--tstp-format", "--silent", "--print-statistics", "--resources-info")
+OPTIONS = (
+    *("--auto", "--tstp-format", "--silent", "--proof-object=1"),
+    *("--print-statistics", "--resources-info"),
+)
 CONTROLS = ("Cpq", "CpNp", "CCpqp", "CCpqCqp", "CCpqCNpNq")  # none of them is a tautology
 LIMITS = {"goals": 20, "controls": 2, "drawn": 5}  # processor time of E for each, in seconds
+RUNS = {"goals": 5, "controls": 1, "drawn": 1}  # E's choices hang on addresses in memory, too
 GRACE, MEMORY = 10, 2048  # seconds more until E is stopped without its account; megabytes
 PROVED = {"Theorem": True, "CounterSatisfiable": False, "GaveUp": False, "ResourceOut": False}
 
@@ -93,7 +104,7 @@ def _found(pattern, said):
 
 
 def prove(goal, seconds, axioms=AXIOMS):
-    """Let E try to prove a goal; return its `account`.
+    """Let E try to prove a goal; return its `account`, with its proof as one by detachment.
 
     Args:
         goal: a formula.
@@ -101,7 +112,7 @@ def prove(goal, seconds, axioms=AXIOMS):
         axioms: as for `problem`.
 
     Raises:
-        ValueError: if it says something else than how it went.
+        ValueError: if it says something else than how it went, or its proof is none of the goal.
     """
     limits = (f"--soft-cpu-limit={seconds}", f"--cpu-limit={seconds + GRACE}")
     memory = f"--memory-limit={MEMORY}"
@@ -110,7 +121,20 @@ def prove(goal, seconds, axioms=AXIOMS):
         path.write_text(problem(goal, axioms))
         command = [PROGRAM, *OPTIONS, *limits, memory, path]
         run = subprocess.run(command, capture_output=True, text=True)
-    return account(run.stdout + run.stderr)
+    found = account(run.stdout + run.stderr)
+    proof = checked(e_proofs.d_proof(run.stdout), goal, axioms) if found["proved"] else None
+    return found | {"proof": proof}
+
+
+def checked(proof, goal, axioms=AXIOMS):
+    """Return a proof by condensed detachment if the goal is an instance of what it proves.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not subsumes(proved := theorem(proof, axioms), goal):
+        raise ValueError(f"E: expected a proof of {show(goal)}, found one of {show(proved)}")
+    return proof
 
 
 def version():
@@ -128,40 +152,56 @@ def within(costs, budget):
     return sum(spent <= budget for spent in itertools.accumulate(sorted(costs)))
 
 
-def cases():
-    """Return (set, formula, shortest known proof), the proof being None for the controls."""
-    known = {parse(goal): proof for goal, proof in sweep_proofs.SHORTEST.items()}
+def known():
+    """Return {set: {formula: its shortest known proof}}; the controls have none."""
+    goals = {parse(goal): proof for goal, proof in sweep_proofs.SHORTEST.items()}
     controls = dict.fromkeys(map(parse, CONTROLS))
-    sets = {"goals": known, "controls": controls, "drawn": sweep_proofs.drawn()}
-    return [(name, goal, proof) for name, rows in sets.items() for goal, proof in rows.items()]
+    return {"goals": goals, "controls": controls, "drawn": sweep_proofs.drawn()}
 
 
-def row(name, goal, proof):
+def cases():
+    """Return every case: a goal, the set that it is of, the number of the run, and E's limit."""
+    return [
+        {"set": name, "goal": show(goal), "run": run, "limit": LIMITS[name]}
+        for run in range(max(RUNS.values()))
+        for name, goals in known().items()
+        for goal in goals
+        if run < RUNS[name]
+    ]
+
+
+def one(case):
     """Return the row of one case."""
-    known = len(proof) if proof else None
-    case = {"set": name, "goal": show(goal), "known": known, "limit": LIMITS[name]}
-    return case | prove(goal, LIMITS[name])
+    return [case | prove(parse(case["goal"]), case["limit"])]
 
 
-def configuration(prover):
+SWEEPS = {"provers": (sweeps.left(cases, ("set", "goal", "run")), one)}
+
+
+def configuration():
     """Return what determines the results, but for the machine, which bounds what is not proved."""
+    return settings() | {"prover": version()}
+
+
+def settings():
+    """Return the part of it that needs no prover."""
     return {
-        "prover": prover,
         "options": [*OPTIONS, f"--memory-limit={MEMORY}"],
         "limits": LIMITS,
+        "runs": RUNS,
         "problem": problem(parse("CpNNp")),
         "drawn": sweep_proofs.MORE,
     }
 
 
 def main():
-    """Run E on all cases and store what it says, if it is installed."""
+    """Run E on the cases that are not stored yet, if it is installed."""
     if shutil.which(PROGRAM) is None:
         print(f"{PROGRAM} is not installed: what is stored of provers stays as it is")
         return
-    begin = time.perf_counter()
-    rows = [row(*case) for case in tqdm(cases(), PROGRAM, unit="goal")]
-    results.save("provers", rows, configuration(version()), seconds=time.perf_counter() - begin)
+    import prove_with_e  # by its name, under which the processes of joblib can import it
+
+    sweeps.command(prove_with_e, prove_with_e.SWEEPS, prove_with_e.configuration)
 
 
 if __name__ == "__main__":
