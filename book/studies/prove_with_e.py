@@ -31,6 +31,7 @@ from prosper_utils.blending.detachment import (
 )
 
 import e_proofs
+import sweep_domains
 import sweep_proofs
 import sweeps
 
@@ -40,6 +41,7 @@ OPTIONS = (
     *("--print-statistics", "--resources-info"),
 )
 CONTROLS = ("Cpq", "CpNp", "CCpqp", "CCpqCqp", "CCpqCNpNq")  # none of them is a tautology
+DRAWN = "three axioms, far"  # the domain of the drawn theorems
 LIMITS = {"goals": 20, "controls": 2, "drawn": 5}  # processor time of E for each, in seconds
 RUNS = {"goals": 5, "controls": 1, "drawn": 1}  # E's choices hang on addresses in memory, too
 GRACE, MEMORY = 10, 2048  # seconds more until E is stopped without its account; megabytes
@@ -156,7 +158,7 @@ def known():
     """Return {set: {formula: its shortest known proof}}; the controls have none."""
     goals = {parse(goal): proof for goal, proof in sweep_proofs.SHORTEST.items()}
     controls = dict.fromkeys(map(parse, CONTROLS))
-    return {"goals": goals, "controls": controls, "drawn": sweep_proofs.drawn()}
+    return {"goals": goals, "controls": controls, "drawn": sweep_domains.theorems(DRAWN)}
 
 
 def cases():
@@ -190,7 +192,7 @@ def settings():
         "limits": LIMITS,
         "runs": RUNS,
         "problem": problem(parse("CpNNp")),
-        "drawn": sweep_proofs.MORE,
+        "drawn": dict(sweep_domains.SYSTEMS[DRAWN][1], seed=sweep_domains.SEED),
     }
 
 

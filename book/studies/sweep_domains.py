@@ -26,6 +26,12 @@ SEED = 0
 FAR, LADDER = (15, 21), (5, 21)  # lengths of shortest proofs
 LUKASIEWICZ = {"1": parse("CCCpqrCCrpCsp")}  # for implication alone
 MEREDITH = {"1": parse("CCCCCpqCNrNsrtCCtpCsp")}  # for implication and negation
+SYSTEMS = {  # axioms, and how many goals are drawn, by the lengths of their proofs
+    "three axioms, far": (AXIOMS, {"count": 100, "lengths": FAR}),
+    "three axioms": (AXIOMS, {"count": 100, "lengths": LADDER}),
+    "implication alone": (LUKASIEWICZ, {"count": 24, "lengths": LADDER}),
+    "one axiom": (MEREDITH, {"count": 24, "lengths": LADDER}),
+}
 LOOPS, BRED = ("blend", "identity"), "genetic, usefulness"
 CASE = ("domain", "arm", "step_size", "keep", "seed")
 
@@ -45,19 +51,21 @@ class Domain:
     searches: dict
 
 
-def drawn(count, axioms, lengths):
-    """Return the domain of theorems drawn from what some axioms prove, by lengths of proofs."""
+@functools.cache
+def theorems(domain):
+    """Return {formula: a shortest proof} for the goals of a domain of theorems."""
+    axioms, rule = SYSTEMS[domain]
+    avoid = tuple(map(parse, SHORTEST)) if axioms is AXIOMS else ()
+    return search.drawn_goals(**rule, seed=SEED, axioms=axioms, limit=LIMIT, avoid=avoid)
+
+
+def drawn(domain):
+    """Return the domain of theorems drawn from what some axioms prove."""
     known = {"light and short first": sweep_proofs.LIGHT, "breadth first": search.breadth_first}
     for name in tuple(known):
         known[f"{name}, subsumption"] = functools.partial(known[name], subsumption=True)
-    options = {"lengths": lengths, "axioms": axioms, "limit": LIMIT}
-    avoid = tuple(map(parse, SHORTEST)) if axioms is AXIOMS else ()
-
-    @functools.cache
-    def target():
-        return goal_weights(search.drawn_goals(count, SEED, avoid=avoid, **options))
-
-    return Domain(functools.partial(detachment_table, axioms, limit=LIMIT), target, known)
+    table = functools.partial(detachment_table, SYSTEMS[domain][0], limit=LIMIT)
+    return Domain(table, lambda: goal_weights(theorems(domain)), known)
 
 
 def length(table, place):
@@ -65,11 +73,7 @@ def length(table, place):
     return table.lengths[place]
 
 
-DOMAINS = {
-    "three axioms, far": drawn(100, AXIOMS, FAR),
-    "three axioms": drawn(100, AXIOMS, LADDER),
-    "implication alone": drawn(24, LUKASIEWICZ, LADDER),
-    "one axiom": drawn(24, MEREDITH, LADDER),
+DOMAINS = {name: drawn(name) for name in SYSTEMS} | {
     "circuits": Domain(
         circuits.circuit_table,
         circuits.circuit_goals,
@@ -122,13 +126,14 @@ def one(case):
 
 def configuration():
     """Return what determines the results."""
-    systems = {"three axioms": AXIOMS, "implication alone": LUKASIEWICZ, "one axiom": MEREDITH}
+    drawn = {
+        name: rule | {"seed": SEED, "axioms": list(map(show, axioms.values()))}
+        for name, (axioms, rule) in SYSTEMS.items()
+    }
     return {
         "budget": BUDGET,
         "largest_formula": LIMIT,
-        "drawn": {"far": FAR, "ladder": LADDER, "seed": SEED},
-        "axioms": {name: list(map(show, own.values())) for name, own in systems.items()},
-        "goals": {name: len(own.target()) for name, own in DOMAINS.items()},
+        "drawn": drawn,
         "circuits": list(circuits.GOALS),
         "settings": dataclasses.asdict(Settings()),
     }

@@ -8,7 +8,6 @@ goes on with the rest.
 
 The genetic algorithm's choices are made before by its own sweep, on seeds of their own.  A third
 sweep measures the credit itself: its rank correlation with what mass on a lemma does to the loss.
-A fourth gives the same arms, with nothing tuned again, goals that are drawn by a rule.
 """
 
 import dataclasses
@@ -113,7 +112,6 @@ STORED, HELD_OUT, LONG = ", goals stored", ", held out", ", ten budgets"
 CASE = ("arm", "steps", "step_size", "keep", "seed")
 QUALITY = {"loops": (1, 3, 5, 10), "mass": 0.02, "length": 7, "modes": ("support", "identity")}
 WIDTHS = {1: (150, 400, 1_000_000), 2: (150, 400)}  # by T: how many weights a step keeps
-MORE = {"count": 100, "seed": 0, "lengths": (15, 21)}  # the rule by which more goals are drawn
 
 
 def split(seed):
@@ -127,16 +125,10 @@ def base(arm):
     return arm.removesuffix(LONG).removesuffix(STORED).removesuffix(HELD_OUT)
 
 
-@functools.cache
-def drawn():
-    """Return {formula: shortest proof} for theorems that no choice was made with."""
-    return search.drawn_goals(**MORE, limit=LIMIT, avoid=[parse(goal) for goal in SHORTEST])
-
-
-def run_case(arm, steps, step_size, keep, seed, trial=None, budget=None, given=SHORTEST):
+def run_case(arm, steps, step_size, keep, seed, trial=None, budget=None):
     """Return the row of one case."""
     name, stored = base(arm), STORED in arm
-    goals, others = split(seed) if arm.endswith(HELD_OUT) else (list(given), [])
+    goals, others = split(seed) if arm.endswith(HELD_OUT) else (list(SHORTEST), [])
     budget = budget or BUDGET * (10 if arm.endswith(LONG) else 1)
     table = detachment_table(limit=LIMIT, budget=budget)
     target, begin = goal_weights(goals), time.perf_counter()
@@ -250,14 +242,6 @@ def repaired(grid, middle):
     return cases + cases_of([arm + LONG for arm in PROVERS])
 
 
-def more_goals():
-    """Return the cases with the goals that are drawn: the middle setting, then all twelve."""
-    grid = sorted(itertools.product(STEP_SIZES, KEEPS), key=lambda setting: setting != MIDDLE)
-    arms = ("blend", "light and short first, subsumption", "identity")
-    cases = [case for setting in grid for case in cases_of(arms, settings=[setting])]
-    return list({tuple(case.values()): case for case in cases}.values())
-
-
 def tuning():
     """Return the trials of the genetic algorithm, on two seeds that no other run has."""
     return [
@@ -273,11 +257,6 @@ def one(case):
         return [run_case(**case)]
     trial = case["trial"]
     return [run_case(**case | {"trial": TRIALS[trial]}) | {"trial": trial}]
-
-
-def one_more(case):
-    """Return the rows of one case with the goals that are drawn."""
-    return [run_case(**case, given=drawn())]
 
 
 def quality():
@@ -340,7 +319,6 @@ def probe(weights):
 SWEEPS = {
     "proofs_tuning": (sweeps.left(tuning, (*CASE, "trial")), one),
     "proofs": (sweeps.left(plan, CASE), one),
-    "proofs_more": (sweeps.left(more_goals, CASE), one_more),
     "proofs_credit": (sweeps.left(quality, ("steps", "keep", "loop")), credit_case),
 }
 
@@ -356,7 +334,6 @@ def configuration():
         "trials": TRIALS,
         "breeding": dataclasses.asdict(search.Breeding()),
         "credit": QUALITY | {"keep": WIDTHS},
-        "more_goals": MORE,
     }
 
 

@@ -13,14 +13,9 @@ import pytest
 import sweep_domains
 from conftest import ROOT
 from goals import GOALS
-from sweep_domains import DOMAINS, LUKASIEWICZ, MEREDITH
+from sweep_domains import DOMAINS
 
-SYSTEMS = {
-    "three axioms, far": AXIOMS,
-    "three axioms": AXIOMS,
-    "implication alone": LUKASIEWICZ,
-    "one axiom": MEREDITH,
-}
+SYSTEMS = {name: axioms for name, (axioms, _) in sweep_domains.SYSTEMS.items()}
 BLEND = {"arm": "blend", "step_size": 0.03, "keep": 150, "seed": 0}
 SEARCH = {"arm": "breadth first", "step_size": 0.0, "keep": 0, "seed": 0}
 
@@ -51,6 +46,10 @@ def test_goals_are_drawn_by_the_rule(domain):
     target = DOMAINS[domain].target()
     assert len(target) == (100 if SYSTEMS[domain] is AXIOMS else 24)
     assert sum(target.values()) == pytest.approx(1)
+    proofs = sweep_domains.theorems(domain)
+    shortest, longest = sweep_domains.SYSTEMS[domain][1]["lengths"]
+    assert {len(proof) for proof in proofs.values()} == {*range(shortest, longest + 1, 2)}
+    assert all(theorem(proof, SYSTEMS[domain]) == goal for goal, proof in proofs.items())
     assert max(map(len, target)) <= 25
     if SYSTEMS[domain] is AXIOMS:
         assert not any(subsumes(parse(known), goal) for known in GOALS for goal in target)

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from prosper_utils.blending.detachment import parse, subsumes, theorem
+from prosper_utils.blending.detachment import parse, theorem
 
 import pandas as pd
 import pytest
@@ -67,36 +67,6 @@ def test_what_the_repaired_arms_are_compared_with_is_in_the_plan():
         *sweep_proofs.PROVERS,
         *sweep_proofs.GENETIC,
     }
-
-
-def test_more_goals_are_drawn_by_a_rule_and_are_none_of_the_others():
-    drawn = sweep_proofs.drawn()
-    assert len(drawn) == 100
-    assert {len(proof) for proof in drawn.values()} == {15, 17, 19, 21}
-    goals = [parse(goal) for goal in GOALS]
-    for formula, proof in drawn.items():
-        assert theorem(proof) == formula
-        assert len(formula) <= 25
-        assert not any(subsumes(goal, formula) for goal in goals)
-
-
-def test_the_cases_with_more_goals_begin_at_the_middle_setting():
-    keys = [tuple(case.values()) for case in sweep_proofs.more_goals()]
-    assert len(set(keys)) == len(keys) == 25
-    assert [key[:4] for key in keys[:3]] == [
-        ("blend", 2, 0.03, 150),
-        ("light and short first, subsumption", 0, 0.0, 0),
-        ("identity", 2, 0.03, 150),
-    ]
-
-
-def test_a_case_with_more_goals_is_given_them_and_no_others(monkeypatch):
-    monkeypatch.setattr(sweep_proofs, "BUDGET", 3000)
-    given = {parse("CpCqCrq"): "D11", parse("CCpqCpp"): "D21", parse("CCNNpqCCNNpNNpq"): "?"}
-    monkeypatch.setattr(sweep_proofs, "drawn", lambda: given)
-    (row,) = sweep_proofs.one_more(SEARCH | {"arm": "light and short first, subsumption"})
-    assert row["combinations"] == 3000
-    assert {goal for goal, *_ in hits(row["hits"])} == {"CpCqCrq", "CCpqCpp"}
 
 
 @pytest.mark.parametrize("arm", ["lightest first, subsumption", "light and short first"])
