@@ -15,11 +15,10 @@ import functools
 import itertools
 import time
 
-from prosper_utils.blending import search
+from prosper_utils.blending import search, worth
 from prosper_utils.blending.detachment import enumerate_theorems, parse
-from prosper_utils.blending.distributions import distribution, feedback, normalised, support
+from prosper_utils.blending.distributions import distribution, support
 from prosper_utils.blending.evolution import (
-    Loop,
     Settings,
     detachment_table,
     evolve,
@@ -28,18 +27,12 @@ from prosper_utils.blending.evolution import (
     padded,
     proofs,
     propagate,
-    recompute,
-    row,
-    step_of,
-    target_vector,
 )
-from prosper_utils.lookahead.trajectory import pull_back
 from prosper_utils.study import results
+from prosper_utils.study.comparison import rank_correlation
 
 import numpy as np
 import sweeps
-import tensorflow as tf
-from scipy.stats import spearmanr
 
 SHORTEST = {  # the shortest known proofs, from the list of the Metamath project
     "Cpp": "DD211",
@@ -288,7 +281,7 @@ def weights_at(loop):
 
 
 def credit_case(case):
-    """Return the rows of one measurement, one for each credit mode.
+    """Return the rows of one measurement of `worth`, one for each credit mode.
 
     Lemmas are what the blend's next two steps generate, and the theorems with short proofs, that
     have no weight and are no goals.  They are the extra support of the mode "support".
@@ -297,22 +290,15 @@ def credit_case(case):
     settings = Settings(steps=case["steps"], keep=case["keep"])
     table, p, extra = probe(weights_at(case["loop"]))
     zero = [k for k in extra if p[k] == 0 and table.objects[k] not in target]
-    drop = drops(table, p, zero, target, settings)
+    drop = worth.drops(table, p, zero, target, settings, QUALITY["mass"])
     rows = []
     for mode in ("support", "identity", "fixed"):
-        credit = credit_of(table, padded(p, table), extra, target, settings, mode)[zero]
+        chosen = dataclasses.replace(settings, credit=mode)
+        credit = worth.credit(table, p, extra, target, chosen)[zero]
         found = rank_correlation(credit, drop)
         rows.append(case | {"mode": mode, "lemmas": len(zero), "correlation": found})
     seconds = (time.perf_counter() - begin) / len(rows)
     return [row | {"seconds": seconds} for row in rows]
-
-
-def rank_correlation(credit, drop):
-    """Return Spearman's rank correlation, 0 if one is constant; what rounding parts is a tie."""
-    ranked = [np.round(x / (np.abs(x).max() or 1), 12) for x in (credit, drop)]
-    if any(len(set(x)) == 1 for x in ranked):
-        return 0.0
-    return float(spearmanr(*ranked).statistic)
 
 
 def probe(weights):
@@ -328,31 +314,6 @@ def probe(weights):
     image = propagate(table, p, Settings(keep=MIDDLE[1]))[-1]
     extra = sorted({*support(image, 1e-6), *(table.places[x] for x in short)})
     return table, padded(p, table), extra
-
-
-def drops(table, p, places, target, settings):
-    """Return by how much the loss drops as mass is added to each place, the total kept at one."""
-
-    def loss(p):
-        states = propagate(table, padded(p, table), settings)
-        return row(0, table, target, Loop(states, [], None), settings)["divergence"]
-
-    before, found = loss(p), []
-    for k in places:
-        more = QUALITY["mass"] * tf.one_hot(k, len(table.objects), dtype=p.dtype)
-        found.append(before - loss(normalised(padded(p, table) + more)))
-    return np.array(found)
-
-
-def credit_of(table, p, extra, target, settings, mode):
-    """Return the credit of all objects in a mode, with the extra support given."""
-    extra = extra if mode == "support" else ()
-    states = propagate(table, p, settings)
-    states, batches = recompute(table, states, extra, settings)
-    tau = target_vector(table, target, p.dtype)
-    cotangent = feedback(tau, states[-1], settings.epsilon)
-    credit = pull_back(step_of(table, settings), states, batches, cotangent).numpy()
-    return np.where(states[0] > 0, credit, 0) if mode == "fixed" else credit
 
 
 SWEEPS = {

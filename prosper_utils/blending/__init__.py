@@ -13,6 +13,7 @@ Its modules, in the order in which to read them:
 * `detachment`: formulas, unification, and proofs as strings.
 * `kernel`: the same for many pairs at once, compiled where Numba is installed.
 * `evolution`: the loop in which terms of weight zero earn weight.
+* `worth`: whether credit tells what an object without weight is worth.
 * `search`: plain search and a genetic algorithm, to compare the evolution with.
 * `circuits`: a second domain for the same loop, Boolean functions made of gates.
 * `metamath`: proofs in a form that a program of others checks.

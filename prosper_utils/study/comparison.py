@@ -107,3 +107,14 @@ def holm(p_values):
     adjusted = np.empty_like(p_values)
     adjusted[order] = np.minimum(raised, 1)
     return adjusted
+
+
+def rank_correlation(first, second):
+    """Return Spearman's rank correlation of two lists, in [-1, 1]; 0 if one of them is constant.
+
+    Numbers that differ by rounding alone, less than 1e-12 of the largest, are ties.
+    """
+    ranked = [np.round(x / (np.abs(x).max() or 1), 12) for x in map(np.asarray, (first, second))]
+    if any(len(set(x.tolist())) == 1 for x in ranked):
+        return 0.0
+    return float(stats.spearmanr(*ranked).statistic)

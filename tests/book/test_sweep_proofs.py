@@ -6,7 +6,6 @@ import sys
 
 from prosper_utils.blending.detachment import parse, theorem
 
-import numpy as np
 import pandas as pd
 import pytest
 import sweep_proofs
@@ -175,29 +174,6 @@ def test_credit_is_compared_with_the_loss(monkeypatch):
     assert 0.99 < found["support"] <= 1
     assert found["fixed"] == found["identity"] == 0
     assert len({row["lemmas"] for row in rows}) == 1
-
-
-@pytest.mark.parametrize("steps", [1, 2])
-def test_the_drop_is_credit_times_mass_if_there_is_little(monkeypatch, steps):
-    monkeypatch.setitem(sweep_proofs.QUALITY, "mass", 1e-10)
-    target = sweep_proofs.goal_weights(sweep_proofs.SHORTEST)
-    settings = sweep_proofs.Settings(steps=steps, keep=10**6)
-    table, p, extra = sweep_proofs.probe(sweep_proofs.weights_at(1))
-    everything = sorted({*extra, *range(len(table.objects))})
-    places = extra[:20]
-    drop = sweep_proofs.drops(table, p, places, target, settings)
-    p = sweep_proofs.padded(p, table)
-    credit = sweep_proofs.credit_of(table, p, everything, target, settings, "support")
-    advantage = credit[places] - credit[: len(p)] @ p.numpy()
-    assert np.abs(advantage).max() > 1
-    np.testing.assert_allclose(drop / 1e-10, advantage, rtol=1e-3, atol=1e-3)
-
-
-def test_what_rounding_parts_is_a_tie():
-    drop = np.array([0.0, 0.0, 1.0, 2.0])
-    assert sweep_proofs.rank_correlation(drop + 1e-15 * drop[::-1], drop) == pytest.approx(1)
-    assert sweep_proofs.rank_correlation(-drop, drop) == pytest.approx(-1)
-    assert sweep_proofs.rank_correlation(np.ones(4), drop) == 0
 
 
 def test_it_is_a_command():

@@ -7,6 +7,7 @@ from prosper_utils.study.comparison import (
     interval,
     paired,
     plus_minus,
+    rank_correlation,
     stated,
 )
 
@@ -99,3 +100,11 @@ def test_intervals_as_texts_do_not_break():
     for found, expected in texts.items():
         assert " " not in found
         assert found.replace("\N{NO-BREAK SPACE}", " ") == expected
+
+
+def test_a_rank_correlation_takes_what_rounding_parts_for_a_tie():
+    drop = np.array([0.0, 0.0, 1.0, 2.0])
+    assert rank_correlation(drop + 1e-15 * drop[::-1], drop) == pytest.approx(1)
+    assert rank_correlation(-drop, drop) == pytest.approx(-1)
+    assert rank_correlation([3, 1, 2], [30, 10, 20]) == pytest.approx(1)
+    assert rank_correlation(np.ones(4), drop) == 0
