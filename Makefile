@@ -52,6 +52,7 @@ results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped
 	$(BIN)/python book/studies/sweep_streaming.py
 	$(BIN)/python book/studies/sweep_mnist.py
 	$(BIN)/python book/studies/sweep_proofs.py
+	$(BIN)/python book/studies/sweep_domains.py
 	$(BIN)/python book/studies/sweep_regrowth.py
 	$(BIN)/python book/studies/sweep_units.py
 	$(BIN)/python book/tools/front.py

@@ -39,7 +39,9 @@ def circuit_table(inputs=4, *, budget=math.inf):
         raise ValueError(f"inputs: expected 1 to 4, found {inputs}")
     every = (1 << 2**inputs) - 1
     axioms = {INPUTS[k]: truth_table(lambda *v, k=k: v[k], inputs) for k in range(inputs)}
-    return Table(axioms, lambda x, y: every & ~(x & y), budget, f"{{:0{2**inputs}b}}".format)
+    bits = 2**inputs  # every table has as many
+    show = f"{{:0{bits}b}}".format
+    return Table(axioms, lambda x, y: every & ~(x & y), budget, show, size=lambda _: bits)
 
 
 GOALS = {  # of four inputs: what adders, comparators and selectors are made of

@@ -65,6 +65,7 @@ class Table:
         show: function that returns an object as text.
         batch: function of the list of all objects and a list of pairs of places in it that returns
             their products in a list; None if there is no faster way than one after the other.
+        size: function that returns the size of an object, a number.
 
     Attributes:
         places: {object: place}, the index of all objects met so far.
@@ -76,13 +77,14 @@ class Table:
         ValueError: if there are no axioms, two are equal, or the budget is less than 1.
     """
 
-    def __init__(self, axioms, product, budget=math.inf, show=str, batch=None):
+    def __init__(self, axioms, product, budget=math.inf, show=str, batch=None, size=len):
         if not budget >= 1:
             raise ValueError(f"budget: expected at least 1 combination, found {budget}")
         self.places = index(axioms.values())
         self.axioms = list(self.places)
         self.objects = list(self.places)
-        self.combine, self.budget, self.show, self.batch = product, budget, show, batch
+        self.combine, self.budget, self.batch = product, budget, batch
+        self.show, self.size = show, size
         self.products, self.met = {}, dict.fromkeys(range(len(axioms)), 0)
         self.origins, self.lengths = dict(enumerate(axioms)), [1] * len(axioms)
 

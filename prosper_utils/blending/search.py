@@ -87,12 +87,12 @@ def _usable(x, barred, known, subsumption):
 
 def size(table, place):
     """Return the size of the object at a place."""
-    return len(table.objects[place])
+    return table.size(table.objects[place])
 
 
 def size_and_proof(table, place):
     """Return the size of the object at a place and of its kept proof, added up."""
-    return len(table.objects[place]) + table.lengths[place]
+    return size(table, place) + table.lengths[place]
 
 
 def lightest_first(table, barred=(), weight=size, *, subsumption=False, by_age=0):
@@ -174,7 +174,7 @@ def drawn_goals(count, seed, *, lengths=(15, 21), axioms=AXIOMS, limit=25, avoid
 
 def smallness(table, target):
     r"""Return the fitness :math:`2^{-\text{size}/6}`, which is how the target weighs its goals."""
-    return lambda places: 2.0 ** (-np.array([len(table.objects[k]) for k in places]) / 6)
+    return lambda places: 2.0 ** (-np.array([size(table, k) for k in places]) / 6)
 
 
 def similarity(table, target):

@@ -11,7 +11,7 @@ from prosper_utils.blending.circuits import (
     truth_table,
 )
 from prosper_utils.blending.evolution import Settings, evolve
-from prosper_utils.blending.search import breadth_first, lightest_first
+from prosper_utils.blending.search import Breeding, breadth_first, breed, lightest_first, size
 
 import pytest
 
@@ -81,3 +81,11 @@ def test_plain_search_takes_the_same_table():
     table = circuit_table(budget=4000)
     lightest_first(table, circuit_goals(), weight=lambda table, k: table.lengths[k])
     assert len(table.products) == 4000
+
+
+def test_a_genetic_algorithm_breeds_circuits_too():
+    for fitness in ("usefulness", "smallness"):
+        table = circuit_table(budget=2000)
+        breed(table, circuit_goals(), Breeding(fitness, population=50))
+        assert len(table.products) == 2000
+        assert size(table, 0) == size(table, len(table.objects) - 1) == 16

@@ -1,0 +1,99 @@
+"""The sweep over domains: its goals, its plan, and what a case returns."""
+
+import subprocess
+import sys
+
+from prosper_utils.blending import circuits
+from prosper_utils.blending.detachment import AXIOMS, parse, show, subsumes, theorem
+
+import pytest
+import sweep_domains
+from conftest import ROOT
+from goals import GOALS
+from sweep_domains import DOMAINS, LUKASIEWICZ, MEREDITH
+
+SYSTEMS = {
+    "three axioms, far": AXIOMS,
+    "three axioms": AXIOMS,
+    "implication alone": LUKASIEWICZ,
+    "one axiom": MEREDITH,
+}
+BLEND = {"arm": "blend", "step_size": 0.03, "keep": 150, "seed": 0}
+SEARCH = {"arm": "breadth first", "step_size": 0.0, "keep": 0, "seed": 0}
+
+
+def run(domain, case, budget=1000, **changes):
+    return sweep_domains.run_case(domain, **case | changes, budget=budget)
+
+
+def hits(row):
+    return [entry.split(":") for entry in row["hits"].split()]
+
+
+def test_the_plan_has_no_case_twice_and_every_arm_in_every_domain():
+    cases = sweep_domains.plan()
+    assert all(tuple(case) == sweep_domains.CASE for case in cases)
+    keys = {tuple(case.values()) for case in cases}
+    assert len(keys) == len(cases)
+    for domain, own in DOMAINS.items():
+        arms = {arm for name, arm, *_ in keys if name == domain}
+        base = {"blend", "identity", "genetic, usefulness", *own.searches}
+        assert arms == base | {f"{arm}, goals stored" for arm in base}
+        for arm in ("blend", "identity"):
+            assert len([key for key in keys if key[:2] == (domain, arm)]) == 12
+
+
+@pytest.mark.parametrize("domain", SYSTEMS)
+def test_a_hundred_goals_are_drawn_by_the_rule(domain):
+    target = DOMAINS[domain].target()
+    assert len(target) == 100
+    assert sum(target.values()) == pytest.approx(1)
+    assert max(map(len, target)) <= 25
+    if SYSTEMS[domain] is AXIOMS:
+        assert not any(subsumes(parse(known), goal) for known in GOALS for goal in target)
+
+
+@pytest.mark.parametrize("domain", SYSTEMS)
+def test_what_is_proved_follows_from_the_axioms_of_the_domain(domain):
+    row = run(domain, SEARCH, 10_000, arm="breadth first, goals stored")
+    assert row["proved"] == len(hits(row)) > 0
+    for goal, when, proof in hits(row):
+        assert theorem(proof, SYSTEMS[domain]) == parse(goal)
+        assert int(when) <= 10_000
+    assert {goal for goal, *_ in hits(row)} <= set(map(show, DOMAINS[domain].target()))
+
+
+def test_circuits_compute_their_goals():
+    row = run("circuits", SEARCH, 2000)
+    assert row["goals"] == 24
+    assert row["proved"] == len(hits(row)) > 2
+    for goal, _, circuit in hits(row):
+        inputs = [[bool(k >> i & 1) for i in range(4)] for k in range(16)]
+        found = sum(circuits.evaluate(circuit, v) << k for k, v in enumerate(inputs))
+        assert f"{found:016b}" == goal
+
+
+def test_arms_keep_their_rule_on_goals():
+    barred, stored = (
+        run("circuits", SEARCH, 3000, arm=f"breadth first{s}") for s in ("", ", goals stored")
+    )
+    assert stored["formulas"] != barred["formulas"]
+
+
+def test_the_loop_starts_only_within_its_horizon():
+    far, ladder = (run(domain, BLEND, 2000) for domain in ("three axioms, far", "three axioms"))
+    assert far["proved"] == 0
+    assert far["combinations"] < 2000
+    assert ladder["proved"] > 10
+
+
+def test_a_bred_case_takes_the_choice_that_was_made_before():
+    row = run("circuits", BLEND, arm="genetic, usefulness", step_size=0.0, keep=0, seed=1)
+    assert row["combinations"] == 1000
+
+
+def test_it_is_a_command():
+    script = ROOT / "book" / "studies" / "sweep_domains.py"
+    said = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
+    assert said.returncode == 0
+    assert "ladder" in said.stdout
