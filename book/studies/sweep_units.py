@@ -8,15 +8,21 @@ steps.  After training, the large one is trained, made smaller, and trained on f
 steps; its control with fresh weights is trained for as long as both together.  The learning rates
 are chosen on the validation images, on a seed of their own, for the large network at the start, and
 for one that is halved after training.
+
+The cases of one network and seed share the large network that is trained: the command keeps its
+weights in a folder of its own until it ends.
 """
 
 import functools
 import itertools
+import os
+import tempfile
 import time
 
 from prosper_utils.pruning import budgets, gates, networks, units
 from prosper_utils.study import controls, datasets, results, training
 
+import joblib
 import keras
 import pandas as pd
 import sweeps
@@ -32,11 +38,13 @@ NETWORKS = {  # how to make it, and for how many steps to train it
 }
 SCORES = {name: (score, {}) for name, score in gates.SCORES.items()}
 SCORES["ProsPr, M = 10"] = (gates.prospr, {"steps": 10})
-PER_COST = " per multiply-add"
+PER_COST, IN_ROUNDS, ROUNDS = " per multiply-add", ", in rounds", 5
 VARIANTS = ("kept", "rescaled", "other channels", "fresh")
 START, TRAINED = "start", "trained"
 RATES = {START: (0.02, 0.05), TRAINED: (0.005, 0.02, 0.05)}
 AFTER = ("LeNet-5", "ResNet-8")  # those that are also made smaller once they are trained
+CACHE = "PROSPER_SWEEP_CACHE"  # where trained networks are kept; nowhere if it is not set
+memory = joblib.Memory(os.environ.get(CACHE), verbose=0)
 CASE = ("network", "when", "score", "variant", "share", "seed")
 TRIAL = (*CASE, "rate")
 
@@ -48,13 +56,24 @@ def batches(seed, count):
     )
 
 
+def rule_of(score, seed):
+    """Return a score as a function of a model that returns one number for each group."""
+    name = score.removesuffix(IN_ROUNDS)
+    rule, options = SCORES[name.removesuffix(PER_COST)]
+
+    def found(model):
+        plain = rule(model, batches(seed, SCORED), seed=seed, **options)
+        return budgets.per_cost(model, plain) if name.endswith(PER_COST) else plain
+
+    return found
+
+
 def smaller(model, score, variant, share, seed):
     """Return the model without the units that a score removes, or a control."""
-    rule, options = SCORES[score.removesuffix(PER_COST)]
-    found = rule(model, batches(seed, SCORED), seed=seed, **options)
-    if score.endswith(PER_COST):
-        found = budgets.per_cost(model, found)
-    keep = budgets.choose(model, found, share=share)
+    rule = rule_of(score, seed)
+    if score.endswith(IN_ROUNDS):
+        return budgets.in_rounds(model, rule, share=share, rounds=ROUNDS)
+    keep = budgets.choose(model, rule(model), share=share)
     if variant == "other channels":
         keep = budgets.shuffled(model, keep, seed)
     small = units.shrink(model, keep)
@@ -77,11 +96,19 @@ def fit(model, rate, steps, seed):
     return model
 
 
-@functools.lru_cache(maxsize=1)
-def dense(network, rate, seed):
-    """Return the large network, trained; the cases of one seed share it."""
+@memory.cache
+def trained_weights(network, rate, seed, name):
+    """Return the weights of the large network, trained on the data of a name, a list of arrays."""
+    assert name == data().name
     make, steps = NETWORKS[network]
-    return fit(make("relu", seed=seed), rate, steps, seed)
+    return fit(make("relu", seed=seed), rate, steps, seed).get_weights()
+
+
+def dense(network, rate, seed):
+    """Return the large network, trained."""
+    model = NETWORKS[network][0]("relu", seed=seed)
+    model.set_weights(trained_weights(network, rate, seed, data().name))
+    return model
 
 
 def run_case(network, when, score, variant, share, seed, *, rates, part="test"):
@@ -120,10 +147,9 @@ def chosen_rates(network):
 
 
 def cases_of(network, when, scores, variants, shares, seeds=range(5)):
-    """Return the cases of a part of the grid, seed by seed."""
-    grid = itertools.product(seeds, scores, variants, shares)
-    found = [(network, when, s, v, share, seed) for seed, s, v, share in grid]
-    return [dict(zip(CASE, case, strict=True)) for case in found]
+    """Return the cases of a part of the grid, all seeds of an arm together."""
+    grid = itertools.product([network], [when], scores, variants, shares, seeds)
+    return [dict(zip(CASE, case, strict=True)) for case in grid]
 
 
 def plan():
@@ -143,6 +169,9 @@ def plan():
     cases += cases_of("ResNet-8", START, ("none",), ("kept",), (1.0,))
     cases += cases_of("ResNet-8", TRAINED, at_end[:3], ("kept",), (0.5, 0.25, 0.1))
     cases += cases_of("ResNet-8", TRAINED, *changed)
+    for network in AFTER:
+        in_rounds = (f"Taylor{PER_COST}{IN_ROUNDS}",)
+        cases += cases_of(network, TRAINED, in_rounds, ("kept",), (0.25, 0.1))
     cases += cases_of("LeNet-5-Caffe", START, ("none",), ("kept",), (1.0,))
     cases += cases_of("LeNet-5-Caffe", START, *few, (0.25, 0.1))
     for network in ("LeNet-5", "LeNet-300-100"):
@@ -173,7 +202,7 @@ def configuration():
     """Return what determines the results."""
     networks_of = {name: {"steps": steps} for name, (_, steps) in NETWORKS.items()}
     found = {"networks": networks_of, "batch_size": BATCH_SIZE, "momentum": MOMENTUM}
-    return found | {"warm_up": WARM_UP, "rates": RATES}
+    return found | {"warm_up": WARM_UP, "rates": RATES, "rounds": ROUNDS}
 
 
 SWEEPS = {
@@ -189,8 +218,10 @@ SWEEPS = {
 if __name__ == "__main__":
     import sweep_units  # by its name, under which the processes of joblib can import it
 
-    sweeps.command(
-        sweep_units,
-        sweep_units.SWEEPS,
-        lambda: sweep_units.configuration() | datasets.fingerprint(data()),
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[CACHE] = folder
+        sweeps.command(
+            sweep_units,
+            sweep_units.SWEEPS,
+            lambda: sweep_units.configuration() | datasets.fingerprint(data()),
+        )

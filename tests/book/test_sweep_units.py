@@ -6,6 +6,7 @@ import json
 from prosper_utils.pruning import budgets, networks
 from prosper_utils.study import results
 
+import joblib
 import numpy as np
 import pytest
 import sweep_units
@@ -21,9 +22,7 @@ def short(monkeypatch, digits):
     monkeypatch.setitem(sweep_units.NETWORKS, "small", (build, 30))
     monkeypatch.setattr(sweep_units, "SCORED", 11)
     monkeypatch.setattr(sweep_units, "data", lambda: digits)
-    sweep_units.dense.cache_clear()
-    yield build
-    sweep_units.dense.cache_clear()
+    return build
 
 
 def run(score, variant="kept", **changes):
@@ -70,8 +69,10 @@ def test_seeds_and_scores_differ(short):
     assert first["error"] != other["error"] or first["widths"] != other["widths"]
 
 
-def test_after_training_the_large_one_is_trained_first(short, monkeypatch):
-    said = []
+def test_after_training_the_large_one_is_trained_first_and_once(short, monkeypatch, tmp_path):
+    said, kept = [], joblib.Memory(tmp_path, verbose=0)
+    train = kept.cache(sweep_units.trained_weights.func)
+    monkeypatch.setattr(sweep_units, "trained_weights", train)
     fit = sweep_units.fit
 
     def noted(model, rate, steps, seed):
@@ -84,6 +85,22 @@ def test_after_training_the_large_one_is_trained_first(short, monkeypatch):
     whole = budgets.cost(short("relu"))
     assert [entry[1:] for entry in said] == [(0.05, 30, 0), (0.01, 7, 1), (0.05, 37, 0)]
     assert said[0][0] == whole > 2 * said[1][0]
+
+
+def test_in_rounds_the_network_is_scored_as_small_as_it_is(short, monkeypatch):
+    asked, rule = [], sweep_units.SCORES["SNIP"][0]
+
+    def noted(model, *args, **options):
+        asked.append(budgets.cost(model))
+        return rule(model, *args, **options)
+
+    monkeypatch.setitem(sweep_units.SCORES, "SNIP", (noted, {}))
+    row = run(f"SNIP{sweep_units.PER_COST}{sweep_units.IN_ROUNDS}")
+    whole = budgets.cost(short("relu"))
+    assert row["multiply_adds"] <= 0.4 * whole
+    assert len(asked) == sweep_units.ROUNDS
+    assert asked[0] == whole
+    assert asked == sorted(set(asked), reverse=True)
 
 
 def test_a_budget_that_cannot_be_met_is_a_row(short):
