@@ -1,14 +1,24 @@
 """What a network without whole units saves: `make bench` measures and stores it for chapter 11.
 
 Time and size depend on the widths alone, so all layers are cut by one factor, to a quarter of the
-multiply-adds: as it comes, and in multiples of eight.  A mask on as many weights stands beside.
+multiply-adds: as it comes, and in multiples of eight.  A mask on as many weights stands beside, and
+a network with one unit in each layer, whose time is that of the calls alone.
 Whatever is compared is timed in turn, in one run on one thread, and stated as a ratio.
 """
 
 import functools
 import time
 
-from prosper_utils.pruning import budgets, deploy, gates, masks, networks, scores, units
+from prosper_utils.pruning import (
+    budgets,
+    channels,
+    deploy,
+    gates,
+    masks,
+    networks,
+    scores,
+    units,
+)
 from prosper_utils.study import datasets, results
 
 import keras
@@ -24,6 +34,14 @@ NETWORKS = {
     "ResNet-8": functools.partial(networks.resnet8, shape=networks.IMAGE),
 }
 WHOLE, CUT, EIGHTS, MASKED = "whole", "a quarter", "a quarter, in eights", "masked"
+ONE = "one unit a layer"
+
+
+def one_each(model):
+    """Return the choice that keeps one group of each kind, and what is fixed."""
+    groups = channels.groups(model)
+    first = {min(kind) for kind in channels.kinds(groups)}
+    return [bool(group.fixed) or n in first for n, group in enumerate(groups)]
 
 
 def variants(name):
@@ -34,6 +52,7 @@ def variants(name):
     for cut, multiple in cuts.items():
         keep = budgets.choose(model, gates.uniform(model), share=SHARE, multiple=multiple)
         found[cut] = units.shrink(model, keep)
+    found[ONE] = units.shrink(model, one_each(model))
     masks.apply(masked, masks.top_k(scores.magnitude(masked), 1 - SHARE))
     return found | {MASKED: masked}
 
