@@ -10,11 +10,13 @@ proves c, and :math:`\sigma` is their most general unifier, then
 The database declares `wn` (¬p is a formula), `wi` (p → q is one), the rule `ax-mp` and the axioms;
 everything else is proved, one `$p` statement for each distinct subproof.
 
-The checker (the Debian package `metamath`) always exits with status 0, and takes an unfinished
-proof for a warning.  So `check` reads what it says, and accepts nothing but what it expects: no
-error and no warning, no other assertion taken for granted, and the goals among what is proved.
+Whether the proofs are right, the checker says (the Debian package `metamath`): it always exits with
+status 0, and takes an unfinished proof for a warning, so `check` goes by its words.  What is taken
+for granted and what is stated, `read_database` reads in the text itself: the declarations word for
+word, and then nothing but `$p` statements, not even a comment.
 """
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -32,16 +34,10 @@ from prosper_utils.blending.detachment import (
     unifier,
 )
 
-RULE = {  # hypotheses and statement of what every database declares
-    "wn": ("wff -. p",),
-    "wi": ("wff ( p -> q )",),
-    "ax-mp": ("|- p", "|- ( p -> q )", "|- q"),
-}
 PROGRAM, FILE = "metamath", "database.mm"
 VERIFIED = "All proofs in the database were verified"
 COMPLAINT = re.compile(r"^\?.*|.*(Warning|Error).*", re.MULTILINE)
-STATEMENT = re.compile(r"^\d+ (\S+) (\$[aefp]) (.*?) \$[=.]", re.MULTILINE | re.DOTALL)
-HYPOTHESIS = re.compile(r"^  \S+ \$e (.*?) \$\.", re.MULTILINE | re.DOTALL)
+LEMMA = re.compile(r"([^\s$]+) \$p ([^$]+) \$= [^$]+")
 
 
 def export_proofs(proofs, axioms=AXIOMS):
@@ -106,6 +102,8 @@ def _database(lemmas, axioms):
 
 
 def _names(axioms):
+    if not axioms:
+        raise ValueError("axioms: expected at least one, found none")
     if bad := [name for name in axioms if not re.fullmatch("[A-Za-z0-9]", name)]:
         raise ValueError(f"axioms: expected a letter or a digit as a name, found {bad[0]!r}")
 
@@ -113,13 +111,13 @@ def _names(axioms):
 def _header(axioms, count):
     """Return the lines that declare `count` variables, the connectives, the rule, the axioms."""
     variables = [symbol_name(v) for v in range(count)]
-    minor, major, result = RULE["ax-mp"]
     return [
         "$c ( ) -> -. wff |- $.",
         f"$v {' '.join(variables)} $.",
         *(f"v{name} $f wff {name} $." for name in variables),
-        *(f"{label} $a {RULE[label][0]} $." for label in ("wn", "wi")),
-        f"${{ min $e {minor} $. maj $e {major} $. ax-mp $a {result} $. $}}",
+        "wn $a wff -. p $.",
+        "wi $a wff ( p -> q ) $.",
+        "${ min $e |- p $. maj $e |- ( p -> q ) $. ax-mp $a |- q $. $}",
         *(f"ax-{name} $a |- {_infix(canonical(x))} $." for name, x in axioms.items()),
     ]
 
@@ -177,38 +175,77 @@ def read(statement):
     return formula
 
 
-def check(text, goals=(), axioms=AXIOMS):
-    """Let the checker read a database; return {formula: label} of all that is proved in it.
+def read_database(text, axioms=AXIOMS):
+    """Return what a database states as proved, a list of (label, formula), without its proofs.
 
     Args:
-        text: the database.
+        text: the database, as `export_proofs` writes it; line breaks and labels may differ.
+        axioms: {name: formula}, what may be taken for granted, in the order of the database.
+
+    Raises:
+        ValueError: if there is anything but the declarations of `export_proofs` and statements with
+            proofs: another axiom or hypothesis, a comment, a file to be included, or a character
+            that is not printable ASCII.
+    """
+    _names(axioms)
+    if bad := re.search(r"[^\n -~]", text):
+        raise ValueError(f"database: expected printable ASCII, found {bad[0]!r}")
+    found = _statements(text)
+    count = sum(" $f " in statement for statement in found)
+    header = _statements("\n".join(_header(axioms, count)))
+    for want, have in itertools.zip_longest(header, found[: len(header)], fillvalue=""):
+        if want != have:
+            raise ValueError(f"database: expected {want[:99]!r}, found {have[:99]!r}")
+    return [_lemma(statement) for statement in found[len(header) :]]
+
+
+def _statements(text):
+    """Return the statements of a database without their ends, with one space between words."""
+    *statements, rest = (" ".join(part.split()) for part in text.split("$."))
+    if rest:
+        raise ValueError(f"database: expected statements that end with $., found {rest[:60]!r}")
+    return statements
+
+
+def _lemma(statement):
+    """Return the label and the formula of a statement with a proof."""
+    if (found := LEMMA.fullmatch(statement)) is None:
+        raise ValueError(f"database: expected a statement and its proof, found {statement[:60]!r}")
+    return found[1], read(found[2])
+
+
+def check(text, goals=(), axioms=AXIOMS):
+    """Let the checker verify a database; return {formula: label} of all that is proved in it.
+
+    Args:
+        text: the database, as `read_database` takes it.
         goals: formulas that must be among the proved ones.
-        axioms: {name: formula}, what may be taken for granted.
+        axioms: as for `read_database`.
 
     Raises:
         FileNotFoundError: if the program `metamath` is not installed.
-        ValueError: if the checker complains or warns, if the database declares anything but
-            variables for formulas, the connectives, the rule, and the axioms, if a proof has
-            hypotheses, or if a goal is not proved.
+        ValueError: as for `read_database`; if the checker complains or warns, or does not say that
+            all is verified; or if a goal is not proved.
     """
-    if shutil.which(PROGRAM) is None:
-        raise FileNotFoundError(f"{PROGRAM}: expected the checker to be installed, found none")
-    said = _said(text, "verify proof *")
-    complaint = COMPLAINT.search(said)
-    if complaint or VERIFIED not in said:
-        found = " ".join(said[complaint.start() :].split())[:300] if complaint else said[-300:]
-        raise ValueError(f"database: expected every proof to be verified, found {found}")
-    proved = _proved(_said(text, "show statement * / full"), axioms)
+    lemmas = read_database(text, axioms)
+    _approved(_said(text), len(axioms) + 3, len(lemmas))
+    proved = {}
+    for label, formula in lemmas:
+        proved.setdefault(formula, label)
     if missing := [show(goal) for goal in goals if canonical(goal) not in proved]:
         raise ValueError(f"database: expected a proof of {missing[0]}, found none")
     return proved
 
 
-def _said(text, command):
-    """Return what the checker says to a command after it has read a database."""
+def _said(text):
+    """Return what the checker says of a database."""
+    if shutil.which(PROGRAM) is None:
+        raise FileNotFoundError(
+            f"{PROGRAM}: expected the checker to be installed (Debian package metamath), found none"
+        )
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, FILE).write_text(text)
-        commands = ["set scroll continuous", f'read "{FILE}"', command, "exit"]
+        commands = ["set scroll continuous", f'read "{FILE}"', "verify proof *", "exit"]
         run = subprocess.run(
             [PROGRAM, *commands],
             cwd=folder,
@@ -219,23 +256,10 @@ def _said(text, command):
     return run.stdout + run.stderr
 
 
-def _proved(listing, axioms):
-    """Return {formula: label} of the proved statements in the checker's list of all statements."""
-    granted = RULE | {f"ax-{name}": (f"|- {_infix(canonical(x))}",) for name, x in axioms.items()}
-    proved = {}
-    for block in re.split("^-{70,}$", listing, flags=re.MULTILINE):
-        if (found := STATEMENT.search(block)) is None:
-            continue
-        label, kind, statement = found[1], found[2], " ".join(found[3].split())
-        whole = (*(" ".join(h.split()) for h in HYPOTHESIS.findall(block)), statement)
-        fits = {
-            "$a": granted.get(label) == whole,
-            "$p": len(whole) == 1,
-            "$e": True,  # it is listed again with what it is a hypothesis of
-            "$f": statement.startswith("wff "),
-        }
-        if not fits[kind]:
-            raise ValueError(f"database: expected only what follows, found {label}: {found[0]}")
-        if kind == "$p":
-            proved.setdefault(read(statement), label)
-    return proved
+def _approved(said, granted, proved):
+    """Raise an error unless the checker says that it read so many statements and verified all."""
+    complaint = COMPLAINT.search(said)
+    counts = f"; {granted} are $a and {proved} are $p."
+    if complaint or counts not in said or VERIFIED not in said:
+        found = " ".join(said[complaint.start() if complaint else -300 :].split())[:300]
+        raise ValueError(f"database: expected every proof to be verified, found {found}")

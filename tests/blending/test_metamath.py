@@ -6,7 +6,9 @@ import shutil
 from prosper_utils.blending import metamath
 from prosper_utils.blending.detachment import (
     AXIOMS,
+    SYSTEMS,
     canonical,
+    detach,
     enumerate_theorems,
     parse,
     steps,
@@ -20,10 +22,19 @@ from prosper_utils.blending.evolution import (
     evolve,
     goal_weights,
 )
-from prosper_utils.blending.metamath import check, export_proofs, export_table, read
+from prosper_utils.blending.metamath import (
+    check,
+    export_proofs,
+    export_table,
+    read,
+    read_database,
+)
+from prosper_utils.study import results
 
 import pytest
 from goals import GOALS
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 TARGETS = [parse(goal) for goal in GOALS]
 needs_checker = pytest.mark.skipif(
@@ -34,14 +45,36 @@ needs_checker = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def run():
     """Return the table of a small run of the loop."""
-    table = detachment_table(budget=10_000)
-    evolve(table, goal_weights(GOALS), Settings(keep=40))
+    table = detachment_table(budget=15_000)
+    evolve(table, goal_weights(GOALS), Settings(keep=100, loops=20))
     return table
 
 
 @pytest.fixture(scope="module")
 def database():
     return export_proofs(GOALS.values())
+
+
+@pytest.fixture(scope="module")
+def stored():
+    """Return {proof: formula} of all goals and lemmas that the stored runs of the blend have."""
+    table, _ = results.load("proofs")
+    blend = table[table.arm == "blend"]
+    entries = " ".join([*blend.hits, *blend.lemmas]).split()
+    return {entry.split(":")[-1]: parse(entry.split(":")[0]) for entry in entries}
+
+
+@st.composite
+def proofs(draw, systems=tuple(SYSTEMS)):
+    """Return some axioms and a few proofs from them, put together at random."""
+    axioms = SYSTEMS[draw(st.sampled_from(systems))]
+    pool = [(name, formula) for name, formula in axioms.items()]
+    for i, j in draw(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=30)):
+        (x, major), (y, minor) = pool[i % len(pool)], pool[-1 - j % len(pool)]
+        formula = detach(major, minor, limit=120)
+        if formula is not None and len(x) + len(y) < 400:
+            pool.append((f"D{x}{y}", formula))
+    return axioms, [proof for proof, _ in pool[len(axioms) :]]
 
 
 # What is written, read by a second, small checker: it needs no program
@@ -99,6 +132,14 @@ def apply(step, stack, floating, frames):
     stack.append(filled(words))
 
 
+def accepted(text):
+    """Return whether each proof of a database proves its statement."""
+    try:
+        return bool(proved(text))
+    except (AssertionError, KeyError, ValueError):
+        return False
+
+
 def test_each_distinct_subproof_is_a_lemma_with_its_theorem(database):
     expected = dict(pair for proof in GOALS.values() for pair in steps(proof))
     lemmas = [read(statement) for statement in proved(database).values()]
@@ -106,9 +147,48 @@ def test_each_distinct_subproof_is_a_lemma_with_its_theorem(database):
     assert len(lemmas) == len({d for d in expected if d not in AXIOMS})
 
 
+@given(proofs())
+def test_random_proofs_are_lemmas_with_their_theorems(drawn):
+    axioms, texts = drawn
+    text = export_proofs(texts, axioms)
+    expected = [theorem(proof, axioms) for proof in dict.fromkeys(texts)]
+    assert [read(statement) for statement in proved(text).values()] == expected
+    assert [formula for _, formula in read_database(text, axioms)] == expected
+
+
+def test_the_random_proofs_are_of_all_systems_and_some_are_long():
+    found = {}
+
+    @given(proofs())
+    def count(drawn):
+        axioms, texts = drawn
+        found.setdefault(tuple(axioms.items()), []).extend(map(len, texts))
+
+    count()
+    assert len(found) == len(SYSTEMS)
+    assert max(max(lengths, default=0) for lengths in found.values()) > 50
+
+
+def test_stored_proofs_are_lemmas_with_their_theorems(stored):
+    text = export_proofs(stored)
+    found = {read(statement) for statement in proved(text).values()} | set(AXIOMS.values())
+    assert len(stored) > 100
+    assert set(stored.values()) <= found
+
+
+def test_a_subproof_is_written_once():
+    proof = GOALS["Cpp"]
+    for _ in range(10):
+        proof = f"D{proof}{proof}"
+    text = export_proofs([proof])
+    assert len(proof) > 1579
+    assert len(proved(text)) == 12
+    assert len(text) < 2000
+
+
 def test_all_that_a_run_has_met_is_a_lemma(run):
     lemmas = [read(statement) for statement in proved(export_table(run)).values()]
-    assert len(lemmas) > 500
+    assert len(lemmas) > 1000
     assert sorted(lemmas) == sorted(set(run.objects) - set(run.axioms))
 
 
@@ -138,6 +218,12 @@ def test_many_variables_have_labels_of_their_own():
     assert list(map(read, proved(text).values())) == [theorem("D1a", {**AXIOMS, "a": chain})]
 
 
+@pytest.mark.parametrize("call", [lambda: export_proofs([], {}), lambda: read_database("", {})])
+def test_there_must_be_axioms(call):
+    with pytest.raises(ValueError, match="axioms: expected at least one, found none"):
+        call()
+
+
 @pytest.mark.parametrize("name", ["*", " ", "$", "é"])
 def test_names_of_axioms_must_be_labels(name):
     with pytest.raises(ValueError, match="axioms: expected a letter or a digit as a name, found"):
@@ -148,6 +234,121 @@ def test_a_missing_checker_is_named(monkeypatch):
     monkeypatch.setattr(metamath, "PROGRAM", "metamath-is-not-here")
     with pytest.raises(FileNotFoundError, match="metamath-is-not-here: expected the checker"):
         check(export_proofs(["DD211"]))
+
+
+# What a database grants, read in its text: it needs no program either
+
+
+def test_a_database_says_what_it_proves(database):
+    found = read_database(database)
+    assert found == [(label, read(statement)) for label, statement in proved(database).items()]
+    assert set(TARGETS) <= {formula for _, formula in found}
+    again = database.replace(" ", "\n").replace("th1\n", "other\n")
+    assert read_database(again)[0] == ("other", found[0][1])
+    assert read_database(export_proofs([])) == []
+
+
+FALSE = "( ( p -> q ) -> ( q -> p ) )"  # no theorem
+RULER = "-" * 79  # the checker draws it between statements
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        f"th0 $a |- {FALSE} $.",
+        f"${{ e $e |- {FALSE} $. th0 $p |- {FALSE} $= e $. $}}",
+        f"${{ th0 $p |- {FALSE} $= vp $. $}}",
+        "$v z9 $. z $f |- z9 $. th0 $p |- z9 $= z $.",
+        "$d p q $.",
+        "ax-4 $a |- p $.",
+        "wa $a wff ( p q ) $.",
+        "$c wrong $.",
+        "$[ other.mm $]",
+        "th0 $p wff p $= vp $.",
+        f"th0 $p |- {FALSE}",
+        f"th0 $p |- {FALSE} $.",
+        f"th0 $p |- {FALSE} $= $.",
+        f"$( \n\n{RULER}\n\n77 th0 $p |- {FALSE} $= ... $.\n\n{RULER}\n\n $)",
+        f"$( \n\n77 wn $a wff -. p $.\n\n $)\nth0 $a |- {FALSE} $.",
+        f"$( $) th0 $p |- {FALSE} $= vp $.",
+        "th0\x0b $p |- p $= vp $.",
+        "th0\xa0$p |- p $= vp $.",
+        "th0 $p |- p $= vp$.$.",
+    ],
+)
+def test_nothing_else_may_be_taken_for_granted(more):
+    text = export_proofs(["DD211"])
+    lines = text.splitlines()
+    for place in (len(lines), len(lines) - 1, len(lines) - 2):
+        bad = "\n".join([*lines[:place], more, *lines[place:], ""])
+        for call in (read_database, check):
+            with pytest.raises(ValueError, match=r"(database|statement): expected"):
+                call(bad)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("ax-1 $a |- ( p -> ( q -> p ) ) $.", "ax-1 $a |- ( p -> ( q -> q ) ) $."),
+        ("min $e |- p $.", "min $e |- q $."),
+        ("maj $e |- ( p -> q ) $.", ""),
+        ("maj $e |- ( p -> q ) $.", "maj $e wff ( p -> q ) $."),
+        ("ax-mp $a |- q $.", "ax-mp $a |- q $. ax-4 $a |- p $."),
+        ("wi $a wff ( p -> q ) $.", "wi $a wff ( q -> p ) $."),
+        ("wn $a wff -. p $.", "wn $a wff -. q $."),
+        ("wn $a wff -. p $.", "wn $a |- -. p $."),
+        ("vq $f wff q $.", "vq $f |- q $."),
+        ("vq $f wff q $.", "vq $f wff q $. vq0 $f wff q $."),
+        ("$c ( )", "$c p ( )"),
+        ("$v p", "$v wrong p"),
+        ("ax-3 $a", "ax-4 $a"),
+    ],
+)
+def test_what_is_granted_must_be_as_expected(old, new):
+    text = export_proofs(["DD211"])
+    assert text.count(old) == 1
+    for call in (read_database, check):
+        with pytest.raises(ValueError, match=r"database: expected (.*), found (?!\1)"):
+            call(text.replace(old, new))
+
+
+@pytest.mark.parametrize("name", AXIOMS)
+def test_a_system_may_not_take_more_for_granted_than_is_said(name):
+    fewer = {key: formula for key, formula in AXIOMS.items() if key != name}
+    with pytest.raises(ValueError, match="database: expected"):
+        read_database(export_proofs(["DD211"]), fewer)
+
+
+# The words of the checker, which exits with status 0 whatever it finds
+
+COUNTS = "The source has 16 statements; 6 are $a and 2 are $p.\n"
+GOOD = f"{COUNTS}All proofs in the database were verified in 0.00 s.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (GOOD, None),
+        ("", ""),
+        ("All proofs in the database were verified in 0.00 s.\n", "All proofs"),
+        (GOOD.replace(" 6 are", " 7 are"), "The source has"),
+        (GOOD.replace(" 6 are", " 66 are"), "The source has"),
+        (GOOD.replace("2 are", "12 are"), "The source has"),
+        (COUNTS, "The source has"),
+        (GOOD + "?Warning: something", r"\?Warning: something"),
+        (f"Warning: The following $p were not proved: th1\n{GOOD}", "Warning: The following"),
+        (f"?Error on line 9: this is no label\n{GOOD}", r"\?Error on line 9"),
+        (f"{COUNTS}?Step 3 does not match\n", r"\?Step 3 does not match"),
+    ],
+)
+def test_the_words_must_say_that_all_is_verified(monkeypatch, words, found):
+    monkeypatch.setattr(metamath, "_said", lambda text: words)
+    text = export_proofs(["DD211"])
+    if found is None:
+        assert parse("Cpp") in check(text)
+    else:
+        with pytest.raises(ValueError, match=f"every proof to be verified, found {found}"):
+            check(text)
 
 
 # What the reference checker says
@@ -163,7 +364,7 @@ def test_the_checker_accepts_the_24_proofs(database):
 @needs_checker
 def test_the_checker_accepts_every_lemma_of_a_run(run):
     goals = [goal for goal in TARGETS if goal in run.places]
-    assert goals
+    assert len(goals) > 5
     assert set(check(export_table(run), goals)) == set(run.objects) - set(run.axioms)
 
 
@@ -174,8 +375,22 @@ def test_the_checker_accepts_other_axioms():
     goal = theorem("DDtDsRL", monoid)
     text = export_proofs(["DDtDsRL"], monoid)
     assert goal in check(text, [goal], monoid)
-    with pytest.raises(ValueError, match="expected only what follows, found ax-t"):
+    with pytest.raises(ValueError, match=r"expected .* ax-1 .*, found .* ax-t "):
         check(text, [goal])
+
+
+@needs_checker
+@given(proofs())
+def test_the_checker_accepts_random_proofs(drawn):
+    axioms, texts = drawn
+    goals = {theorem(proof, axioms) for proof in texts}
+    assert set(check(export_proofs(texts, axioms), goals, axioms)) == goals
+
+
+@needs_checker
+def test_the_checker_accepts_every_lemma_of_the_stored_runs(stored):
+    found = check(export_proofs(stored), set(stored.values()) - set(AXIOMS.values()))
+    assert len(found) > 100
 
 
 @needs_checker
@@ -224,42 +439,32 @@ def test_an_altered_proof_with_its_statement_kept_is_rejected(database, k):
         check(text, TARGETS)
 
 
-FALSE = "( ( p -> q ) -> ( q -> p ) )"  # no theorem
+@st.composite
+def one_step_altered(draw):
+    """Return a database of random proofs with one step of one proof altered, as another text."""
+    axioms, texts = draw(proofs())
+    assume(texts)
+    lines = export_proofs(texts, axioms).splitlines()
+    labels = [label for label, *_ in statements("\n".join(lines)) if label not in ("min", "maj")]
+    place = draw(st.sampled_from([k for k, line in enumerate(lines) if " $p " in line]))
+    head, proof = lines[place].split(" $= ")
+    words = proof.split()[:-1]
+    at, new = draw(st.integers(0, len(words) - 1)), draw(st.sampled_from(labels))
+    rest = draw(st.sampled_from([[new, *words[at + 1 :]], words[at + 1 :], [new, *words[at:]]]))
+    assume(words[:at] + rest != words and words[:at] + rest)
+    lines[place] = f"{head} $= {' '.join(words[:at] + rest)} $."
+    return axioms, "\n".join([*lines, ""])
 
 
 @needs_checker
-@pytest.mark.parametrize(
-    "more",
-    [
-        f"th0 $a |- {FALSE} $.",
-        f"${{ e $e |- {FALSE} $. th0 $p |- {FALSE} $= e $. $}}",
-        "$v z9 $. z $f |- z9 $. th0 $p |- z9 $= z $.",
-        "ax-4 $a |- p $.",
-        "wa $a wff ( p q ) $.",
-    ],
-)
-def test_nothing_else_may_be_taken_for_granted(more):
-    text = export_proofs(["DD211"]) + more + "\n"
-    with pytest.raises(ValueError, match="database: expected only what follows, found"):
-        check(text)
-
-
-@needs_checker
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("ax-1 $a |- ( p -> ( q -> p ) ) $.", "ax-1 $a |- ( p -> ( q -> q ) ) $."),
-        ("min $e |- p $.", "min $e |- q $."),
-        ("wi $a wff ( p -> q ) $.", "wi $a wff ( q -> p ) $."),
-        ("wn $a wff -. p $.", "wn $a wff -. q $."),
-    ],
-)
-def test_what_is_granted_must_be_as_expected(old, new):
-    header = export_proofs(["1"])
-    assert old in header
-    check(header)
-    with pytest.raises(ValueError, match="database: expected only what follows, found"):
-        check(header.replace(old, new))
+@given(one_step_altered())
+def test_both_checkers_say_the_same_of_an_altered_step(drawn):
+    axioms, text = drawn
+    if accepted(text):
+        check(text, (), axioms)
+    else:
+        with pytest.raises(ValueError, match="database: expected every proof to be verified"):
+            check(text, (), axioms)
 
 
 @needs_checker
@@ -269,9 +474,9 @@ def test_a_goal_must_be_among_what_is_proved(database):
 
 
 @needs_checker
-@pytest.mark.parametrize("text", ["", "nonsense\n", "$[ other.mm $]\n"])
+@pytest.mark.parametrize("text", ["", "nonsense\n", "$[ other.mm $]\n", "$c wff $.\n"])
 def test_what_is_no_database_is_refused(text):
-    with pytest.raises(ValueError, match="database: expected every proof to be verified, found"):
+    with pytest.raises(ValueError, match=r"database: expected .*, found"):
         check(text)
 
 
