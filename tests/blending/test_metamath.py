@@ -312,6 +312,20 @@ def test_what_is_granted_must_be_as_expected(old, new):
             call(text.replace(old, new))
 
 
+@pytest.mark.parametrize("text", ["", "nonsense\n", "$[ other.mm $]\n", "$c wff $.\n"])
+def test_what_is_no_database_is_refused(text):
+    with pytest.raises(ValueError, match=r"database: expected .*, found"):
+        check(text)
+
+
+def test_all_declarations_must_be_there():
+    lines = export_proofs([]).splitlines()
+    for k in range(len(lines)):
+        for some in (lines[:k], [*lines[:k], *lines[k + 1 :]]):
+            with pytest.raises(ValueError, match=r"database: expected .*, found"):
+                read_database("\n".join(some))
+
+
 @pytest.mark.parametrize("name", AXIOMS)
 def test_a_system_may_not_take_more_for_granted_than_is_said(name):
     fewer = {key: formula for key, formula in AXIOMS.items() if key != name}
@@ -366,6 +380,13 @@ def test_the_checker_accepts_every_lemma_of_a_run(run):
     goals = [goal for goal in TARGETS if goal in run.places]
     assert len(goals) > 5
     assert set(check(export_table(run), goals)) == set(run.objects) - set(run.axioms)
+
+
+@needs_checker
+def test_of_two_proofs_of_a_theorem_the_first_is_named():
+    text = export_proofs(["DD211", "DD21D11"])
+    assert [label for label, x in read_database(text) if x == parse("Cpp")] == ["th2", "th4"]
+    assert check(text)[parse("Cpp")] == "th2"
 
 
 @needs_checker
@@ -471,13 +492,6 @@ def test_both_checkers_say_the_same_of_an_altered_step(drawn):
 def test_a_goal_must_be_among_what_is_proved(database):
     with pytest.raises(ValueError, match="database: expected a proof of CpCqCrr, found none"):
         check(database, [parse("CpCqCrr")])
-
-
-@needs_checker
-@pytest.mark.parametrize("text", ["", "nonsense\n", "$[ other.mm $]\n", "$c wff $.\n"])
-def test_what_is_no_database_is_refused(text):
-    with pytest.raises(ValueError, match=r"database: expected .*, found"):
-        check(text)
 
 
 def test_a_table_needs_labels_too():
