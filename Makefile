@@ -9,11 +9,13 @@ HTML   := _build/html/index.html
 PYTEST := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
+SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
+
 # The embedded digits unless told otherwise: nothing here tries a download.
 export PROSPER_DATASET ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test unit nbval lint linkcheck links notebooks results front pictures works bench pins clean
+.PHONY: help venv book test unit nbval checker lint linkcheck links notebooks results front pictures works bench pins clean
 
 help:  ## list every target
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -33,6 +35,10 @@ unit: $(READY)  ## only the tests of the package, the pages and the files
 
 nbval: $(READY)  ## only the chapters: execute each, compare its checked outputs with the stored ones
 	$(PYTEST) notebooks tests/conftest.py  # named, since only then it is loaded
+
+checker:  ## install what checks the exported proofs; without it some tests are skipped (Debian, Ubuntu)
+	@command -v metamath > /dev/null || { $(SUDO) apt-get update -qq && \
+		$(SUDO) apt-get install -y -qq metamath > /dev/null; }
 
 linkcheck: $(READY)  ## check the links within the built book; needs no network
 	@$(BIN)/python book/tools/linkcheck.py $(dir $(HTML))

@@ -100,6 +100,17 @@ def test_the_workflows_run_all_that_make_test_and_make_book_do():
     assert runs["weekly"] >= {"make pins", "make test", "make book", "make links"}
 
 
+@pytest.mark.parametrize(
+    ("name", "job", "target"),
+    [("ci", "unit", "unit"), ("weekly", "latest", "test"), ("publish", "build", "book")],
+)
+def test_exported_proofs_are_checked_by_others_wherever_tests_run(name, job, target):
+    runs = [step.get("run") for step in JOBS[name, job]["steps"]]
+    assert runs.index("make checker") < runs.index(f"make {target}")
+    assert "metamath" in (ROOT / ".ci" / "run").read_text()
+    assert any("apt-get install" in line and "metamath" in line for line in recipe("checker"))
+
+
 def test_every_python_that_we_state_is_tested():
     assert JOBS["ci", "unit"]["strategy"]["matrix"]["python"] == pythons()
     (used,) = {
