@@ -37,6 +37,7 @@ from prosper_utils.blending.detachment import (
 PROGRAM, FILE = "metamath", "database.mm"
 VERIFIED = "All proofs in the database were verified"
 COMPLAINT = re.compile(r"^\?.*|.*(Warning|Error).*", re.MULTILINE)
+PROOF = re.compile(r"\$=.*?\$\s*\.[\s^]*", re.DOTALL)  # as the checker shows it, with a mark below
 LEMMA = re.compile(r"([^\s$]+) \$p ([^$]+) \$= [^$]+")
 
 
@@ -50,8 +51,11 @@ def export_proofs(proofs, axioms=AXIOMS):
         axioms: {name: formula}; the axiom of name 1 is called ax-1, and so on.
 
     Raises:
-        ValueError: if a name is no letter or digit, or as for `detachment.theorem`.
+        ValueError: if the proofs are one text and not a list, if a name is no letter or digit, or
+            as for `detachment.theorem`.
     """
+    if isinstance(proofs, str):
+        raise ValueError(f"proofs: expected a list of proofs, found one text, {proofs[:60]!r}")
     lemmas = {name: (canonical(formula), None) for name, formula in axioms.items()}
     for proof in proofs:
         for subproof, formula in steps(proof, axioms):
@@ -261,5 +265,6 @@ def _approved(said, granted, proved):
     complaint = COMPLAINT.search(said)
     counts = f"; {granted} are $a and {proved} are $p."
     if complaint or counts not in said or VERIFIED not in said:
-        found = " ".join(said[complaint.start() if complaint else -300 :].split())[:300]
+        words = PROOF.sub("$= ... $. ", said[complaint.start() if complaint else -300 :])
+        found = " ".join(words.split())[:400]
         raise ValueError(f"database: expected every proof to be verified, found {found}")

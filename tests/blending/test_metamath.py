@@ -218,6 +218,11 @@ def test_many_variables_have_labels_of_their_own():
     assert list(map(read, proved(text).values())) == [theorem("D1a", {**AXIOMS, "a": chain})]
 
 
+def test_proofs_must_be_a_list():
+    with pytest.raises(ValueError, match="proofs: expected a list of proofs, found one text, 'DD2"):
+        export_proofs("DD211")
+
+
 @pytest.mark.parametrize("call", [lambda: export_proofs([], {}), lambda: read_database("", {})])
 def test_there_must_be_axioms(call):
     with pytest.raises(ValueError, match="axioms: expected at least one, found none"):
@@ -380,6 +385,16 @@ def test_the_checker_accepts_every_lemma_of_a_run(run):
     goals = [goal for goal in TARGETS if goal in run.places]
     assert len(goals) > 5
     assert set(check(export_table(run), goals)) == set(run.objects) - set(run.axioms)
+
+
+@needs_checker
+def test_the_reason_is_told_and_not_the_proof():
+    bad = export_proofs(["DD2D131"]).replace("ax-2 ax-mp", "ax-3 ax-mp")
+    reason = (
+        r"found \?Error on line 13 .* \$= \.\.\. \$\. After proof step 39 .*exactly one entry\."
+    )
+    with pytest.raises(ValueError, match=reason):
+        check(bad)
 
 
 @needs_checker
