@@ -2,9 +2,10 @@
 
 A *domain* is a table and its goals.  A hundred theorems of the three axioms are drawn by the rule
 of `search.drawn_goals`, once among those with long proofs alone, and once as a *ladder*, from short
-proofs to long ones; ladders are also drawn for two other systems of axioms; and then there are 24
-Boolean functions, made of gates.  The loop runs at the twelve settings of `sweep_proofs`, and the
-genetic algorithm with the choice that it made there: nothing is tuned here.
+proofs to long ones; ladders of 24 are drawn for two other systems, with a single axiom each and so
+with few theorems; and then there are 24 Boolean functions, made of gates.  The loop runs at the
+twelve settings of `sweep_proofs`, and the genetic algorithm with the choice that it made there:
+nothing is tuned here.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ import sweep_proofs
 import sweeps
 from sweep_proofs import BUDGET, KEEPS, LIMIT, MIDDLE, SHORTEST, STEP_SIZES, STORED
 
-COUNT, SEED = 100, 0
+SEED = 0
 FAR, LADDER = (15, 21), (5, 21)  # lengths of shortest proofs
 LUKASIEWICZ = {"1": parse("CCCpqrCCrpCsp")}  # for implication alone
 MEREDITH = {"1": parse("CCCCCpqCNrNsrtCCtpCsp")}  # for implication and negation
@@ -44,7 +45,7 @@ class Domain:
     searches: dict
 
 
-def drawn(axioms, lengths):
+def drawn(count, axioms, lengths):
     """Return the domain of theorems drawn from what some axioms prove, by lengths of proofs."""
     known = {"light and short first": sweep_proofs.LIGHT, "breadth first": search.breadth_first}
     for name in tuple(known):
@@ -54,7 +55,7 @@ def drawn(axioms, lengths):
 
     @functools.cache
     def target():
-        return goal_weights(search.drawn_goals(COUNT, SEED, avoid=avoid, **options))
+        return goal_weights(search.drawn_goals(count, SEED, avoid=avoid, **options))
 
     return Domain(functools.partial(detachment_table, axioms, limit=LIMIT), target, known)
 
@@ -65,10 +66,10 @@ def length(table, place):
 
 
 DOMAINS = {
-    "three axioms, far": drawn(AXIOMS, FAR),
-    "three axioms": drawn(AXIOMS, LADDER),
-    "implication alone": drawn(LUKASIEWICZ, LADDER),
-    "one axiom": drawn(MEREDITH, LADDER),
+    "three axioms, far": drawn(100, AXIOMS, FAR),
+    "three axioms": drawn(100, AXIOMS, LADDER),
+    "implication alone": drawn(24, LUKASIEWICZ, LADDER),
+    "one axiom": drawn(24, MEREDITH, LADDER),
     "circuits": Domain(
         circuits.circuit_table,
         circuits.circuit_goals,
@@ -125,8 +126,9 @@ def configuration():
     return {
         "budget": BUDGET,
         "largest_formula": LIMIT,
-        "drawn": {"count": COUNT, "far": FAR, "ladder": LADDER, "seed": SEED},
+        "drawn": {"far": FAR, "ladder": LADDER, "seed": SEED},
         "axioms": {name: list(map(show, own.values())) for name, own in systems.items()},
+        "goals": {name: len(own.target()) for name, own in DOMAINS.items()},
         "circuits": list(circuits.GOALS),
         "settings": dataclasses.asdict(Settings()),
     }
