@@ -7,7 +7,8 @@ difference in error, first minus second, come the outcomes
 .. math:: \text{lower:} \quad u < 0 \text{ shown}, \; l > 0 \text{ contradicted}; \qquad
           \text{no worse:} \quad u < b \text{ shown, else } l > 0 \text{ contradicted},
 
-with a margin b of what we tolerate, and neither of them otherwise.
+with a margin b of what we tolerate, and neither of them otherwise.  A difference from zero counts
+only if it stands among all cases of the claim (`comparison.holm`).
 
 From the outcomes follows the word: a claim *holds* if it is shown in all cases, it *holds if* in
 those in which it is, if there are some, it *fails* if it is shown in none and contradicted in at
@@ -19,6 +20,8 @@ from typing import NamedTuple
 
 from prosper_utils.study.checks import check
 from prosper_utils.study.comparison import holm, stated
+
+NOWHERE = "-"  # where a claim is tested that no test can decide
 
 
 class Verdict(NamedTuple):
@@ -66,14 +69,26 @@ def lower(family, level=0.05):
 def no_worse(family, margin=1.0):
     """Return the outcome of "the first arm is no worse, up to the margin", {case: outcome}.
 
-    It is contradicted where the first arm is surely worse, and not surely by less than the margin.
+    It is contradicted where the second arm has the lower error (see `lower`), unless the interval
+    ends below the margin.
     """
-    found = {case: below_zero(difference) for case, difference in family.items()}
-    return {c: True if family[c].high < margin else found[c] for c in family}
+    outcomes = lower(family)
+    return {c: True if family[c].high < margin else outcomes[c] for c in family}
+
+
+def together(outcomes):
+    """Return the outcome of several claims at once: contradicted if one is, shown if all are."""
+    outcomes = [None if o is None else bool(o) for o in outcomes]
+    if False in outcomes:
+        return False
+    return None if None in outcomes else True
 
 
 def graded(outcomes, evidence="", spell="; ".join):
     """Return the `Verdict` that follows from the outcomes.
+
+    Where it holds if in some cases, the evidence says which of the others are not shown; those of
+    which it says nothing are contradicted.
 
     Args:
         outcomes: {case: True, False or None}.
@@ -93,8 +108,7 @@ def graded(outcomes, evidence="", spell="; ".join):
     if len(shown) == len(outcomes):
         return Verdict("holds", "", evidence)
     if shown:
-        rest = f"not shown: {spell(open_)}" if against and open_ else ""
-        rest = rest or f"else {'contradicted' if against else 'not shown'}"
+        rest = (f"not shown: {spell(open_)}" if against else "else not shown") if open_ else ""
         return Verdict("holds if", spell(shown), "; ".join(filter(None, (evidence, rest))))
     if against:
         return Verdict("fails", spell(against) if open_ else "", evidence)
@@ -116,6 +130,30 @@ def judged(rule, family, what, spell="; ".join):
     return graded(rule(family), f"{what}: points from {ends[0]} to {ends[1]}", spell)
 
 
+def each(rule, family, what):
+    """Return the same as `judged`, with the difference in every case as the evidence.
+
+    Args:
+        rule, what: as for `judged`.
+        family: {case in words: `Interval`}.
+    """
+    by = "; ".join(f"{case} {stated(found)}" for case, found in family.items())
+    return graded(rule(family), f"{what}: {by}")
+
+
+def grouped(cases, joint, unit=""):
+    """Return cases (name, ..., value) in words; those that differ only in the value are together.
+
+    Args:
+        cases: tuples whose last entry is the value.
+        joint, unit: what stands between the names and their values, and after these.
+    """
+    found = {}
+    for *names, value in cases:
+        found.setdefault(", ".join(names), []).append(str(value))
+    return "; ".join(f"{name}{joint}{', '.join(v)}{unit}" for name, v in found.items())
+
+
 def untestable(reason):
     """Return the `Verdict` of a statement that no test can decide, and why."""
     return Verdict("not testable", reason)
@@ -123,6 +161,8 @@ def untestable(reason):
 
 def claims(lines, *verdicts):
     """Return a list of `Claim`, one for each line "number text | where tested", with its verdict.
+
+    What is not tested has "-" for where.
 
     Raises:
         ValueError: if there are more or fewer verdicts than lines, a line has not this form, or a
@@ -153,7 +193,8 @@ def table(found, links=()):
     rows = ["| statement (where tested) | verdict | evidence |", "|-|-|-|"]
     for number, text, tested, verdict in found:
         by = " ".join(links.get(name, name.replace("_", " ")) for name in tested.split())
-        rows.append(f"| **{number}** {text} ({by}) | {verdict} | {verdict.evidence} |")
+        place = "" if tested == NOWHERE else f" ({by})"
+        rows.append(f"| **{number}** {text}{place} | {verdict} | {verdict.evidence} |")
     return "\n".join(rows).replace("\N{NO-BREAK SPACE}", " ")
 
 
@@ -162,7 +203,8 @@ def settle(found, expected):
 
     Args:
         found: a list of `Claim`.
-        expected: {number: the verdict as text}; what is not in it has to hold.
+        expected: {number: the verdict as text, of what is not testable the words alone}; what is
+            not in it has to hold.
 
     Raises:
         ValueError: if there is a number that no claim has.
@@ -173,6 +215,7 @@ def settle(found, expected):
         raise ValueError(f"settle: expected numbers of claims, found {sorted(unknown)}")
     for number, text, _, verdict in found:
         words = expected.get(number, "holds")
-        if str(verdict) != words:
-            raise AssertionError(f"{number} {text}: expected {words!r}, found {str(verdict)!r}")
+        said = verdict.word if verdict.word == "not testable" else str(verdict)
+        if said != words:
+            raise AssertionError(f"{number} {text}: expected {words!r}, found {said!r}")
         check(f"{number} {text}: {words}", holds=True)

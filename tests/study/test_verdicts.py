@@ -2,7 +2,16 @@
 
 from prosper_utils.study import verdicts
 from prosper_utils.study.comparison import Interval
-from prosper_utils.study.verdicts import Verdict, below_zero, graded, judged, lower, no_worse
+from prosper_utils.study.verdicts import (
+    Verdict,
+    below_zero,
+    graded,
+    judged,
+    lower,
+    no_worse,
+    together,
+    untestable,
+)
 
 import numpy as np
 import pandas as pd
@@ -40,8 +49,9 @@ def test_no_worse_is_contradicted_where_it_is_surely_worse():
         "worse by little": around(0.5, half=0.4),
         "open": around(0.9),
         "worse": around(1.5),
+        "worse by chance": around(1.2, p=0.06),
     }
-    found = dict.fromkeys(family, True) | {"open": None, "worse": False}
+    found = dict.fromkeys(family, True) | {"open": None, "worse": False, "worse by chance": None}
     assert no_worse(family) == found
     assert no_worse(family, margin=3) == dict.fromkeys(family, True)
 
@@ -51,7 +61,7 @@ def test_no_worse_is_contradicted_where_it_is_surely_worse():
     [
         ({"a": True, "b": True}, "holds", "3"),
         ({"a": True, "b": None}, "holds if a", "3; else not shown"),
-        ({"a": True, "b": False}, "holds if a", "3; else contradicted"),
+        ({"a": True, "b": False}, "holds if a", "3"),
         ({"a": True, "b": False, "c": None}, "holds if a", "3; not shown: c"),
         ({"a": None, "b": None}, "not shown", "3"),
         ({"a": False, "b": False}, "fails", "3"),
@@ -88,6 +98,14 @@ def test_the_opposite_claim_never_holds_with_it(outcomes):
     )
 
 
+@given(OUTCOMES)
+def test_together_they_are_as_good_as_the_worst(outcomes):
+    order = (False, None, True)
+    worst = min(outcomes.values(), key=order.index)
+    assert together(outcomes.values()) is worst
+    assert (graded({"all": worst}).word == "holds") == (graded(outcomes).word == "holds")
+
+
 def test_outcomes_of_numpy_and_pandas_are_outcomes():
     assert graded(pd.Series({"a": 0.7, "b": 0.2}) > 0.5).condition == "a"
     assert graded({"a": np.bool_(False)}).word == "fails"
@@ -103,13 +121,28 @@ def test_a_family_is_judged_with_its_extremes():
     assert "to +0.0" in found.evidence
 
 
+def test_with_few_cases_each_is_evidence():
+    found = verdicts.each(lower, {"a": around(-2), "b": around(0)}, "goals")
+    assert str(found) == "holds if a"
+    assert found.evidence.startswith("goals: a -2.0")
+    assert found.evidence.replace("\N{NO-BREAK SPACE}", " ").endswith(
+        "b +0.0 [-1.0, +1.0]; else not shown"
+    )
+
+
+def test_cases_that_differ_in_their_value_alone_are_together():
+    cases = [("tanh", "M = 3", 98), ("relu", "M = 3", 98), ("tanh", "M = 3", 99)]
+    assert verdicts.grouped(cases, " at ", "%") == "tanh, M = 3 at 98, 99%; relu, M = 3 at 98%"
+    assert verdicts.grouped([], " at ") == ""
+
+
 def test_claims_have_a_number_a_text_a_place_and_a_verdict():
-    lines = "\nP1 It works | 03 some_table\nP2 We hope | page\n"
-    found = verdicts.claims(lines, graded({"": True}, "live"), verdicts.untestable("a hope"))
+    lines = "\nP1 It works | 03 some_table\nP2 We hope | -\n"
+    found = verdicts.claims(lines, graded({"": True}, "live"), untestable("a hope"))
     assert found[0] == ("P1", "It works", "03 some_table", Verdict("holds", "", "live"))
     assert verdicts.table(found, {"03": "[03](03_x.ipynb)"}).splitlines()[2:] == [
         "| **P1** It works ([03](03_x.ipynb) some table) | holds | live |",
-        "| **P2** We hope (page) | not testable: a hope |  |",
+        "| **P2** We hope | not testable: a hope |  |",
     ]
 
 
@@ -135,6 +168,8 @@ def test_what_is_settled_is_printed_and_what_is_not_stops(capsys):
     found = verdicts.claims("P1 a | b\nP2 c | d", Verdict("holds"), Verdict("fails", "M = 1"))
     verdicts.settle(found, {"P2": "fails: M = 1"})
     assert capsys.readouterr().out == "✓ P1 a: holds\n✓ P2 c: fails: M = 1\n"
+    verdicts.settle(verdicts.claims("P3 e | -", untestable("a hope")), {"P3": "not testable"})
+    assert capsys.readouterr().out == "✓ P3 e: not testable\n"
     with pytest.raises(AssertionError, match="P2 c: expected 'holds', found 'fails: M = 1'"):
         verdicts.settle(found, {})
     with pytest.raises(ValueError, match=r"found \['P3'\]"):
