@@ -10,6 +10,7 @@ No other wing needs this one.  Its modules, in the order in which to read them:
 * `training`: one protocol of training, and the error after it.
 * `controls`: what else could explain that a smaller network trains well.
 * `comparison`: intervals over seeds, paired differences, and a correction for many claims.
+* `verdicts`: what follows for a claim, in one of five words.
 * `results`: stored results, and where they come from.
 * `plots`: one style for all figures.
 * `checks`: how a chapter states a claim, or stops.
