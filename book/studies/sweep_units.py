@@ -171,7 +171,7 @@ def plan():
     cases += cases_of("ResNet-8", TRAINED, *changed)
     for network in AFTER:
         in_rounds = (f"Taylor{PER_COST}{IN_ROUNDS}",)
-        cases += cases_of(network, TRAINED, in_rounds, ("kept",), (0.5, 0.25, 0.1))
+        cases += cases_of(network, TRAINED, in_rounds, ("kept",), (0.25, 0.1))
     cases += cases_of("LeNet-5-Caffe", START, ("none",), ("kept",), (1.0,))
     cases += cases_of("LeNet-5-Caffe", START, *few, (0.25, 0.1))
     for network in ("LeNet-5", "LeNet-300-100"):
