@@ -82,7 +82,7 @@ def conditioning(
 
     Args:
         loss, weights, batches, learning_rate, momentum: as for `meta_gradient`.
-        method: "reverse" or "checkpointed"; "unrolled" gives of the norms only the two ends.
+        method: `"reverse"` or `"checkpointed"`; `"unrolled"` gives of the norms only the two ends.
         scored: indices of the weights that are scored and pruned; None takes all.
         sparsity: the share that the mask removes, in [0, 1), for `determined`.
         double: the same loss and weights in float64, a pair (weights, loss); with it the errors
@@ -168,7 +168,7 @@ def advice(report, sparsity):
 
 
 def vector(weights, cotangent, scored):
-    """Return w * v of what is scored as one float64 array."""
+    r"""Return :math:`w \odot v` of what is scored as one float64 array."""
     parts = [np.ravel(weights[i] * cotangent[i]) for i in scored]
     return np.concatenate(parts).astype(np.float64)
 
@@ -180,7 +180,10 @@ def relative(a, b):
 
 
 def agreement(a, b, sparsity):
-    """Return which share of the k = ceil(n (1 - sparsity)) largest of a, in size, b has, too."""
+    r"""Return which share of the k largest of a, in size, b has, too.
+
+    Here :math:`k = \lceil n (1 - \text{sparsity}) \rceil`.
+    """
     count = math.ceil(len(a) * (1 - Fraction(str(sparsity))))
     kept = [set(np.argsort(-np.abs(s), kind="stable")[:count]) for s in (a, b)]
     return len(kept[0] & kept[1]) / count
