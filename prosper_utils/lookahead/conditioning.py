@@ -20,9 +20,10 @@ For the same reason *a ratio near one is no proof of a small error*.  So there i
 the price of one gradient: its rounding error at the last weights.  On small networks without
 normalisation the error in float32 is about 1e-6, with batch normalisation and tanh 1e-4; with ReLU
 it grows with alpha, M and depth to the order of one, on ResNet-8 at alpha = 0.1 and M = 10 and on
-ResNet-20 at M = 1.  Chapter 07 measures it.  The two signs together still miss a trajectory that
-one kink decides; only a second sweep sees that.  What helps: float64, which costs about a second
-sweep; a smaller learning rate; fewer steps; an activation without kinks.
+ResNet-20 at M = 1.  The chapter
+:doc:`/notebooks/07_exact_and_small` measures it.  The two signs together still miss a trajectory
+that one kink decides; only a second sweep sees that.  What helps: float64, which costs about a
+second sweep; a smaller learning rate; fewer steps; an activation without kinks.
 """
 
 import math

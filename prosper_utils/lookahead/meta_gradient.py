@@ -95,8 +95,8 @@ def meta_gradient(
             momentum: it takes the first buffer as a constant, so the first Hessian drops out.
 
     Returns:
-        A list of tensors, one per weight and of its shape, :math:`\partial L_M(w_M) / \partial c`
-        at c = 1, with its sign.
+        A list of tensors, one per weight and of its shape,
+        :math:`\partial L_M(w_M) / \partial c` at c = 1, with its sign.
 
     Raises:
         ValueError: for no or empty batches, an unknown method, a momentum outside [0, 1), weights

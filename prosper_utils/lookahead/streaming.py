@@ -57,7 +57,7 @@ def diagonal(loss, weights, batch):
 
 @loops.function(autograph=False)
 def _diagonal(loss, weights, batch):
-    """Return diag H as one vector: entry j of H e_j for every unit vector e_j, in one loop."""
+    """Return diag H as one vector: entry j of H times the unit vector j, for all j in one loop."""
     size = sum(w.shape.num_elements() for w in weights)
 
     def entry(j):
@@ -145,7 +145,7 @@ def _refuse_coupled(logits, weights, x):
 
 @loops.function(autograph=False)
 def _squared_gradients(logits, weights, x):
-    """Return the mean over examples of the sum over y of (d(f_y . z)/dw)^2, one example a time."""
+    """Return the mean over examples of the sum over y of the squares, one example at a time."""
 
     count = tf.shape(tf.nest.flatten(x)[0])[0]
 
@@ -258,7 +258,7 @@ def _derivatives(activation, z):
 
 
 def _moments(a, curved, use_bias):
-    """Return diag H of kernel and bias from the inputs a and the diagonal of each H_z."""
+    """Return diag H of kernel and bias from the inputs a and the diagonal of each :math:`H_z`."""
     kernel = tf.transpose(a**2) @ curved / len(a)
     return [kernel, tf.reduce_mean(curved, axis=0)] if use_bias else [kernel]
 

@@ -32,8 +32,9 @@ def roll_out(step, state, batches):
         batches: M batches, of any form that `step` takes, listed or stacked.
 
     Returns:
-        The M + 1 states :math:`s_0, \dots, s_M`, in a list, or one state with a `tf.TensorArray` of
-        length M + 1 for each of its tensors.
+        The M + 1 states in a list,
+        :math:`s_0, \dots, s_M`, or one state with a `tf.TensorArray` of length M + 1 for each of
+        its tensors.
     """
     if isinstance(batches, list):
         states = [state]
