@@ -137,7 +137,7 @@ def test_a_page_is_light(wide):
 CHECK = """async () => {
     const [met, grounds] = [new Map(), new Map([[null, ""]])];
     const often = (kind) => met.set(kind, (met.get(kind) ?? 0) + 1).get(kind) > 5;
-    for (const token of document.querySelectorAll("pre span, .sig span")) {
+    for (const token of document.querySelectorAll("pre span:not(.unbroken), .sig span")) {
         if (often(token.className)) token.replaceWith(...token.childNodes);
     }
     const own = (e) => {
