@@ -129,11 +129,25 @@ def test_what_is_blocked_is_missed():
     assert "pandas" in run.stderr.splitlines()[-1]
 
 
+def docstrings(path):
+    """Return the docstrings of a module and of all that is in it."""
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    return [ast.get_docstring(node) or "" for node in nodes]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_docstrings_set_values_as_code_and_formulas_as_mathematics(path):
+    """Elsewhere the quotes of a value would be curled, and a formula be hard to read."""
+    set_apart = r"`[^`]*`|\.\. math::.*\n(?:\n| +.*\n?)*"
+    prose = [re.sub(set_apart, " ", text) for text in docstrings(path)]
+    plain = r'=?"[\w.]+"|\w\^|\bsqrt\(|\b(?:gamma|[a-zA-Z])_[a-zA-Z0-9]\b|\bd[A-Z]\w*/d'
+    assert [found for text in prose for found in re.findall(plain, text)] == []
+
+
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_no_first_line_of_returns_has_a_colon(path):
     """What stands before it would be shown as a type."""
-    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
-    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
-    texts = [ast.get_docstring(node) or "" for node in nodes]
+    texts = docstrings(path)
     first = [line for text in texts for line in re.findall(r"^Returns:\n\s+(.*)", text, re.M)]
     assert [line for line in first if re.search(r"(?<!:):(?!:)", re.sub(r"`.*?`", "", line))] == []

@@ -27,6 +27,20 @@ for (const cell of document.querySelectorAll(".cell_output :is(th, td)")) {
   cell.replaceChildren(...parts.map((part, i) => (i % 2 ? unbroken(part) : part)));
 }
 
+// Nor does it anywhere between a hyphen and a digit, as in LeNet-5 or 1e-07, or inside an arrow.
+const hyphened = /(\S*-[\d>]\S*)/;
+const fixed = "pre, code, .math, .unbroken, svg, script, style, select, textarea";
+const texts = document.createTreeWalker(document.querySelector(".bd-main") ?? document.body, 4);
+const breaking = [];
+while (texts.nextNode()) {
+  const text = texts.currentNode;
+  const [box, printed] = [text.parentElement.closest(fixed), ".cell_output pre"];
+  if (hyphened.test(text.data) && (!box || box.matches(printed))) breaking.push(text);
+}
+for (const text of breaking) {
+  text.replaceWith(...text.data.split(hyphened).map((part, i) => (i % 2 ? unbroken(part) : part)));
+}
+
 /** Keep a formula on one line with the punctuation that touches it: a line may break there else. */
 function keepTogether(formula) {
   const { previousSibling: before, nextSibling: after } = formula;

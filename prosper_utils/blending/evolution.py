@@ -183,24 +183,24 @@ class Settings:
 
     Attributes:
         credit: where credit comes from, and so what can earn weight.
-            "support": the blend, pulled back with the support of the image as extra support.
-            "identity": pulled back without extra support, for whatever the image holds; an object
+            `"support"`: the blend, pulled back with the support of the image as extra support.
+            `"identity"`: pulled back without extra support, for whatever the image holds; an object
             that has no weight yet is credited for having persisted, since it was generated.
-            "fixed": the same, for the objects that have weight: their support cannot grow.
-            "generated": as "support", but with all objects that the run has met as extra support,
-            and they may earn weight.
-            "fitness": every Jacobian replaced by the identity: an object is credited with its own
+            `"fixed"`: the same, for the objects that have weight: their support cannot grow.
+            `"generated"`: as `"support"`, but with all objects that the run has met as extra
+            support, and they may earn weight.
+            `"fitness"`: every Jacobian replaced by the identity: an object is credited with its own
             feedback.
-            "random": as "support", but what the objects without weight get is dealt out among them
-            at random.
-            "multiplicative": as "support", but the weights are multiplied, so zeros stay zeros.
+            `"random"`: as `"support"`, but what the objects without weight get is dealt out among
+            them at random.
+            `"multiplicative"`: as `"support"`, but the weights are multiplied, so zeros stay zeros.
         steps: the number of steps T of a trajectory.
         persistence: the weight a of what persists in a step.
         persists: what does so.
-            "all": the distribution, which is the identity term a p, and its credit.
-            "value": the same, but no credit comes through it.
-            "axioms": equal weights on the axioms instead, whatever p is: there is no identity term,
-            and what is generated is gone a step later, but the axioms stay to be combined.
+            `"all"`: the distribution, which is the identity term a p, and its credit.
+            `"value"`: the same, but no credit comes through it.
+            `"axioms"`: equal weights on the axioms instead, whatever p is: there is no identity
+            term, and what is generated is gone a step later, but the axioms stay to be combined.
         rounds: how many rounds k the extra support is closed (see `closed`).
         keep: how many weights K a step keeps, and a distribution has.
         step_size: how far the largest change in the first loop goes.
@@ -286,7 +286,7 @@ def padded(p, table):
 
 
 def propagate(table, p, settings):
-    """Return the states p_0, ..., p_T with no extra support; new objects enter the table."""
+    r"""Return :math:`p_0, \dots, p_T` with no extra support; new objects enter the table."""
     forward = step_of(table, settings)
 
     def step(p, extra):
@@ -477,7 +477,8 @@ class History:
             from the target; `support`, how many objects had weight before it.
         purges: one dictionary for each purge: `loop`, after which it was; `combinations`; and
             `weights`, {object: weight}, what was left.
-        proofs: {goal: {"combinations": when it was first met, "proof": the shortest one found}}.
+        proofs: {goal: {`"combinations"`: when it was first met, `"proof"`: the shortest one
+            found}}.
     """
 
     settings: dict

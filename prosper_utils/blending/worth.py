@@ -3,11 +3,11 @@ r"""Worth: by how much the loss drops if an object without weight is given some,
 Credit promises what a little weight on an object would bring.  This is what it does bring, if the
 mass m moves to x from all others alike:
 
-.. math:: \operatorname{drop}_m(x) = L(p) - L\Big(\frac{p + m \, \delta_x}{1 + m}\Big), \qquad
+.. math:: \operatorname{drop}_m(x) = L(p) - L\Big(\frac{p + m \, \delta_x}{1 + m}\Big), \quad
           \lim_{m \to 0} \frac{\operatorname{drop}_m(x)}{m} = v_0(x) - \sum_y p(y) \, v_0(y) ,
 
-where L is the divergence of the image from the target and v_0 the exact credit.  A credit that puts
-objects in the order of their drops tells what they are worth.
+where L is the divergence of the image from the target and :math:`v_0` the exact credit.  A credit
+that puts objects in the order of their drops tells what they are worth.
 """
 
 from prosper_utils.blending.distributions import feedback, normalised
@@ -62,7 +62,7 @@ def loss(table, p, target, settings):
 def credit(table, p, extra, target, settings):
     """Return the credit of all objects of a table, as an array, with the extra support given.
 
-    In the credit mode "fixed" only what has weight has any, and in "identity" there is no extra
+    In the credit mode `"fixed"` only what has weight has any, and in `"identity"` there is no extra
     support; all other modes take it as it is given.
 
     Args and errors: as for `drops`; `extra` are the places of the extra support.

@@ -20,9 +20,10 @@ For the same reason *a ratio near one is no proof of a small error*.  So there i
 the price of one gradient: its rounding error at the last weights.  On small networks without
 normalisation the error in float32 is about 1e-6, with batch normalisation and tanh 1e-4; with ReLU
 it grows with alpha, M and depth to the order of one, on ResNet-8 at alpha = 0.1 and M = 10 and on
-ResNet-20 at M = 1.  Chapter 07 measures it.  The two signs together still miss a trajectory that
-one kink decides; only a second sweep sees that.  What helps: float64, which costs about a second
-sweep; a smaller learning rate; fewer steps; an activation without kinks.
+ResNet-20 at M = 1.  The chapter
+:doc:`/notebooks/07_exact_and_small` measures it.  The two signs together still miss a trajectory
+that one kink decides; only a second sweep sees that.  What helps: float64, which costs about a
+second sweep; a smaller learning rate; fewer steps; an activation without kinks.
 """
 
 import math
@@ -82,7 +83,7 @@ def conditioning(
 
     Args:
         loss, weights, batches, learning_rate, momentum: as for `meta_gradient`.
-        method: "reverse" or "checkpointed"; "unrolled" gives of the norms only the two ends.
+        method: `"reverse"` or `"checkpointed"`; `"unrolled"` gives of the norms only the two ends.
         scored: indices of the weights that are scored and pruned; None takes all.
         sparsity: the share that the mask removes, in [0, 1), for `determined`.
         double: the same loss and weights in float64, a pair (weights, loss); with it the errors
@@ -168,7 +169,7 @@ def advice(report, sparsity):
 
 
 def vector(weights, cotangent, scored):
-    """Return w * v of what is scored as one float64 array."""
+    r"""Return :math:`w \odot v` of what is scored as one float64 array."""
     parts = [np.ravel(weights[i] * cotangent[i]) for i in scored]
     return np.concatenate(parts).astype(np.float64)
 
@@ -180,7 +181,10 @@ def relative(a, b):
 
 
 def agreement(a, b, sparsity):
-    """Return which share of the k = ceil(n (1 - sparsity)) largest of a, in size, b has, too."""
+    r"""Return which share of the k largest of a, in size, b has, too.
+
+    Here :math:`k = \lceil n (1 - \text{sparsity}) \rceil`.
+    """
     count = math.ceil(len(a) * (1 - Fraction(str(sparsity))))
     kept = [set(np.argsort(-np.abs(s), kind="stable")[:count]) for s in (a, b)]
     return len(kept[0] & kept[1]) / count

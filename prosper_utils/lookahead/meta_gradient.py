@@ -15,8 +15,8 @@ state is the pair of weights and buffer, :math:`b_m = \mu b_{m-1} + \nabla L_m(w
 The sweeps run in chunks of steps: of about :math:`\sqrt M` where a chunk will be run again, of at
 least 64 where batches in a list have to be stacked for a compiled loop or the buffers of a chunk
 are in memory while it runs, else in one chunk.  A chunk is one compiled loop, the same one for
-every chunk and every M; between chunks only the weights of every step are kept ("reverse"; the
-Jacobian does not depend on the buffer), or the first state of each chunk ("checkpointed").
+every chunk and every M; between chunks only the weights of every step are kept (`"reverse"`; the
+Jacobian does not depend on the buffer), or the first state of each chunk (`"checkpointed"`).
 
 The loops are right for networks and batches of any size: they are called with the one rewrite of
 TensorFlow's switched off that breaks them (see `loops`), and no other option is touched.  That
@@ -76,7 +76,7 @@ def meta_gradient(
     method="reverse",
     momentum_start="true",
 ):
-    """Return the gradient of the loss after M steps with respect to a mask on the initial weights.
+    r"""Return the gradient of the loss after M steps with respect to a mask on the initial weights.
 
     Args:
         loss: function (weights, batch) -> scalar tensor; the weights come to it as a list.
@@ -86,15 +86,17 @@ def meta_gradient(
             The first M are trained on, the last one is the outer batch.  M = 0 is SNIP.
         learning_rate: the step size of the inner steps (alpha).
         momentum: the heavy-ball factor of the inner steps (mu), in [0, 1).
-        method: "reverse" (one sweep over the weights of every step), "checkpointed" (the same
-            with about 2 sqrt(M) of them in memory, at the price of running the steps twice),
-            "unrolled" (one tape over all steps) or "first_order" (every Hessian left out).
-            "row_sums", "diagonal" and "hutchinson" are streamed and not exact: see `streaming`.
-        momentum_start: "true", or "as_released" for what the authors' code computes with momentum:
-            it takes the first buffer as a constant, so the first Hessian drops out.
+        method: `"reverse"` (one sweep over the weights of every step), `"checkpointed"` (the same
+            with about :math:`2 \sqrt M` of them in memory, at the price of running the steps
+            twice), `"unrolled"` (one tape over all steps) or `"first_order"` (every Hessian left
+            out).  `"row_sums"`, `"diagonal"` and `"hutchinson"` are streamed and not exact: see
+            `streaming`.
+        momentum_start: `"true"`, or `"as_released"` for what the authors' code computes with
+            momentum: it takes the first buffer as a constant, so the first Hessian drops out.
 
     Returns:
-        A list of tensors, one per weight and of its shape, dL_M(w_M)/dc at c = 1, with its sign.
+        A list of tensors, one per weight and of its shape,
+        :math:`\partial L_M(w_M) / \partial c` at c = 1, with its sign.
 
     Raises:
         ValueError: for no or empty batches, an unknown method, a momentum outside [0, 1), weights
@@ -147,8 +149,8 @@ def cotangents(
 ):
     """Return the `Cotangents` of one sweep; `meta_gradient` is the weights times the first one.
 
-    Arguments and errors are those of `meta_gradient`, without the streaming methods; "unrolled"
-    and "first_order" go no way back step by step, so of the norms they have the two ends.
+    Arguments and errors are those of `meta_gradient`, without the streaming methods; `"unrolled"`
+    and `"first_order"` go no way back step by step, so of the norms they have the two ends.
     """
     loops.expect_eager("meta_gradient")
     weights, listed = float_tensors(weights), batch_list(batches)
@@ -179,9 +181,10 @@ def cotangents(
 def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.0):
     """Return the derivative of the loss after M steps along one direction of the mask.
 
-    One forward sweep that stores nothing: the tangent starts at direction * weights and is pushed
-    through every step.  With ones on a group of weights (a unit, a filter) and zeros elsewhere it
-    is the meta-gradient of one mask entry shared by the group, the sum of its weights' entries.
+    One forward sweep that stores nothing: the tangent starts at direction times weights and is
+    pushed through every step.  With ones on a group of weights (a unit, a filter) and zeros
+    elsewhere it is the meta-gradient of one mask entry shared by the group, the sum of its weights'
+    entries.
 
     Args:
         loss, weights, batches, learning_rate, momentum: as for `meta_gradient`.
@@ -242,7 +245,7 @@ def unrolled(loss, rates, state, inner, outer):
 def chunked(method, loss, rates, state, parts, outer):
     """Return the `Cotangents` by one sweep over chunks of steps, and whether all is finite.
 
-    What is kept of a chunk are the weights of its steps, or its first state where "checkpointed"
+    What is kept of a chunk are the weights of its steps, or its first state where `"checkpointed"`
     will run it again; the last chunk, at hand when the way back begins, is not run again.
     """
     loops.expect_compiled()
@@ -332,12 +335,12 @@ def norm(tensors):
 
 
 def chunks(batches, first=0, at_least=1):
-    """Split the inner batches from `first` on into parts of equal shapes and about sqrt(M) batches.
+    r"""Split the batches from `first` on into parts of equal shapes, about :math:`\sqrt M` in each.
 
     Args:
         batches: M + 1 batches, as a list or one stacked pair; the last one is left out.
         first: how many to leave out at the beginning.
-        at_least: a part may be that long, if this is more than ceil(sqrt(M)).
+        at_least: a part may be that long, if this is more than :math:`\lceil \sqrt M \rceil`.
 
     Returns:
         A list of parts in order, each a list of batches, or slices of the stacked pair, not copied.

@@ -57,7 +57,7 @@ def diagonal(loss, weights, batch):
 
 @loops.function(autograph=False)
 def _diagonal(loss, weights, batch):
-    """Return diag H as one vector: entry j of H e_j for every unit vector e_j, in one loop."""
+    """Return diag H as one vector: entry j of H times the unit vector j, for all j in one loop."""
     size = sum(w.shape.num_elements() for w in weights)
 
     def entry(j):
@@ -68,7 +68,7 @@ def _diagonal(loss, weights, batch):
 
 
 def hutchinson(probes, seed):
-    r"""Return a curvature that estimates diag H by the mean of z * H z (Hutchinson, 1990).
+    r"""Return a curvature: diag H as the mean of :math:`z \odot H z` (Hutchinson, 1990).
 
     The entries of a probe z are 1 or -1 with equal chance, so the estimate has the mean
     :math:`H_{ii}` and the variance :math:`\sum_{j \ne i} H_{ij}^2 / \text{probes}`.
@@ -104,9 +104,10 @@ def gauss_newton_diagonal(logits):
     For one example with logits z and probabilities p the softmax has the Hessian
     :math:`\operatorname{diag} p - p p^\top = \sum_y f_y f_y^\top` with
     :math:`f_y = \sqrt{p_y} (e_y - p)`, so the diagonal is
-    :math:`\sum_y (\partial (f_y^\top z) / \partial w)^2` with f_y held fixed: one backward pass
-    per class and example.  It is never negative.  It equals diag H where the logits are piecewise
-    linear in every single weight, as those of ReLU networks are, with convolutions and pooling too.
+    :math:`\sum_y (\partial (f_y^\top z) / \partial w)^2` with :math:`f_y` held fixed: one backward
+    pass per class and example.  It is never negative.  It equals diag H where the logits are
+    piecewise linear in every single weight, as those of ReLU networks are, with convolutions and
+    pooling too.
 
     Args:
         logits: function (weights, x) -> (B, classes), as `networks.as_outputs` gives it for a
@@ -144,7 +145,7 @@ def _refuse_coupled(logits, weights, x):
 
 @loops.function(autograph=False)
 def _squared_gradients(logits, weights, x):
-    """Return the mean over examples of the sum over y of (d(f_y . z)/dw)^2, one example a time."""
+    """Return the mean over examples of the sum over y of the squares, one example at a time."""
 
     count = tf.shape(tf.nest.flatten(x)[0])[0]
 
@@ -172,7 +173,8 @@ def dense_diagonal(model):
                     + \operatorname{diag}(\varphi''(z) \odot W_+ \delta_+),
 
     and then :math:`\partial^2 L / \partial W_{ij}^2 = a_i^2 (H_z)_{jj}`, all averaged over examples
-    (after Becker and LeCun, 1989, who keep only the diagonal of H_z; kept whole it is exact).
+    (after Becker and LeCun, 1989, who keep only the diagonal of :math:`H_z`; kept whole it is
+    exact).
 
     Args:
         model: a built `keras.Sequential` of Flatten and Dense layers, with elementwise activations,
@@ -256,17 +258,17 @@ def _derivatives(activation, z):
 
 
 def _moments(a, curved, use_bias):
-    """Return diag H of kernel and bias from the inputs a and the diagonal of each H_z."""
+    """Return diag H of kernel and bias from the inputs a and the diagonal of each :math:`H_z`."""
     kernel = tf.transpose(a**2) @ curved / len(a)
     return [kernel, tf.reduce_mean(curved, axis=0)] if use_bias else [kernel]
 
 
 class StreamingGamma:
-    """The running product of gamma_m = 1 - learning_rate * curvature, and its logarithm.
+    r"""The running product of :math:`\gamma_m = 1 - \alpha h_m`, and its logarithm.
 
-    The product and the sum of `log|gamma|` with the sign say the same until the product leaves the
-    range of its float type; the sum does not leave it.  A factor of zero makes the product zero,
-    the sign zero and the sum -inf, and they stay so.
+    The product and the sum of :math:`\log |\gamma_m|` with the sign say the same until the product
+    leaves the range of its float type; the sum does not leave it.  A factor of zero makes the
+    product zero, the sign zero and the sum -inf, and they stay so.
 
     Args:
         loss: function (weights, batch) -> scalar tensor.
@@ -287,7 +289,7 @@ class StreamingGamma:
         """Take up the factor of the step that is about to be made, before the weights move.
 
         Args:
-            weights: w_m, from which the step on this batch starts.
+            weights: :math:`w_m`, from which the step on this batch starts.
             batch: the batch of the step.
 
         Raises:
@@ -324,22 +326,28 @@ class StreamingGamma:
         return list(self._sign)
 
     def log_product(self):
-        """Return the sum of `log|gamma|`: the logarithm of the product's size, -inf for zero."""
+        r"""Return :math:`\sum_m \log |\gamma_m|`: log of the size of the product, -inf for zero."""
         return list(self._log)
 
     def scores(self, weights_0, gradient):
-        """Return w * product * g, the streamed stand-in for the meta-gradient, with its sign."""
+        r"""Return the streamed stand-in for the meta-gradient, with its sign.
+
+        It is :math:`w \odot \prod_m \gamma_m \odot g`.
+        """
         terms = zip(weights_0, gradient, self._product, strict=True)
         return [tf.math.multiply_no_nan(p, w * g) for w, g, p in terms]
 
     def log_scores(self, weights_0, gradient):
-        """Return `log|w| + log|g| + sum of log|gamma|`: rank by it; -inf for a score of zero."""
+        r"""Return the logarithm of the size of `scores`: rank by it; -inf for a score of zero.
+
+        It is :math:`\log |w| + \log |g| + \sum_m \log |\gamma_m|`.
+        """
         terms = zip(weights_0, gradient, self._log, strict=True)
         return [tf.math.log(tf.abs(w)) + tf.math.log(tf.abs(g)) + s for w, g, s in terms]
 
 
 def streamed(loss, weights, batches, learning_rate, curvature):
-    """Return the streaming stand-in for the meta-gradient: M steps of SGD, gamma alongside.
+    r"""Return the streaming stand-in for the meta-gradient: M steps of SGD, gamma alongside.
 
     Args:
         loss: function (weights, batch) -> scalar tensor.
@@ -349,7 +357,8 @@ def streamed(loss, weights, batches, learning_rate, curvature):
         curvature: function (loss, weights, batch) -> list of tensors shaped like the weights.
 
     Returns:
-        A list of tensors, one per weight and of its shape, w * (product of gamma_m) * g.
+        A list of tensors, one per weight and of its shape,
+        :math:`w \odot \prod_m \gamma_m \odot g`.
 
     Raises:
         ValueError: for bad weights or batches, for what `second_derivatives.check_structure`

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 
 def roll_out(step, state, batches):
-    """Apply `step` once per batch and keep every state on the way.
+    r"""Apply `step` once per batch and keep every state on the way.
 
     Args:
         step: function (state, batch) -> next state, of the same structure.
@@ -32,8 +32,9 @@ def roll_out(step, state, batches):
         batches: M batches, of any form that `step` takes, listed or stacked.
 
     Returns:
-        The M + 1 states s_0, ..., s_M, in a list, or one state with a `tf.TensorArray` of
-        length M + 1 for each of its tensors.
+        The M + 1 states in a list,
+        :math:`s_0, \dots, s_M`, or one state with a `tf.TensorArray` of length M + 1 for each of
+        its tensors.
     """
     if isinstance(batches, list):
         states = [state]
@@ -118,7 +119,7 @@ def push_forward(step, state, batches, tangent):
 
 
 def pull_back_once(step, state, batch, cotangent):
-    """Return J^T `cotangent`, with J the Jacobian of `step` at (`state`, `batch`)."""
+    r"""Return :math:`J^\top` `cotangent`, with J the Jacobian of `step` at (`state`, `batch`)."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(state)
         image = step(state, batch)

@@ -28,7 +28,7 @@ class Cost:
 
     Args:
         model: as for `channels.groups`.
-        of: "multiply_adds", "parameters" or "bytes".
+        of: `"multiply_adds"`, `"parameters"` or `"bytes"`.
 
     Raises:
         ValueError: for another unit; for multiply-adds if the size of the input is not known.
@@ -88,7 +88,7 @@ def choose(model, scores, *, share=None, limit=None, of="multiply_adds", floor=0
         scores: one number per group, larger for what to keep; infinity keeps it.
         share: the budget as a share of what the model costs, in (0, 1].
         limit: or the budget itself.
-        of: what is counted, "multiply_adds", "parameters" or "bytes"; or what is measured, a
+        of: what is counted, `"multiply_adds"`, `"parameters"` or `"bytes"`; or what is measured, a
             function of a smaller model that returns a number, such as the milliseconds of the form
             that is shipped (`deploy.latency`; of a plain call of a small model most is overhead).
             It is taken to fall with what is removed, and measured about log2(groups) times.
@@ -124,13 +124,13 @@ def choose(model, scores, *, share=None, limit=None, of="multiply_adds", floor=0
 
 
 def in_rounds(model, rule, *, share, rounds, of="multiply_adds", compiled=False, **choice):
-    """Return a smaller network, shrunk in rounds; each is scored anew, as small as it is by then.
+    r"""Return a smaller network, shrunk in rounds; each is scored anew, as small as it is by then.
 
     Args:
         model: as for `choose`; it is not changed.
         rule: function of a model that returns one score per group.
         share: the budget of the last round, a share of what the model costs; after round r it is
-            share^(r / rounds).
+            :math:`\text{share}^{r / \text{rounds}}`.
         rounds: how many, at least 1.
         of, choice: as for `choose`.
         compiled: as for `units.shrink`; a rule that looks at the compiled loss needs it.

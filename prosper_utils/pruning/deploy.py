@@ -10,9 +10,9 @@ stored like other numbers, until the file is compressed.
 
 The encoding has a surprise.  A kernel is stored in blocks of four weights if of the blocks at least
 0.9 times as large a share is zero as of the weights (TensorFlow, `dense_to_sparse_pass`).  Of zeros
-anywhere, a share s of the weights and s^4 of the blocks, that holds from s = 0.9655 on; then a file
-takes about :math:`4.5\, n (1 - s^4)` bytes, more than :math:`6k` again.  Below s = 0.3 nothing is
-encoded.
+anywhere, a share s of the weights and :math:`s^4` of the blocks, that holds from s = 0.9655 on;
+then a file takes about :math:`4.5\, n (1 - s^4)` bytes, more than :math:`6k` again.  Below s = 0.3
+nothing is encoded.
 
 A sparse file is smaller and no faster.  A network without whole units (see `units`) is both, in
 every one of these files.
@@ -61,10 +61,10 @@ def lite(model, *, sparse=False, quantised=None, representative=None):
     Args:
         model: a built Keras model with one input and one output; it is not changed.
         sparse: whether kernels with many zeros are stored as what is not zero and where.
-        quantised: None for floats; "dynamic" for kernels in 8-bit integers, of layers that are
-            large enough, with activations quantised on the fly; "full" for integers throughout,
+        quantised: None for floats; `"dynamic"` for kernels in 8-bit integers, of layers that are
+            large enough, with activations quantised on the fly; `"full"` for integers throughout,
             with ranges taken from `representative`.
-        representative: inputs (N, ...) like those to come, a hundred or so; for "full" only.
+        representative: inputs (N, ...) like those to come, a hundred or so; for `"full"` only.
 
     Returns:
         The content of the file, bytes.
@@ -73,7 +73,7 @@ def lite(model, *, sparse=False, quantised=None, representative=None):
         ValueError: for a model that is not built or has several inputs or outputs, an operation
             that the runtime does not have, `quantised="full"` without `representative` and the
             reverse, a file that the runtime installed here does not load, and `sparse` with
-            "dynamic", which none loads once a kernel is stored sparse.
+            `"dynamic"`, which none loads once a kernel is stored sparse.
     """
     _check(model)
     _check_options(model, sparse, quantised, representative)
@@ -88,8 +88,8 @@ def files(model, forms=None, *, representative=None):
 
     Args:
         model: a built Keras model with one input and one output; it is not changed.
-        forms: some of `FORMS`; by default all but "LiteRT sparse int8", which not every runtime
-            loads, and "LiteRT int8" only with `representative`.
+        forms: some of `FORMS`; by default all but `"LiteRT sparse int8"`, which not every runtime
+            loads, and `"LiteRT int8"` only with `representative`.
         representative: as for `lite`.
 
     Returns:
@@ -125,7 +125,7 @@ def sizes(model, forms=None, *, representative=None):
         model, forms, representative: as for `files`.
 
     Returns:
-        A dict from each form to a dict of the integers "bytes" and "zipped".
+        A dict from each form to a dict of the integers `"bytes"` and `"zipped"`.
     """
     held = files(model, forms, representative=representative)
     return {form: _size(contents) for form, contents in held.items()}
@@ -428,7 +428,7 @@ def latency(functions, x, *, repeats=20, number=1):
         number: how many calls make one measurement, which is their mean.
 
     Returns:
-        A dict from names to dicts of "median", "low" and "high", the quartiles, in seconds.
+        A dict from names to dicts of `"median"`, `"low"` and `"high"`, the quartiles, in seconds.
 
     Raises:
         ValueError: for no functions, or fewer than one round or call.
@@ -467,8 +467,8 @@ def table(
 ):
     """Return the size, speed and faithfulness of several models, each in several forms.
 
-    A row's times are those of its form: `model(x, training=False)` for ".keras", the same under
-    `tf.function` for "SavedModel", and the file itself for LiteRT.  Keras uses the threads that
+    A row's times are those of its form: `model(x, training=False)` for `".keras"`, the same under
+    `tf.function` for `"SavedModel"`, and the file itself for LiteRT.  Keras uses the threads that
     TensorFlow was started with, LiteRT the number given here.
 
     Args:

@@ -11,10 +11,10 @@ weights of the group, for one.  With random signs :math:`s_g` one forward sweep 
 its result is :math:`d = \sum_g s_g S_g`, and :math:`s_g d` has the mean :math:`S_g` and the
 variance :math:`\sum_{h \ne g} S_h^2`.
 
-Where the gate sits is a choice.  "readers" are the slices that read the group, those that
-`units.shrink` takes to be zero.  "writers" are its kernels' columns and biases; behind them batch
+Where the gate sits is a choice.  `"readers"` are the slices that read the group, those that
+`units.shrink` takes to be zero.  `"writers"` are its kernels' columns and biases; behind them batch
 statistics take the scale away again, and without steps ahead the sum over a column vanishes.
-"scales" are :math:`\gamma` and :math:`\beta` of its normalisations.
+`"scales"` are :math:`\gamma` and :math:`\beta` of its normalisations.
 """
 
 from prosper_utils.lookahead import conditioning
@@ -42,7 +42,7 @@ def places(model, on="readers"):
 
     Args:
         model: as for `channels.groups`.
-        on: "readers", "writers" or "scales".
+        on: `"readers"`, `"writers"` or `"scales"`.
 
     Returns:
         For each group a list of (i, axis, indices), slices of the trainable weight i.
@@ -117,18 +117,18 @@ def meta_gradient(
     seed=0,
     **of_loss,
 ):
-    """Return the meta-gradient of every group's gate, with its sign: the sum over its places.
+    r"""Return the meta-gradient of every group's gate, with its sign: the sum over its places.
 
     Args:
         model: a built functional or Sequential Keras model; it is not changed.
         batches: at least M + 1 batches, of which the first M + 1 are used, without steps too.
         steps, learning_rate, momentum, of_loss: as for `scores.prospr`.
         on: where the gates sit, as for `places`.
-        method: "reverse" or "checkpointed", one sweep for all groups; "forward", one sweep a group
-            that keeps nothing of the trajectory; "signs", the mean over `probes` forward sweeps,
-            each of random signs on all groups at once: no bias, and an error relative to the norm
-            of the result of about sqrt((groups - 1) / probes).
-        probes, seed: for "signs": how many sweeps, and what fixes their signs.
+        method: `"reverse"` or `"checkpointed"`, one sweep for all groups; `"forward"`, one sweep a
+            group that keeps nothing of the trajectory; `"signs"`, the mean over `probes` forward
+            sweeps, each of random signs on all groups at once: no bias, and an error relative to
+            the norm of the result of about :math:`\sqrt{(\text{groups} - 1) / \text{probes}}`.
+        probes, seed: for `"signs"`: how many sweeps, and what fixes their signs.
 
     Returns:
         A float64 vector, one entry per group, in order of `channels.groups(model)`.

@@ -250,7 +250,7 @@ def takes_logits(loss):
 
 
 def ends_in(output):
-    """Return what an output ends in: "a softmax", "a sigmoid", "logits", or None if not known.
+    """Return what an output ends in: `"a softmax"`, `"a sigmoid"`, `"logits"`, or None if unknown.
 
     In a graph its last operation says it.  Outside of one, Keras notes on a tensor of
     probabilities which logits they are of, and nothing is known of others.

@@ -25,7 +25,10 @@ import tensorflow as tf
 
 
 def kept(size, sparsity):
-    """Return k = ceil(size * (1 - sparsity)), exactly; sparsity is a decimal in [0, 1)."""
+    r"""Return how many are kept, exactly; sparsity is a decimal in [0, 1).
+
+    They are :math:`k = \lceil \text{size} \cdot (1 - \text{sparsity}) \rceil`.
+    """
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity: expected a number in [0, 1), found {sparsity}")
     return math.ceil(size * (1 - Fraction(str(sparsity))))

@@ -146,7 +146,7 @@ def seeds(model):
 
 
 def fingerprint(batch):
-    """Return a number in [0, 2^31) that the batch determines: the same one for equal batches."""
+    """Return a number below :math:`2^{31}` that depends on the batch: equal ones have the same."""
     total = tf.constant(0, tf.int64)
     for part in tf.nest.flatten(batch):
         part = tf.convert_to_tensor(part)

@@ -114,7 +114,7 @@ def vgg(activation="relu", *, seed=0, dtype="float32", widths=(32, 64, 128), sha
 
 
 def resnet(depth, activation="relu", *, seed=0, dtype="float32", widths=(16, 32, 64), shape=COLOUR):
-    """Return a residual network with batch normalisation for small images (He et al., 2016).
+    r"""Return a residual network with batch normalisation for small images (He et al., 2016).
 
     A first 3x3 convolution, then three stages of n blocks each, depth = 6n + 2; a block is
     conv 3x3, normalise, activate, conv 3x3, normalise, add what came in, activate.  The later
@@ -131,7 +131,7 @@ def resnet(depth, activation="relu", *, seed=0, dtype="float32", widths=(16, 32,
         A built `keras.Model` from images (B, height, width, channels) to logits (B, 10).
 
     Raises:
-        ValueError: for a depth that is not 6n + 2 with n >= 1.
+        ValueError: for a depth that is not :math:`6n + 2` with :math:`n \ge 1`.
     """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth: expected 6n + 2, such as 8 or 20, found {depth}")
@@ -182,12 +182,12 @@ def as_outputs(model, *, statistics="batch", dropout=False, dtype=None, losses=F
 
     Args:
         model: any built Keras 3 model, subclassed ones included.
-        statistics: "batch", for batch normalisation by the statistics of the batch at hand, as in
-            training (a frozen one takes its moving statistics, by Keras' own rule), or "moving",
+        statistics: `"batch"`, for batch normalisation by the statistics of the batch at hand, as in
+            training (a frozen one takes its moving statistics, by Keras' own rule), or `"moving"`,
             for the model as in inference.
         dropout: whether dropout and all else that draws random numbers in training is on.  Then
             the numbers are fixed by the seeds and the batch: equal batches see equal masks.
-        dtype: the float type of weights and arithmetic, "float64" or "float32", whatever the
+        dtype: the float type of weights and arithmetic, `"float64"` or `"float32"`, whatever the
             model's own; by default that of its weights, also for a mixed model.
         losses: whether `outputs` also returns what layers add to the loss (see there).
 

@@ -70,7 +70,10 @@ def flow(model, *, after=tf.identity):
 
 
 def passing(total, kernels):
-    """Return w * dR/dw, what passes through each weight, for kernels that are not negative."""
+    r"""Return what passes through each weight, for kernels that are not negative.
+
+    It is :math:`w \odot \partial R / \partial w`.
+    """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(kernels)
         value = total(kernels)

@@ -106,8 +106,9 @@ def gradient_credit(model, batch, **of_loss):
 
 
 def lookahead_credit(model, batches, *, steps=3, learning_rate=0.1, **of_loss):
-    r"""Return max(-dF/dc, 0): by how much the loss after M steps falls as a mask entry opens.
+    r"""Return by how much the loss F after M steps falls as a mask entry opens.
 
+    It is :math:`\max(-\partial F / \partial c, 0)`.
     The mask is that of the current weights and stays in force, :math:`w_0 = c \odot w`,
     :math:`w_{m+1} = w_m - \alpha \, c \odot \nabla L_m(w_m)`, so that a weight at zero has the
     slope :math:`-\alpha \sum_m g_m \odot v_{m+1}`.

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 
 def cubic(step, *, begin, until, final, initial=0.0):
-    """Return s_t, the sparsity after a step between `begin` and `until`, and the final one later.
+    """Return :math:`s_t`, the sparsity from `begin` to `until`, and the final one after it.
 
     It is rounded to six decimals, so that k does not hang on the last bit of a float.
     """
@@ -65,11 +65,12 @@ class Gradual:
 
     Args:
         model: any built Keras 3 model.
-        sparsity: the final share to remove (s_f), in [0, 1).
+        sparsity: the final share to remove (:math:`s_f`), in [0, 1).
         until: the last step at which to prune, which reaches the final sparsity exactly.
-        begin: the first one (t_0), as the optimizer counts; equal to `until` it is the only one.
+        begin: the first one (:math:`t_0`), as the optimizer counts; equal to `until` it is the only
+            one.
         every: how many steps lie between two of them (Delta t).
-        initial: the sparsity at the first one (s_i).
+        initial: the sparsity at the first one (:math:`s_i`).
         choice: `per_layer`, `floor` and `prune`, as for `masks.top_k`.
 
     Attributes:

@@ -80,7 +80,7 @@ def _expect_options(of_loss):
 
 
 def snip(model, batches, *, sparsity=None, seed=0, **of_loss):
-    """Return `|w * dL/dw|`: SNIP (Lee et al., 2019), not normalised.
+    r"""Return :math:`|w \odot \partial L / \partial w|`: SNIP (Lee et al., 2019), not normalised.
 
     Args:
         model, sparsity, seed, of_loss: as for `prospr`.
@@ -96,7 +96,7 @@ def snip(model, batches, *, sparsity=None, seed=0, **of_loss):
 
 
 def grasp(model, batches, *, sparsity=None, seed=0, temperature=200.0, **of_loss):
-    """Return w * H g: GraSP (Wang et al., 2020).
+    r"""Return :math:`w \odot H g`: GraSP (Wang et al., 2020).
 
     To first order it is half of what the squared norm of the gradient, and with it the speed of
     training, loses when the weight goes to zero.  It keeps its sign: the most negative goes first.
@@ -143,10 +143,10 @@ def mean(function, listed):
 
 
 def synflow(model, batches=None, *, sparsity, seed=0, rounds=100, **of_loss):
-    """Return `|w| * dR/d|w|` in the last of many rounds: SynFlow (Tanaka et al., 2020).
+    r"""Return :math:`|w| \odot \partial R / \partial |w|` in the last of many rounds: SynFlow.
 
-    It looks at no data, and only the network's activations, not its biases, are taken away
-    before R is computed: the data-free pass has neither (see `paths.flow`).
+    It looks at no data (Tanaka et al., 2020), and only the network's activations, not its biases,
+    are taken away before R is computed: the data-free pass has neither (see `paths.flow`).
 
     Args:
         model: any model that `paths.flow` takes; its weights are not changed.
@@ -176,7 +176,7 @@ def prospr(
     method="reverse",
     **of_loss,
 ):
-    """Return `|dL_M(w_M)/dc|`, the meta-gradient after M steps: ProsPr (Alizadeh et al., 2022).
+    r"""Return :math:`|\partial L_M(w_M) / \partial c|`: ProsPr (Alizadeh et al., 2022).
 
     Args:
         model: any built Keras 3 model; its weights are not changed.
@@ -218,7 +218,7 @@ def prospr(
 def streamed_prospr(
     model, batches, *, curvature, sparsity=None, seed=0, steps=3, learning_rate=0.1, **of_loss
 ):
-    """Return the streaming stand-in for ProsPr, `|w * (product of gamma_m) * g|`.
+    r"""Return the streaming stand-in for ProsPr, :math:`|w \odot \prod_m \gamma_m \odot g|`.
 
     Args:
         curvature: function of the model that returns a curvature (see `streaming`).
@@ -294,7 +294,7 @@ def iterative_snip(model, batches, *, sparsity, seed=0, rounds=5, **of_loss):
 
 
 def iterative(rule, shapes, sparsity, rounds):
-    """Prune in rounds, keeping a share of (1 - sparsity)^(r / rounds) after round r.
+    r"""Prune in rounds, keeping :math:`(1 - \text{sparsity})^{r / \text{rounds}}` after round r.
 
     Args:
         rule: function from the masks so far (float64, ones and zeros) to one score per kernel.

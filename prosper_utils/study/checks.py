@@ -11,7 +11,9 @@ import numpy as np
 
 
 def relative_error(found, expected):
-    """Return `||found - expected|| / ||expected||` over all entries of two lists of tensors.
+    r"""Return the relative error of a list of tensors, over all its entries.
+
+    It is :math:`\|\text{found} - \text{expected}\| / \|\text{expected}\|`.
 
     Args:
         found, expected: lists of tensors or arrays with equal shapes, entry by entry.

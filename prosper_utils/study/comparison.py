@@ -73,7 +73,7 @@ def by_seed(table, value="error", **where):
     Args:
         table: a data frame with a column `seed`.
         value: the column to return.
-        where: which entry each of these columns must have, such as score="SNIP", sparsity=0.98.
+        where: which entry each of these columns must have, such as `score="SNIP", sparsity=0.98`.
 
     Raises:
         ValueError: if there are no such rows, or a seed comes twice.

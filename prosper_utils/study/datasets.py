@@ -39,10 +39,10 @@ def load(name="auto"):
     """Load a data set and print one line that says which.
 
     Args:
-        name: "mnist", "digits", or "auto": what the environment variable PROSPER_DATASET says, and
-            where that is not set or "auto" too, MNIST if it can be had, else the digits.
-            MNIST is the file that PROSPER_MNIST names (an .npz in Keras' layout), else the file in
-            Keras' cache, else Keras' download, which is given up after some seconds.
+        name: `"mnist"`, `"digits"`, or `"auto"`: what the environment variable PROSPER_DATASET
+            says, and where that is not set or `"auto"` too, MNIST if it can be had, else the
+            digits.  MNIST is the file that PROSPER_MNIST names (an .npz in Keras' layout), else the
+            file in Keras' cache, else Keras' download, which is given up after some seconds.
 
     Raises:
         ValueError: for another name, or a file that is broken or of the wrong shape or type.

@@ -137,7 +137,7 @@ def test_a_page_is_light(wide):
 CHECK = """async () => {
     const [met, grounds] = [new Map(), new Map([[null, ""]])];
     const often = (kind) => met.set(kind, (met.get(kind) ?? 0) + 1).get(kind) > 5;
-    for (const token of document.querySelectorAll("pre span, .sig span")) {
+    for (const token of document.querySelectorAll("pre span:not(.unbroken), .sig span")) {
         if (often(token.className)) token.replaceWith(...token.childNodes);
     }
     const own = (e) => {
@@ -206,6 +206,21 @@ FAULTS = """() => {
     const glued = (e) => box(e).top - box(e.previousElementSibling).bottom < 8;
     const tiny = (e) => e.clientWidth < Math.min(parseFloat(e.style.width), 500);
     const hyphened = (e) => e.getClientRects().length > 1;
+    const texts = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+    const elsewhere = "code, pre:not(.cell_output pre), .math, script, svg";
+    const halves = (text) => [...text.data.matchAll(/-[\\d>]/g)].filter(({ index }) => {
+        const two = document.createRange();
+        two.setStart(text, index);
+        two.setEnd(text, index + 2);
+        return two.getClientRects().length > 1;
+    });
+    const halved = [];
+    while (texts.nextNode()) {
+        const text = texts.currentNode;
+        if (!text.parentElement.closest(elsewhere) && halves(text).length) {
+            halved.push(text.data.trim().slice(0, 80));
+        }
+    }
     return {
         beyond: visible.filter(beyond).map(said),
         cut: all("span.math").filter((e) => e.checkVisibility() && cut(e)).map(said),
@@ -213,9 +228,10 @@ FAULTS = """() => {
         glued: all(".cell_output > .output + .output").filter(glued).map(said),
         tiny: all(".cell_output img").filter(tiny).map(said),
         hyphened: all("td .unbroken, th .unbroken").filter(hyphened).map(said),
+        halved,
     };
 }"""
-KINDS = ("beyond", "cut", "alone", "glued", "tiny", "hyphened")
+KINDS = ("beyond", "cut", "alone", "glued", "tiny", "hyphened", "halved")
 NO_FAULTS = {kind: [] for kind in KINDS}
 
 
@@ -225,7 +241,7 @@ def test_everything_has_its_room_on_a_desk(wide):
 
 def test_a_formula_and_what_is_to_be_copied_need_no_scrolling_on_a_desk(wide):
     scrolling = wide.page.evaluate("""() => {
-        const copied = "div:is(.highlight-text, .highlight-bibtex) pre";
+        const copied = "div:is(.highlight-text, .highlight-bash, .highlight-bibtex) pre";
         const boxes = document.querySelectorAll(`article :is(div.math > mjx-container, ${copied})`);
         const hides = (e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1;
         return [...boxes].filter(hides).map((e) => e.textContent.trim().slice(0, 80));

@@ -104,6 +104,23 @@ def test_most_cells_are_compared_and_cells_are_short(stem):
 
 
 @pytest.mark.parametrize("stem", STEMS)
+def test_no_legend_stands_to_the_right_of_its_picture(stem):
+    """On a phone a picture scrolls, and its left side is what is seen first."""
+    assert [c.source for c in code_cells(stem) if "bbox_to_anchor=(1," in c.source] == []
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_titles_of_exercises_have_one_form(stem):
+    text = "\n".join(c.source for c in notebook(stem).cells if c.cell_type == "markdown")
+    titles = re.findall(r"^\*\*\d.*", text.partition("## Exercises")[2], re.MULTILINE)
+    kinds = r"( \((proof|computational|proof, computational|exploration)\))?"
+    form = rf"\*\*\d\. [A-Z][^*()]*?({kinds}\.|\?)\*\*"
+    assert len(titles) >= 3
+    assert [title for title in titles if not re.match(form, title)] == []
+    assert [title for title in titles if re.match(r".*\?[^*]*\(.*\*\*", title)] == []
+
+
+@pytest.mark.parametrize("stem", STEMS)
 def test_prose_has_one_sentence_per_line(stem):
     for cell in notebook(stem).cells:
         if cell.cell_type == "markdown":

@@ -303,6 +303,12 @@ def test_one_sentence_per_line_on_pages():
             assert not re.search(r"[a-z)$]\. [A-Z][a-z]+ ", line), f"{path.name}: {line}"
 
 
+def test_pages_name_chapters_by_their_titles():
+    """The numbers of chapters are in the names of their files only."""
+    for path in BOOK.glob("*.md"):
+        assert not re.search(r"[Cc]hapters? \d", path.read_text()), path.name
+
+
 def test_the_status_page_runs():
     """Only `make book` executes it, and tests build the pages without executing them."""
     found = {}
