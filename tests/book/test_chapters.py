@@ -99,7 +99,7 @@ def test_most_cells_are_compared_and_cells_are_short(stem):
     assert len(ignored) <= len(cells) / 2
     assert any(o.get("text", "").startswith("✓") for o in cells[-1].outputs)  # the closing check
     shown = [c for c in notebook(stem).cells if "remove-cell" not in c.metadata.get("tags", [])]
-    assert 15 <= len(shown) <= (60 if stem[:2] == "15" else 40)
+    assert 15 <= len(shown) <= (30 if stem[:2] == "15" else 40)
     assert max(len(c.source.splitlines()) for c in cells) <= 35
 
 
