@@ -21,6 +21,7 @@ a partial product.  A `Table` numbers them as they are met, and keeps a proof of
 import dataclasses
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -438,7 +439,8 @@ def move_weights(loop, barred, settings, generator, n=1):
 def loops(table, target, settings):
     """Yield one `Loop` after the other, until the budget of the table or the loops are spent.
 
-    The first distribution gives equal weights to the axioms.
+    The first distribution gives equal weights to the axioms.  There is a warning if the first loop
+    meets no goal: then there is no feedback, and all loops are alike.
 
     Args and errors: as for `evolve`.
     """
@@ -450,8 +452,14 @@ def loops(table, target, settings):
             loop = one_loop(table, p, target, settings)
         except BudgetSpent:
             return
-        yield loop
         met = [table.places[goal] for goal in target if goal in table.places]
+        if n == 1 and not met:
+            warnings.warn(
+                f"target: expected a goal within reach of the first loop, found none among the "
+                f"{len(table.objects)} objects that it met; without feedback nothing earns weight",
+                stacklevel=2,
+            )
+        yield loop
         p = move_weights(loop, () if settings.store_goals else met, settings, generator, n)
         if n % settings.purge_every == 0:
             p = normalised(top_k(p, settings.purge_to))

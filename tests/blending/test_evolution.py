@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import warnings
 
 from prosper_utils.blending.detachment import detach, parse, show, theorem
 from prosper_utils.blending.distributions import combine, distribution, pairs, support
@@ -806,3 +807,18 @@ def test_a_run_in_which_no_goal_has_been_met():
     assert [row["proved"] for row in history.rows] == [0, 0]
     assert all(row["divergence"] > 0 for row in history.rows)
     assert history.proofs == {}
+
+
+@pytest.mark.parametrize("credit", ["fixed", "identity", "support"])
+@pytest.mark.parametrize("length", [2, 4, 5, 6, 7, 8])
+def test_a_warning_tells_that_no_goal_is_within_reach(credit, length):
+    goal, reach = "a" * length, 6 if credit == "support" else 4  # four letters, and two more
+    words = Table({"a": "a"}, lambda x, y: x + y if len(x + y) <= 16 else None)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        *_, last = loops(words, {goal: 1.0}, Settings(credit=credit, loops=5))
+    assert bool(said) == (length > reach)
+    if said:
+        assert "found none among the" in str(said[0].message)
+        assert len(said) == 1
+        assert not np.any(last.credit)

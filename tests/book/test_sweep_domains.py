@@ -83,7 +83,9 @@ def test_arms_keep_their_rule_on_goals():
 
 
 def test_the_loop_starts_only_within_its_horizon():
-    far, ladder = (run(domain, BLEND, 2000) for domain in ("three axioms, far", "three axioms"))
+    with pytest.warns(UserWarning, match="expected a goal within reach of the first loop"):
+        far = run("three axioms, far", BLEND, 2000)
+    ladder = run("three axioms", BLEND, 2000)
     assert far["proved"] == 0
     assert far["combinations"] < 2000
     assert ladder["proved"] > 10
