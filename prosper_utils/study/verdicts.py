@@ -16,6 +16,7 @@ least one, and it is *not shown* if it is neither in any.  What no test can deci
 testable*, with the reason.
 """
 
+import re
 from typing import NamedTuple
 
 from prosper_utils.study.checks import check
@@ -137,7 +138,7 @@ def each(rule, family, what):
         rule, what: as for `judged`.
         family: {case in words: `Interval`}.
     """
-    by = "; ".join(f"{case} {stated(found)}" for case, found in family.items())
+    by = "; ".join(f"{case}: {stated(found)}" for case, found in family.items())
     return graded(rule(family), f"{what}: {by}")
 
 
@@ -195,7 +196,7 @@ def table(found, links=()):
         by = " ".join(links.get(name, name.replace("_", " ")) for name in tested.split())
         place = "" if tested == NOWHERE else f" ({by})"
         rows.append(f"| **{number}** {text}{place} | {verdict} | {verdict.evidence} |")
-    return "\n".join(rows).replace("\N{NO-BREAK SPACE}", " ")
+    return re.sub("\N{NO-BREAK SPACE}(?![*])", " ", "\n".join(rows))  # a star stays where it is
 
 
 def settle(found, expected):

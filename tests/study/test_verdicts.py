@@ -124,10 +124,16 @@ def test_a_family_is_judged_with_its_extremes():
 def test_with_few_cases_each_is_evidence():
     found = verdicts.each(lower, {"a": around(-2), "b": around(0)}, "goals")
     assert str(found) == "holds if a"
-    assert found.evidence.startswith("goals: a -2.0")
+    assert found.evidence.startswith("goals: a: -2.0")
     assert found.evidence.replace("\N{NO-BREAK SPACE}", " ").endswith(
-        "b +0.0 [-1.0, +1.0]; else not shown"
+        "b: +0.0 [-1.0, +1.0]; else not shown"
     )
+
+
+def test_in_a_table_a_star_stays_with_its_interval():
+    found = verdicts.each(lower, {"a": around(-2)}, "goals")
+    text = verdicts.table(verdicts.claims("P1 It works | live", found))
+    assert "a: -2.0 [-3.0, -1.0]\N{NO-BREAK SPACE}*" in text
 
 
 def test_cases_that_differ_in_their_value_alone_are_together():
