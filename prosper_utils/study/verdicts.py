@@ -4,8 +4,10 @@ A claim is tested in cases, such as the settings of a sweep, and each case has a
 claim is shown (True), contradicted (False), or neither (None).  From the interval [l, u] of a
 difference in error, first minus second, come the outcomes
 
-.. math:: \text{lower:} \quad u < 0 \text{ shown}, \; l > 0 \text{ contradicted}; \qquad
-          \text{no worse:} \quad u < b \text{ shown, else } l > 0 \text{ contradicted},
+.. math:: \begin{aligned}
+          \text{lower:} \quad & u < 0 \text{ shown}, \; l > 0 \text{ contradicted}; \\
+          \text{no worse:} \quad & u < b \text{ shown, else } l > 0 \text{ contradicted},
+          \end{aligned}
 
 with a margin b of what we tolerate, and neither of them otherwise.  A difference from zero counts
 only if it stands among all cases of the claim (`comparison.holm`).
