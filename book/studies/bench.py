@@ -16,7 +16,7 @@ from pathlib import Path
 
 from prosper_utils.lookahead.descent import sgd, start
 from prosper_utils.lookahead.meta_gradient import directional, meta_gradient
-from prosper_utils.lookahead.trajectory import at, length
+from prosper_utils.lookahead.trajectory import advance
 from prosper_utils.pruning import networks
 from prosper_utils.study import datasets, results
 from prosper_utils.study.checks import relative_error
@@ -47,14 +47,9 @@ def plain(loss, momentum):
     """Return M training steps as one compiled loop, what all times are compared with."""
 
     @tf.function
-    def run(weights, batches):
+    def run(weights, inner):
         step = sgd(loss, OPTIONS["learning_rate"], momentum)
-
-        def body(m, state):
-            return m + 1, step(state, at(batches, m))
-
-        last = length(batches) - 1
-        return tf.while_loop(lambda m, _: m < last, body, (0, start(weights, momentum)))[1]
+        return advance(step, start(weights, momentum), inner)
 
     return run
 
@@ -79,7 +74,8 @@ def compare(runs, repeats):
 def calls(weights, loss, batches, methods, momentum=0.0):
     """Return {name: a call to time}, with the plain steps first."""
     steps = plain(loss, momentum)
-    runs = {"plain steps": lambda: steps(weights, batches)}
+    inner = tuple(part[:-1] for part in batches)
+    runs = {"plain steps": lambda: steps(weights, inner)}
     for method in methods:
         runs[method] = lambda method=method: meta_gradient(
             loss, weights, batches, method=method, momentum=momentum, **OPTIONS

@@ -14,8 +14,9 @@ import math
 import time
 
 from prosper_utils.lookahead import streaming
+from prosper_utils.lookahead.chunks import chunks
 from prosper_utils.lookahead.descent import loss_and_gradient, start
-from prosper_utils.lookahead.meta_gradient import chunked, chunks, meta_gradient
+from prosper_utils.lookahead.meta_gradient import chunked, meta_gradient
 from prosper_utils.pruning import masks, networks
 from prosper_utils.study import datasets, results
 from prosper_utils.study.checks import relative_error

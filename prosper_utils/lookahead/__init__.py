@@ -10,6 +10,7 @@ Its modules, in the order in which to read them:
 * `trajectory`: roll a step forward, pull a cotangent back, push a tangent forward.
 * `loops`: compiled loops, kept from a rewrite of TensorFlow's that breaks them.
 * `descent`: gradient descent as such a step.
+* `chunks`: batches stacked, so that a chunk of steps is one such loop.
 * `second_derivatives`: are the Hessians those of the loss?
 * `meta_gradient`: the gradient of the loss after M steps with respect to a mask.
 * `conditioning`: how large that gradient is, and whether its float type can hold it.

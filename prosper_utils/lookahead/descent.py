@@ -155,7 +155,11 @@ class Packed:
         self.structure = tf.nest.map_structure(lambda _: 0, batch)
 
     def __call__(self, weights, parts):
-        return self.loss(weights, tf.nest.pack_sequence_as(self.structure, list(parts)))
+        return self.loss(weights, self.restore(parts))
+
+    def restore(self, parts):
+        """Return the batch in the structure it came in."""
+        return tf.nest.pack_sequence_as(self.structure, list(parts))
 
     def __eq__(self, other):
         return isinstance(other, Packed) and self._key() == other._key()

@@ -25,22 +25,28 @@ can hold what the sweep returns is a question of its own: see `conditioning`.
 """
 
 import functools
-import itertools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 from prosper_utils.lookahead import loops
+from prosper_utils.lookahead.chunks import (
+    COPIED,
+    as_tensors,
+    chunks,
+    fit,
+    one,
+    specs,
+    stack,
+    stacked_spec,
+    uncopied,
+)
 from prosper_utils.lookahead.descent import (
     batch_list,
     divergence,
     finite,
     float_tensors,
-    is_stacked,
     loss_and_gradient,
-    packed,
     sgd,
-    shapes,
     start,
 )
 from prosper_utils.lookahead.second_derivatives import check_structure
@@ -57,7 +63,6 @@ from prosper_utils.lookahead.trajectory import (
 import numpy as np
 import tensorflow as tf
 
-COPIED = 64  # how many batches of a list are at least stacked at once, if there are so many
 METHODS = ("reverse", "checkpointed", "unrolled", "first_order")
 STREAMING = {
     "row_sums": lambda: row_sums,
@@ -154,7 +159,7 @@ def cotangents(
     """
     loops.expect_eager("meta_gradient")
     weights, listed = float_tensors(weights), batch_list(batches)
-    loss, batches, listed = _fit(loss, batches, listed)
+    loss, batches, listed = fit(loss, batches, listed)
     check_choice("method", method, METHODS)
     check_choice("momentum_start", momentum_start, ("true", "as_released"))
     if not 0 <= momentum < 1:
@@ -168,8 +173,8 @@ def cotangents(
     if method == "unrolled":
         found, ok = unrolled(loss, rates, state, listed[first:-1], outer)
     else:
-        free = is_stacked(batches) and tf.is_tensor(batches[0])  # nothing to copy into tensors
-        whole = free and not momentum  # the loop over a chunk holds the buffers of its steps, too
+        # The loop over a chunk holds the buffers of its steps, too.
+        whole = uncopied(batches) and not momentum
         at_least = 1 if method == "checkpointed" else len(listed) if whole else COPIED
         parts = chunks(batches, first, at_least)
         found, ok = chunked(method, loss, rates, state, parts, outer)
@@ -199,7 +204,7 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
     loops.expect_eager("directional")
     loops.expect_compiled()
     weights, listed = float_tensors(weights), batch_list(batches)
-    loss, batches, listed = _fit(loss, batches, listed)
+    loss, batches, listed = fit(loss, batches, listed)
     direction = [tf.cast(d, weights[0].dtype) for d in direction]
     if [d.shape for d in direction] != [w.shape for w in weights]:
         raise ValueError(
@@ -219,15 +224,6 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
     if not finite(value, *gradient, *tangent[0]):
         raise ValueError(divergence(loss, rates, start(weights, momentum), listed))
     return sum(tf.reduce_sum(g * u) for g, u in zip(gradient, tangent[0], strict=True))
-
-
-def _fit(loss, batches, listed):
-    """Return loss and batches as the compiled loops take them, and the batches as a list.
-
-    Stacked batches stay so; dictionaries in a batch become tuples, and other iterables lists.
-    """
-    fitting, listed = packed(loss, listed)
-    return fitting, batches if is_stacked(batches) and fitting is loss else listed, listed
 
 
 def unrolled(loss, rates, state, inner, outer):
@@ -332,64 +328,6 @@ def compiled(loss, state, batch):
 def norm(tensors):
     """Return the norm over all entries of all tensors, a float64 scalar that does not overflow."""
     return tf.linalg.global_norm([tf.cast(t, tf.float64) for t in tensors])
-
-
-def chunks(batches, first=0, at_least=1):
-    r"""Split the batches from `first` on into parts of equal shapes, about :math:`\sqrt M` in each.
-
-    Args:
-        batches: M + 1 batches, as a list or one stacked pair; the last one is left out.
-        first: how many to leave out at the beginning.
-        at_least: a part may be that long, if this is more than :math:`\lceil \sqrt M \rceil`.
-
-    Returns:
-        A list of parts in order, each a list of batches, or slices of the stacked pair, not copied.
-    """
-    stacked = is_stacked(batches)
-    end = (len(batches[0]) if stacked else len(batches)) - 1
-    limit, ends = max(at_least, math.ceil(math.sqrt(end - first))), []
-    for m in range(end, first, -1):  # from the back, so that what is left over comes first
-        cut = not stacked and m < end and shapes(batches[m - 1]) != shapes(batches[m])
-        if cut or not ends or ends[-1] - m == limit:
-            ends.append(m)
-    spans = itertools.pairwise([first, *reversed(ends)])
-    return [tuple(p[a:b] for p in batches) if stacked else list(batches[a:b]) for a, b in spans]
-
-
-def stack(part):
-    """Return a list of batches of equal shapes as one batch with a new first axis.
-
-    What is stacked already stays as it is, as tensors.
-    """
-    if isinstance(part, tuple):
-        return as_tensors(part)
-    if isinstance(part[0], tuple | list):
-        return tuple(stack(list(entries)) for entries in zip(*part, strict=True))
-    return (
-        tf.convert_to_tensor(np.stack(part)) if isinstance(part[0], np.ndarray) else tf.stack(part)
-    )
-
-
-def as_tensors(batch):
-    """Return a batch as a tensor or (nested) tuple of tensors."""
-    if isinstance(batch, tuple | list):
-        return tuple(as_tensors(part) for part in batch)
-    return tf.convert_to_tensor(batch)
-
-
-def specs(structure):
-    """Return the shapes and types of a structure of tensors, something that can be hashed."""
-    return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), structure)
-
-
-def one(stacked):
-    """Return the shapes and types of one batch of stacked ones."""
-    return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), stacked)
-
-
-def stacked_spec(spec):
-    """Return the type of any number of such tensors, stacked."""
-    return tf.TensorSpec([None, *spec.shape], spec.dtype)
 
 
 def check_choice(name, found, choices):

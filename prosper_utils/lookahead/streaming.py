@@ -11,17 +11,37 @@ which may be multiplied up in any order, so one pass in the direction of trainin
 are enough, whatever M is.  With :math:`h_m = \operatorname{diag} H_m` the score is exact if every
 Hessian is diagonal, and an approximation otherwise.  What is taken for :math:`h_m` is a
 *curvature*: a function (loss, weights, batch) -> list of tensors shaped like the weights.  Those of
-this module are made of TensorFlow's operations, so a `tf.function` may call them too.
+this module are made of TensorFlow's operations, so a `tf.function` may call them too:
+`streamed` runs steps and factors in compiled loops, where both share one gradient.
 """
 
+import functools
+import math
+from typing import NamedTuple
+
 from prosper_utils.lookahead import loops
+from prosper_utils.lookahead.chunks import (
+    COPIED,
+    chunks,
+    fit,
+    one,
+    specs,
+    stack,
+    stacked_spec,
+    uncopied,
+)
 from prosper_utils.lookahead.descent import (
+    Packed,
     batch_list,
+    finite,
     float_tensors,
     hessian_product,
+    is_stacked,
     loss_and_gradient,
+    sgd,
 )
 from prosper_utils.lookahead.second_derivatives import check_structure
+from prosper_utils.lookahead.trajectory import advance
 
 import keras
 import tensorflow as tf
@@ -263,6 +283,75 @@ def _moments(a, curved, use_bias):
     return [kernel, tf.reduce_mean(curved, axis=0)] if use_bias else [kernel]
 
 
+class Running(NamedTuple):
+    """The product of the factors so far in both forms, lists of tensors shaped like the weights."""
+
+    product: list
+    sign: list
+    log: list
+
+
+def factors(loss, weights, batch, learning_rate, curvature):
+    r"""Return :math:`\gamma_m = 1 - \alpha h_m`, a list of tensors shaped like the weights.
+
+    Raises:
+        ValueError: if the curvature does not fit the weights.
+    """
+    curved = [tf.convert_to_tensor(c) for c in curvature(loss, list(weights), batch)]
+    shapes = [w.shape for w in weights], [c.shape for c in curved]
+    if len(curved) != len(shapes[0]) or not all(map(tf.TensorShape.is_compatible_with, *shapes)):
+        expected, found = ([tuple(s) for s in part] for part in shapes)
+        raise ValueError(f"curvature: expected shapes {expected}, found {found}")
+    return [
+        1 - learning_rate * tf.ensure_shape(c, s) for c, s in zip(curved, shapes[0], strict=True)
+    ]
+
+
+def times(running, gamma):
+    """Return the `Running` product with one factor more."""
+    product, sign, log = (zip(part, gamma, strict=True) for part in running)
+    return Running(
+        # no_nan: zero even where the product has overflowed
+        [tf.math.multiply_no_nan(p, f) for p, f in product],
+        [s * tf.sign(f) for s, f in sign],
+        [total + tf.math.log(tf.abs(f)) for total, f in log],
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def compiled(loss, curvature, weights, batch):
+    """Return one compiled loop that makes the steps of a chunk and takes up their factors.
+
+    Gradient and curvature stand in one graph, so what they have in common is computed once:
+    for a Hessian product that is the whole gradient.
+
+    Args:
+        loss, curvature: the functions.
+        weights, batch: a `tf.TensorSpec` for each tensor of the weights, and of a batch.
+    """
+    rate, running = tf.TensorSpec([], weights[0].dtype), Running(*[list(weights)] * 3)
+    whole = loss.restore if isinstance(loss, Packed) else lambda parts: parts
+    loss = loss.loss if isinstance(loss, Packed) else loss
+
+    @loops.function(
+        input_signature=[
+            rate,
+            (weights, running),
+            tf.nest.map_structure(stacked_spec, batch),
+        ]
+    )
+    def follow(rate, state, part):
+        def step(state, parts):
+            (weights, running), batch = state, whole(parts)
+            gamma = factors(loss, weights, batch, rate, curvature)
+            (moved,) = sgd(loss, rate)((weights,), batch)
+            return moved, times(running, gamma)
+
+        return advance(step, state, part)
+
+    return follow
+
+
 class StreamingGamma:
     r"""The running product of :math:`\gamma_m = 1 - \alpha h_m`, and its logarithm.
 
@@ -281,9 +370,8 @@ class StreamingGamma:
         weights = float_tensors(weights)
         self.loss, self.learning_rate, self.curvature = loss, learning_rate, curvature
         self.steps = 0
-        self._product = [tf.ones_like(w) for w in weights]
-        self._sign = [tf.ones_like(w) for w in weights]
-        self._log = [tf.zeros_like(w) for w in weights]
+        ones = [tf.ones_like(w) for w in weights]
+        self._running = Running(ones, ones, [tf.zeros_like(w) for w in weights])
 
     def update(self, weights, batch):
         """Take up the factor of the step that is about to be made, before the weights move.
@@ -297,44 +385,97 @@ class StreamingGamma:
                 a call from inside a `tf.function`.
         """
         loops.expect_eager("StreamingGamma.update")
-        curved = [tf.convert_to_tensor(c) for c in self.curvature(self.loss, list(weights), batch)]
-        if [c.shape for c in curved] != [p.shape for p in self._product]:
-            raise ValueError(
-                f"curvature: expected shapes {[tuple(p.shape) for p in self._product]}, "
-                f"found {[tuple(c.shape) for c in curved]}"
-            )
-        gamma = [1 - self.learning_rate * c for c in curved]
+        weights = self._fitting(weights)
+        gamma = factors(self.loss, weights, batch, self.learning_rate, self.curvature)
         for i, factor in enumerate(gamma):
             if not tf.reduce_all(tf.math.is_finite(factor)):
                 raise ValueError(
                     f"curvature: expected finite numbers for weights[{i}] in step {self.steps}, "
                     "found NaN or infinite ones: try a smaller learning rate"
                 )
-        for i, factor in enumerate(gamma):
-            # no_nan: zero even where the product has overflowed
-            self._product[i] = tf.math.multiply_no_nan(self._product[i], factor)
-            self._sign[i] *= tf.sign(factor)
-            self._log[i] += tf.math.log(tf.abs(factor))
+        self._running = times(self._running, gamma)
         self.steps += 1
+
+    def follow(self, weights, batches, count=None):
+        r"""Make one step of gradient descent per batch, and take up the factor of each.
+
+        It does what `update` and a step in turn do, in compiled loops (see `chunks`), in which
+        gradient and curvature share what they have in common.  So the curvature has to be made of
+        TensorFlow's operations: other Python code in it runs once, not in every step.
+
+        Args:
+            weights: :math:`w_m`, a list of tensors, from which the first step starts.
+            batches: batches in any form that `meta_gradient` takes.
+            count: how many of them, the first ones; None takes all.
+
+        Returns:
+            The weights after the last step, a list.
+
+        Raises:
+            ValueError: as `update` does; nothing is taken up then.
+        """
+        loops.expect_eager("StreamingGamma.follow")
+        loops.expect_compiled()
+        first, given = tuple(self._fitting(weights)), batch_list(batches)
+        loss, batches, listed = fit(self.loss, batches, given)
+        count = len(listed) if count is None else count
+        rate, failed = tf.constant(self.learning_rate, first[0].dtype), None
+        state = first, self._running
+        try:
+            at_least = count if uncopied(batches) else COPIED
+            for part in map(stack, chunks(batches, end=count, at_least=at_least)):
+                run = compiled(loss, self.curvature, specs(first), one(part))
+                state = run(rate, state, part)
+        except tf.errors.InvalidArgumentError as problem:
+            failed = problem
+        last, running = state
+        # A factor that is NaN or infinite leaves such a sum; one of zero leaves -inf.
+        if failed or not all(tf.reduce_all(total < math.inf) for total in running.log):
+            self._explain(first, given[:count])
+            raise ValueError(
+                f"curvature: expected {count} finite ones, found NaN or infinite numbers, or none "
+                "(see above): try a smaller learning rate"
+            ) from failed
+        self._running, self.steps = running, self.steps + count
+        return list(last)
+
+    def _fitting(self, weights):
+        """Return weights as tensors; raise a ValueError unless they fit the product."""
+        weights, expected = float_tensors(weights), self._running.product
+        if [(w.dtype, w.shape) for w in weights] != [(p.dtype, p.shape) for p in expected]:
+            raise ValueError(
+                f"weights: expected shapes {[tuple(p.shape) for p in expected]} of type "
+                f"{expected[0].dtype.name}, found {[tuple(w.shape) for w in weights]} of "
+                f"{weights[0].dtype.name}"
+            )
+        return weights
+
+    def _explain(self, weights, batches):
+        """Repeat the steps one at a time, so that the one that fails raises its own ValueError."""
+        again = StreamingGamma(self.loss, weights, self.learning_rate, self.curvature)
+        again.steps, step = self.steps, sgd(self.loss, self.learning_rate)
+        for batch in batches:
+            again.update(weights, batch)
+            (weights,) = step((weights,), batch)
 
     def product(self):
         """Return the product of all factors so far; it may have under- or overflowed."""
-        return list(self._product)
+        return list(self._running.product)
 
     def sign(self):
         """Return the sign of the product: -1, 0 or 1."""
-        return list(self._sign)
+        return list(self._running.sign)
 
     def log_product(self):
         r"""Return :math:`\sum_m \log |\gamma_m|`: log of the size of the product, -inf for zero."""
-        return list(self._log)
+        return list(self._running.log)
 
     def scores(self, weights_0, gradient):
         r"""Return the streamed stand-in for the meta-gradient, with its sign.
 
         It is :math:`w \odot \prod_m \gamma_m \odot g`.
         """
-        terms = zip(weights_0, gradient, self._product, strict=True)
+        terms = zip(weights_0, gradient, self._running.product, strict=True)
         return [tf.math.multiply_no_nan(p, w * g) for w, g, p in terms]
 
     def log_scores(self, weights_0, gradient):
@@ -342,7 +483,7 @@ class StreamingGamma:
 
         It is :math:`\log |w| + \log |g| + \sum_m \log |\gamma_m|`.
         """
-        terms = zip(weights_0, gradient, self._log, strict=True)
+        terms = zip(weights_0, gradient, self._running.log, strict=True)
         return [tf.math.log(tf.abs(w)) + tf.math.log(tf.abs(g)) + s for w, g, s in terms]
 
 
@@ -366,18 +507,16 @@ def streamed(loss, weights, batches, learning_rate, curvature):
             a `tf.function`.
     """
     loops.expect_eager("streamed")
-    initial, batches = float_tensors(weights), batch_list(batches)
-    check_structure(loss, initial, batches[-1], order=min(len(batches), 2))
-    gamma, weights = StreamingGamma(loss, initial, learning_rate, curvature), initial
-    for batch in batches[:-1]:
-        gamma.update(weights, batch)
-        _, gradient = loss_and_gradient(loss, weights, batch)
-        weights = [w - learning_rate * g for w, g in zip(weights, gradient, strict=True)]
-    value, gradient = loss_and_gradient(loss, weights, batches[-1])
-    if not all(tf.reduce_all(tf.math.is_finite(t)) for t in [value, *gradient]):
+    initial, listed = float_tensors(weights), batch_list(batches)
+    count = len(listed) - 1
+    check_structure(loss, initial, listed[-1], order=min(count + 1, 2))
+    gamma = StreamingGamma(loss, initial, learning_rate, curvature)
+    last = gamma.follow(initial, batches if is_stacked(batches) else listed, count)
+    value, gradient = loss_and_gradient(loss, last, listed[-1])
+    if not finite(value, *gradient):
         raise ValueError(
             f"expected a finite outer loss and gradient, found the loss {float(value)} after "
-            f"{gamma.steps} inner steps: try a smaller learning rate, and look for NaN in the batch"
+            f"{count} inner steps: try a smaller learning rate, and look for NaN in the batch"
         )
     return gamma.scores(initial, gradient)
 

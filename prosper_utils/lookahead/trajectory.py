@@ -1,14 +1,14 @@
 r"""A trajectory of states, and the sweeps that carry derivatives along it.
 
 A *step* maps (state, batch) to the next state, :math:`s_{m+1} = \Phi(s_m, b_m)`, whatever the
-state is: weights, weights with momentum, or a distribution.  `roll_out` keeps the states;
-`pull_back` multiplies a cotangent by one transposed Jacobian after the other, last step first,
-and `push_forward` a tangent by one Jacobian after the other, first step first:
+state is: weights, weights with momentum, or a distribution.  `roll_out` keeps the states, `advance`
+only the last one; `pull_back` multiplies a cotangent by one transposed Jacobian after the other,
+last step first, and `push_forward` a tangent by one Jacobian after the other, first step first:
 
 .. math:: v_m = J_m^\top v_{m+1}, \qquad u_{m+1} = J_m u_m,
           \qquad J_m = \partial s_{m+1} / \partial s_m .
 
-The graph of only one step is alive at any time.  All three take the batches in one of two forms:
+The graph of only one step is alive at any time.  All four take the batches in one of two forms:
 
 * a list, for any step: they run as Python loops, and the states are a list;
 * tensors stacked along their first axis, a single one or a tuple of them: they run as one
@@ -54,6 +54,20 @@ def roll_out(step, state, batches):
 
     _, _, stores = tf.while_loop(lambda m, *_: m < count, body, (0, state, stores))
     return tf.nest.pack_sequence_as(state, stores)
+
+
+def advance(step, state, batches):
+    """Apply `step` once per batch and return the last state only; arguments as for `roll_out`."""
+    if isinstance(batches, list):
+        for batch in batches:
+            state = step(state, batch)
+        return state
+
+    def body(m, state):
+        return m + 1, step(state, at(batches, m))
+
+    count = length(batches)
+    return tf.while_loop(lambda m, _: m < count, body, (0, state))[1]
 
 
 def pull_back(step, states, batches, cotangent, pull=None):

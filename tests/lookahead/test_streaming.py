@@ -351,21 +351,91 @@ def test_streaming_equals_its_formula(reference):
 
 def test_the_curvature_is_taken_before_the_weights_move(reference):
     weights, batches, _ = reference
-    seen = []
+
+    def curvature(loss, weights, batch):  # tells every weight and every batch from all others
+        return [tf.sin(w) + tf.reduce_mean(batch[0]) for w in weights]
+
+    product, at = [1.0 for _ in weights], weights
+    for x, y in batches[:3]:  # none on the last batch
+        product = [p * (1 - 0.5 * (np.sin(w) + x.mean())) for p, w in zip(product, at, strict=True)]
+        _, gradient = loss_and_gradient(tiny_loss, at, (x, y))
+        at = [w - 0.5 * g for w, g in zip(at, gradient, strict=True)]
+    _, gradient = loss_and_gradient(tiny_loss, at, batches[3])
+    expected = [w * p * g for w, p, g in zip(weights, product, gradient, strict=True)]
+    found = streamed(tiny_loss, weights, batches[:4], 0.5, curvature)
+    assert relative_error(found, expected) < 1e-14
+
+
+CURVATURES = {
+    "row sums": lambda model: row_sums,
+    "diagonal": lambda model: diagonal,
+    "Gauss-Newton": lambda model: gauss_newton_diagonal(as_logits(model)[1]),
+    "second-order backpropagation": dense_diagonal,
+    "Hutchinson": lambda model: hutchinson(2, 3),
+}
+
+
+def step_by_step(gamma, weights, batches):
+    """Do what `follow` does, one `update` and one step after the other."""
+    for batch in batches:
+        gamma.update(weights, batch)
+        _, gradient = loss_and_gradient(gamma.loss, weights, batch)
+        weights = [w - gamma.learning_rate * g for w, g in zip(weights, gradient, strict=True)]
+    return weights
+
+
+def assert_same(gamma, other):
+    assert gamma.steps == other.steps
+    for name in ("product", "sign", "log_product"):
+        assert relative_error(getattr(gamma, name)(), getattr(other, name)()) < 1e-12, name
+
+
+@pytest.mark.parametrize("kind", CURVATURES)
+def test_compiled_steps_equal_steps_one_by_one(kind):
+    model, weights, loss, (x, y) = chain("tanh")
+    batches = [(x + m, y) for m in range(5)]
+    one, other = (StreamingGamma(loss, weights, 0.3, CURVATURES[kind](model)) for _ in range(2))
+    expected = step_by_step(one, weights, batches)
+    found = other.follow(other.follow(weights, batches, 2), batches[2:])  # and in two parts
+    assert relative_error(found, expected) < 1e-12
+    assert_same(other, one)
+    gradient = loss_and_gradient(loss, found, batches[0])[1]
+    scores = streamed(loss, weights, [*batches, batches[0]], 0.3, CURVATURES[kind](model))
+    assert relative_error(scores, one.scores(weights, gradient)) < 1e-12
+
+
+def test_compiled_steps_take_batches_of_any_form():
+    _, weights, loss, (x, y) = chain("tanh")
+    x, y = x.numpy(), y.numpy()
+    forms = {
+        "one length": [(x + m, y) for m in range(70)],  # more than a chunk
+        "two lengths": [(x[: 9 - m % 2], y[: 9 - m % 2]) for m in range(4)],
+        "weighted": [(x, y, np.arange(9.0) + m) for m in range(4)],
+    }
+    stacked = np.stack([x, x + 1, x + 2]), np.stack([y, y, y])
+    forms |= {"arrays": stacked, "tensors": tuple(map(tf.constant, stacked))}
+    forms["data set"] = tf.data.Dataset.from_tensor_slices(stacked)
+    for form, batches in forms.items():
+        listed = batches if isinstance(batches, list) else list(zip(*stacked, strict=True))
+        one, other = (StreamingGamma(loss, weights, 0.1, row_sums) for _ in range(2))
+        expected = step_by_step(one, weights, listed)
+        assert relative_error(other.follow(weights, batches), expected) < 1e-12, form
+        assert_same(other, one)
+
+
+def test_a_curvature_of_compiled_steps_sees_batches_as_they_are():
+    def loss(weights, batch):
+        return tf.reduce_mean(tf.tanh(batch[0]["a"] * weights[0] + batch[0]["b"]) ** 2)
 
     def curvature(loss, weights, batch):
-        seen.append((loss, weights, batch))
-        return [tf.zeros_like(w) for w in weights]
+        return [tf.reduce_mean(batch[0]["a"] - 2 * batch[0]["b"]) * weights[0]]
 
-    streamed(tiny_loss, weights, batches[:4], 0.5, curvature)
-    assert len(seen) == 3  # none on the last batch
-    at = weights
-    for (loss, found, batch), expected in zip(seen, batches, strict=False):
-        assert loss is tiny_loss
-        assert batch is expected
-        assert relative_error(found, at) < 1e-14
-        _, gradient = loss_and_gradient(tiny_loss, at, expected)
-        at = [w - 0.5 * g for w, g in zip(at, gradient, strict=True)]
+    draw, weights = np.random.default_rng(0), [tf.constant([0.5, -1.0], tf.float64)]
+    batches = [({k: draw.normal(size=(4, 2)) for k in "ab"}, np.zeros(4)) for _ in range(3)]
+    one, other = (StreamingGamma(loss, weights, 0.1, curvature) for _ in range(2))
+    expected = step_by_step(one, weights, batches)
+    assert relative_error(other.follow(weights, batches), expected) < 1e-12
+    assert_same(other, one)
 
 
 def test_without_steps_it_is_weight_times_gradient(reference):
@@ -391,11 +461,61 @@ def test_a_curvature_that_is_not_finite_raises(bad):
     np.testing.assert_allclose(gamma.product(), np.full((2, 2), 0.9))  # left as it was
 
 
-def test_a_curvature_of_other_shapes_raises():
-    gamma = StreamingGamma(None, [tf.ones(2)], 0.1, lambda loss, weights, batch: batch)
-    for found in ([tf.ones(3)], [tf.ones(2)] * 2, [tf.ones([])]):
-        with pytest.raises(ValueError, match=r"expected shapes \[\(2,\)\], found"):
-            gamma.update([tf.ones(2)], found)
+def test_a_fault_in_compiled_steps_is_named_and_nothing_is_taken_up():
+    def curvature(loss, weights, batch):
+        return [tf.ones_like(weights[0]), batch]
+
+    def loss(weights, batch):
+        return tf.reduce_sum(weights[0])
+
+    weights = [tf.ones(2), tf.ones(2)]
+    for bad in (np.nan, np.inf, -np.inf):
+        gamma = StreamingGamma(loss, weights, 0.1, curvature)
+        gamma.follow(weights, [tf.ones(2)] * 3)
+        for zero in (1.0, 10.0):  # also after a factor of zero
+            batches = [tf.fill([2], zero), tf.constant([1.0, bad]), tf.ones(2)]
+            with pytest.raises(ValueError, match=r"weights\[1\] in step 4, found NaN or infinite"):
+                gamma.follow(weights, batches)
+        np.testing.assert_allclose(gamma.product(), np.full((2, 2), 0.9**3), rtol=1e-6)
+        assert gamma.steps == 3
+    gamma = StreamingGamma(loss, weights, 0.1, curvature)
+    gamma.follow(weights, [tf.fill([2], 10.0)] * 2)  # a factor of zero is no fault
+    np.testing.assert_array_equal(gamma.log_product()[1], [-np.inf] * 2)
+
+
+def test_compiled_steps_raise_the_error_of_the_curvature():
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization()]
+    )
+    batch = np.random.default_rng(0).normal(size=(5, 4)).astype("float32"), np.arange(5) % 3
+    weights, loss = as_loss(model)
+    gamma = StreamingGamma(loss, weights, 0.1, gauss_newton_diagonal(as_logits(model)[1]))
+    with pytest.raises(ValueError, match="expected logits of one example that do not depend on"):
+        gamma.follow(weights, [batch] * 2)
+
+
+WAYS = {
+    "update": lambda gamma, weights: gamma.update(weights, tf.ones(1)),
+    "follow": lambda gamma, weights: gamma.follow(weights, [tf.ones(1)]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "found", [[tf.ones(3)], [tf.ones(2)] * 2, [tf.ones([])], [tf.ones(2, tf.float64)]]
+)
+def test_weights_of_other_shapes_or_types_raise(way, found):
+    gamma = StreamingGamma(None, [tf.ones(2)], 0.1, lambda loss, weights, batch: [weights[0]])
+    with pytest.raises(ValueError, match=r"expected shapes \[\(2,\)\] of type float32, found"):
+        WAYS[way](gamma, found)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("found", [[tf.ones(3)], [tf.ones(2)] * 2, [tf.ones([])]])
+def test_a_curvature_of_other_shapes_raises(way, found):
+    gamma = StreamingGamma(None, [tf.ones(2)], 0.1, lambda *_: found)
+    with pytest.raises(ValueError, match=r"expected shapes \[\(2,\)\], found"):
+        WAYS[way](gamma, [tf.ones(2)])
 
 
 def test_bad_input_and_divergence_are_named(reference):

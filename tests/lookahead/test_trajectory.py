@@ -1,6 +1,6 @@
 """The reverse sweep against explicit Jacobians, and the laws that any pull-back obeys."""
 
-from prosper_utils.lookahead.trajectory import pull_back, push_forward, roll_out
+from prosper_utils.lookahead.trajectory import advance, pull_back, push_forward, roll_out
 
 import numpy as np
 import pytest
@@ -88,10 +88,13 @@ def test_stacked_batches_give_the_same_in_one_loop(steps):
     def sweeps(state, stacked, cotangent):
         states = roll_out(affine, state, stacked)
         pulled = pull_back(affine, states, stacked, cotangent)
-        return states.stack(), pulled, push_forward(affine, state, stacked, state)
+        pushed = push_forward(affine, state, stacked, state)
+        return states.stack(), pulled, pushed, advance(affine, state, stacked)
 
-    states, pulled, pushed = sweeps(state, stacked, cotangent)
+    states, pulled, pushed, last = sweeps(state, stacked, cotangent)
     np.testing.assert_allclose(states, tf.stack(listed), rtol=1e-14)
+    np.testing.assert_allclose(last, listed[-1], rtol=1e-14)
+    np.testing.assert_array_equal(advance(affine, state, batches), listed[-1])
     np.testing.assert_allclose(pulled, pull_back(affine, listed, batches, cotangent), rtol=1e-13)
     np.testing.assert_allclose(pushed, push_forward(affine, state, batches, state), rtol=1e-13)
 
