@@ -72,6 +72,7 @@ works: $(READY)  ## try every layer, loss, optimizer and way of saving of the pa
 
 bench: $(READY)  ## measure time and memory (meta-gradients also in PyTorch if it is installed)
 	$(BIN)/python book/studies/bench.py
+	$(BIN)/python book/studies/bench_authors.py
 	$(BIN)/python book/studies/bench_regrowth.py
 	$(BIN)/python book/studies/bench_units.py
 
