@@ -220,8 +220,8 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
         part = stack(part)
         state, tangent = compiled(loss, specs(state), one(part)).push(rates, state, part, tangent)
     outer = as_tensors(listed[-1])
-    value, gradient = compiled(loss, specs(state), specs(outer)).outer(state, outer)
-    if not finite(value, *gradient, *tangent[0]):
+    _, gradient, _, ok = compiled(loss, specs(state), specs(outer)).outer(state, outer)
+    if not (ok and finite(*tangent[0])):
         raise ValueError(divergence(loss, rates, start(weights, momentum), listed))
     return sum(tf.reduce_sum(g * u) for g, u in zip(gradient, tangent[0], strict=True))
 
@@ -252,11 +252,10 @@ def chunked(method, loss, rates, state, parts, outer):
         weights, state = functions(one(batches)).roll(rates, first, batches)
         again = method == "checkpointed" and i < len(parts) - 1
         kept.append((first, None) if again else (None, weights))
-    value, gradient = functions(specs(outer)).outer(state, outer)
-    end, norms = (gradient, list(state[0])), [[norm(gradient)]]
+    _, gradient, size, ok = functions(specs(outer)).outer(state, outer)
+    end, norms = (gradient, list(state[0])), [[size]]
     if method == "first_order":
-        found = Cotangents(gradient, *end, np.concatenate(norms * 2))
-        return found, finite(value, *state[0], *gradient)
+        return Cotangents(gradient, *end, np.concatenate(norms * 2)), bool(ok)
     cotangent = (tuple(gradient), *tf.nest.map_structure(tf.zeros_like, state[1:]))
     for part in reversed(parts):
         batches, (first, weights) = stack(part), kept.pop()
@@ -266,8 +265,7 @@ def chunked(method, loss, rates, state, parts, outer):
         cotangent, sizes = function.pull(rates, weights, batches, cotangent)
         norms.append(sizes)
     first = list(cotangent[0])
-    ok = finite(value, *state[0], *first)
-    return Cotangents(first, *end, np.concatenate(norms)[::-1]), ok
+    return Cotangents(first, *end, np.concatenate(norms)[::-1]), ok and finite(*first)
 
 
 class Compiled(NamedTuple):
@@ -320,7 +318,9 @@ def compiled(loss, state, batch):
 
     @loops.function(input_signature=[state, batch])
     def outer(state, batch):
-        return loss_and_gradient(loss, state[0], batch)
+        value, gradient = loss_and_gradient(loss, state[0], batch)
+        fine = [tf.reduce_all(tf.math.is_finite(t)) for t in (value, *state[0], *gradient)]
+        return value, gradient, norm(gradient), tf.reduce_all(fine)
 
     return Compiled(roll, pull, push, outer)
 
