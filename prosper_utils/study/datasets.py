@@ -1,7 +1,9 @@
-"""Data: MNIST where it can be had, else the handwritten digits that scikit-learn carries.
+"""Data: images of digits, clothes and things, all in one form, from a file, a cache or Keras.
 
-Both come as images (N, 28, 28, 1) in [0, 1] with labels 0 to 9, split in three: every choice is
-made on the validation part, the test part is for the end.  `load` says in one line what it took.
+MNIST (LeCun et al., 1998), Fashion-MNIST (Xiao et al., 2017) and CIFAR-10 (Krizhevsky, 2009) come
+as images (N, height, width, channels) in [0, 1] with labels 0 to 9, split in three: every choice is
+made on the validation part, the test part is for the end.  The handwritten digits that scikit-learn
+carries stand in where MNIST is not available.  `load` says in one line what it took.
 """
 
 import contextlib
@@ -21,13 +23,32 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-DOWNLOAD_SECONDS = 10
 RETRY_SECONDS = 24 * 3600
 HELD_OUT = 5000
+IN_KERAS_LAYOUT = "x_train", "y_train", "x_test", "y_test"
+
+
+class Source(NamedTuple):
+    """Where a data set is from: its title, the variable that names a file of it, and its images.
+
+    A download by Keras is given up after some seconds.
+    """
+
+    title: str
+    variable: str
+    shape: tuple
+    seconds: float
+
+
+SOURCES = {
+    "mnist": Source("MNIST", "PROSPER_MNIST", (28, 28), 10),
+    "fashion_mnist": Source("Fashion-MNIST", "PROSPER_FASHION_MNIST", (28, 28), 30),
+    "cifar10": Source("CIFAR-10", "PROSPER_CIFAR10", (32, 32, 3), 120),
+}
 
 
 class Data(NamedTuple):
-    """A data set: three pairs (x, y), x float32 (N, 28, 28, 1) in [0, 1], y int64 (N,)."""
+    """A data set: three pairs (x, y), x float32 (N, ...) in [0, 1], y int64 (N,)."""
 
     name: str
     train: tuple
@@ -39,31 +60,37 @@ def load(name="auto"):
     """Load a data set and print one line that says which.
 
     Args:
-        name: `"mnist"`, `"digits"`, or `"auto"`: what the environment variable PROSPER_DATASET
-            says, and where that is not set or `"auto"` too, MNIST if it can be had, else the
-            digits.  MNIST is the file that PROSPER_MNIST names (an .npz in Keras' layout), else the
-            file in Keras' cache, else Keras' download, which is given up after some seconds.
+        name: `"mnist"`, `"fashion_mnist"`, `"cifar10"`, `"digits"`, or `"auto"`: what the
+            environment variable PROSPER_DATASET says, and where that is not set or `"auto"` too,
+            MNIST where available, else the digits.  A data set is the file that its variable names
+            (PROSPER_MNIST, PROSPER_FASHION_MNIST, PROSPER_CIFAR10: an .npz in Keras' layout), else
+            the file in Keras' cache, else Keras' download, which is given up after some seconds.
 
     Raises:
         ValueError: for another name, or a file that is broken or of the wrong shape or type.
-        FileNotFoundError: if PROSPER_MNIST names no file, or MNIST is asked for by name and
-            cannot be had.
+        FileNotFoundError: if the variable names no file, or a data set is asked for by name and
+            not available.
     """
     if name == "auto":
         name = os.environ.get("PROSPER_DATASET", "auto")
-    if name not in ("mnist", "digits", "auto"):
-        raise ValueError(f"data set: expected 'mnist', 'digits' or 'auto', found {name!r}")
-    path, source = (None, None) if name == "digits" else _mnist_file()
+    choices = (*SOURCES, "digits", "auto")
+    if name not in choices:
+        raise ValueError(f"data set: expected one of {', '.join(choices)}; found {name!r}")
+    wanted = "mnist" if name == "auto" else name
+    path, source = (None, None) if wanted == "digits" else _file(wanted)
     if path is not None:
-        data = _split_mnist(read_mnist(path))
-    elif name == "mnist":
+        data = _split(wanted, read(wanted, path))
+    elif name in SOURCES:
+        title, variable, *_ = SOURCES[name]
         raise FileNotFoundError(
-            f"MNIST: {source}; name a file in Keras' layout in PROSPER_MNIST, or use the digits"
+            f"{title}: {source}; name a file in Keras' layout in {variable}, or use the digits"
         )
     else:
         data = digits()
     missing = f" (MNIST: {source})" if path is None and source else ""
-    origin = f"MNIST from {source}" if path is not None else f"scikit-learn's digits{missing}"
+    origin = f"scikit-learn's digits{missing}"
+    if path is not None:
+        origin = f"{SOURCES[wanted].title} from {source}"
     sizes = (len(data.train[1]), len(data.validation[1]), len(data.test[1]))
     print("Data: {}: {:,} training, {:,} validation, {:,} test images.".format(origin, *sizes))
     return data
@@ -75,20 +102,21 @@ def fingerprint(data):
     return {"data": data.name, "sha256": hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()[:16]}
 
 
-def _mnist_file():
+def _file(name):
     """Return (path, where it is from), or (None, why there is none)."""
-    if os.environ.get("PROSPER_MNIST"):
-        return Path(os.environ["PROSPER_MNIST"]), "the file in PROSPER_MNIST"
-    cached = _cache() / "mnist.npz"
+    variable = SOURCES[name].variable
+    if os.environ.get(variable):
+        return Path(os.environ[variable]), f"the file in {variable}"
+    cached = _cache() / f"{name}.npz"
     if cached.exists():
         return cached, "Keras' cache"
-    failed = _cache() / "mnist.failed"
+    failed = _cache() / f"{name}.failed"
     if failed.exists() and time.time() - failed.stat().st_mtime < RETRY_SECONDS:
         return (
             None,
             f"a download failed before; remove {failed.name} from Keras' cache to try again",
         )
-    reason = _download(cached)
+    reason = _download(name, cached)
     if reason is None:
         return cached, "Keras' download"
     with contextlib.suppress(OSError):
@@ -101,20 +129,18 @@ def _cache():
     return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
 
 
-def _download(target, seconds=None):
-    """Let Keras download MNIST to `target`; return None, or why it is not there in time.
+def _download(name, target):
+    """Let Keras download a data set to `target`; return None, or why it is not there in time.
 
     The file gets its name only when it is whole, so a download that is cut off leaves nothing
-    that could be taken for MNIST.
+    that could be taken for the data set.
     """
-    seconds = DOWNLOAD_SECONDS if seconds is None else seconds
-    part, errors = target.with_name("mnist.npz.part"), []
+    seconds, errors = SOURCES[name].seconds, []
 
     def fetch():
         keras.config.disable_interactive_logging()  # in this thread only
         try:
-            keras.datasets.mnist.load_data(part.name)
-            part.replace(target)
+            _fetch(name, target)
         except Exception as error:  # whatever the network did, the digits are there
             errors.append(type(error).__name__)
 
@@ -126,58 +152,89 @@ def _download(target, seconds=None):
     return f"the download failed ({errors[0]})" if errors else None
 
 
-def read_mnist(path):
+def _fetch(name, target):
+    """Let Keras load a data set, and keep it in one file; Keras keeps the others in several."""
+    part = target.with_name(f"{name}.npz.part")
+    if name == "mnist":
+        keras.datasets.mnist.load_data(part.name)
+    else:
+        pairs = getattr(keras.datasets, name).load_data()
+        arrays = [array for pair in pairs for array in pair]
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            np.savez_compressed(file, **dict(zip(IN_KERAS_LAYOUT, arrays, strict=True)))
+    part.replace(target)
+
+
+def read(name, path):
     """Read an .npz file in Keras' layout and return its four checked arrays.
 
+    Args:
+        name: which data set it should be, a key of `SOURCES`.
+        path: the file.
+
     Returns:
-        x_train (N, 28, 28), y_train (N,), x_test, y_test, with images 0 to 255 and labels 0 to 9.
+        x_train (N, 28, 28) or (N, 32, 32, 3), y_train (N,), x_test, y_test, with images 0 to 255
+        and labels 0 to 9.
 
     Raises:
         FileNotFoundError, ValueError: naming the file, what was expected and what was found.
     """
-    path = Path(path)
+    path, (title, _, shape, _) = Path(path), SOURCES[name]
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected an MNIST file in Keras' layout, found no file")
-    names = ["x_train", "y_train", "x_test", "y_test"]
+        raise FileNotFoundError(f"{path}: expected {title} in Keras' layout, found no file")
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in names if name in file}
+            arrays = {part: file[part] for part in IN_KERAS_LAYOUT if part in file}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError) as error:
         raise ValueError(
             f"{path}: expected a whole .npz file, found one that breaks: {error}"
         ) from error
-    missing = [name for name in names if name not in arrays]
+    missing = [part for part in IN_KERAS_LAYOUT if part not in arrays]
     if missing:
-        raise ValueError(f"{path}: expected {', '.join(names)}; found no {', '.join(missing)}")
-    _check_images(path, "train", arrays["x_train"], arrays["y_train"], HELD_OUT + 1)
-    _check_images(path, "test", arrays["x_test"], arrays["y_test"], 1)
-    return [arrays[name] for name in names]
+        raise ValueError(
+            f"{path}: expected {', '.join(IN_KERAS_LAYOUT)}; found no {', '.join(missing)}"
+        )
+    for part, at_least in (("train", HELD_OUT + 1), ("test", 1)):
+        y = arrays[f"y_{part}"]
+        arrays[f"y_{part}"] = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+        _check_images(path, part, arrays[f"x_{part}"], arrays[f"y_{part}"], shape, at_least)
+    return [arrays[part] for part in IN_KERAS_LAYOUT]
 
 
-def _check_images(path, part, x, y, at_least):
-    """Raise a ValueError unless x holds 28x28 grey images and y as many labels."""
+def _check_images(path, part, x, y, shape, at_least):
+    """Raise a ValueError unless x holds images of a shape, 0 to 255, and y as many labels."""
+    written = ", ".join(map(str, ("N", *shape)))
     expected = {
-        f"x_{part} of shape (N, 28, 28)": x.ndim == 3 and x.shape[1:] == (28, 28),
+        f"x_{part} of shape ({written})": x.shape[1:] == shape,
         f"x_{part} of type uint8": x.dtype == np.uint8,
         f"y_{part} of shape {x.shape[:1]}": y.shape == x.shape[:1],
         f"y_{part} of an integer type": np.issubdtype(y.dtype, np.integer),
         f"at least {at_least} images in x_{part}": len(x) >= at_least,
+        f"images from 0 to 255 in x_{part}": x.size > 0 and x.max() > 127,
         f"labels 0 to 9 in y_{part}": y.size > 0 and y.min() >= 0 and y.max() <= 9,
     }
     for what, holds in expected.items():
         if not holds:
-            found = f"x {x.shape} {x.dtype}, y {y.shape} {y.dtype}"
+            span = f", from {x.min()} to {x.max()}" if x.size else ""
+            found = f"x {x.shape} {x.dtype}{span}, y {y.shape} {y.dtype}"
             raise ValueError(f"{path}: expected {what}, found {found}")
 
 
-def _split_mnist(arrays):
+def _split(name, arrays):
+    """Return the arrays as `Data`, the last training images held out."""
     x, y, x_test, y_test = arrays
     return Data(
-        "mnist",
-        _as_pair(x[:-HELD_OUT, ..., None] / np.float32(255), y[:-HELD_OUT]),
-        _as_pair(x[-HELD_OUT:, ..., None] / np.float32(255), y[-HELD_OUT:]),
-        _as_pair(x_test[..., None] / np.float32(255), y_test),
+        name,
+        _as_images(x[:-HELD_OUT], y[:-HELD_OUT]),
+        _as_images(x[-HELD_OUT:], y[-HELD_OUT:]),
+        _as_images(x_test, y_test),
     )
+
+
+def _as_images(x, y):
+    x = x[..., None] if x.ndim == 3 else x
+    return _as_pair(x / np.float32(255), y)
 
 
 def digits():
@@ -194,6 +251,22 @@ def digits():
     )
     x, x_valid, y, y_valid = train_test_split(x, y, test_size=0.1, stratify=y, random_state=0)
     return Data("digits", _as_pair(x, y), _as_pair(x_valid, y_valid), _as_pair(x_test, y_test))
+
+
+def in_colour(data):
+    """Return grey images of 28x28 as colour images of 32x32, for a network that takes such ones.
+
+    They get a margin of two pixels, and three equal channels.
+    """
+
+    def widened(pair):
+        x, y = pair
+        return tf.repeat(tf.pad(x, [[0, 0], [2, 2], [2, 2], [0, 0]]), 3, axis=-1), y
+
+    if data.train[0].shape[1:] != (28, 28, 1):
+        found = tuple(data.train[0].shape)
+        raise ValueError(f"in_colour: expected images of shape (N, 28, 28, 1), found {found}")
+    return Data(data.name, *map(widened, data[1:]))
 
 
 def _as_pair(x, y):

@@ -247,7 +247,7 @@ def mnist(content):
             np.savez("mnist.npz", y_train=np.zeros(3))
             with open("mnist.npz", "r+b") as file:
                 file.truncate(content or None)
-        datasets.read_mnist("mnist.npz")
+        datasets.read("mnist", "mnist.npz")
 
     return read
 
@@ -279,7 +279,7 @@ def test_the_messages_of_troubleshooting_are_those_that_are_seen(case, tmp_path,
     action, kind = SEEN[case]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(results, "FOLDER", tmp_path)
-    monkeypatch.setattr(datasets, "_download", lambda _: "no download within 10 seconds")
+    monkeypatch.setattr(datasets, "_download", lambda *_: "no download within 10 seconds")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.delenv("PROSPER_MNIST", raising=False)
     with pytest.raises(kind) as raised:
@@ -291,7 +291,7 @@ def test_the_line_of_troubleshooting_about_the_digits(tmp_path, monkeypatch, cap
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("PROSPER_DATASET", "auto")
     monkeypatch.delenv("PROSPER_MNIST", raising=False)
-    monkeypatch.setattr(datasets, "_download", lambda _: "the download failed (URLError)")
+    monkeypatch.setattr(datasets, "_download", lambda *_: "the download failed (URLError)")
     said = [(datasets.load(), capsys.readouterr().out)[1] for _ in range(2)]
     assert said[1] in page("troubleshooting")
     assert (tmp_path / "datasets" / "mnist.failed").exists()

@@ -18,12 +18,12 @@ from keras.src.utils import io_utils
 TRAIN, TEST = 5100, 30
 
 
-def arrays(**changes):
+def arrays(shape=(28, 28), **changes):
     """Return a small file in Keras' layout, with changes."""
     generator = np.random.default_rng(0)
     made = {}
     for part, count in (("train", TRAIN), ("test", TEST)):
-        made[f"x_{part}"] = generator.integers(0, 256, (count, 28, 28)).astype(np.uint8)
+        made[f"x_{part}"] = generator.integers(0, 256, (count, *shape)).astype(np.uint8)
         made[f"y_{part}"] = generator.integers(0, 10, count).astype(np.uint8)
     return {k: v for k, v in {**made, **changes}.items() if v is not None}
 
@@ -32,7 +32,8 @@ def arrays(**changes):
 def nowhere(monkeypatch, tmp_path):
     """Give Keras an empty cache and take every variable of ours away."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.delenv("PROSPER_MNIST", raising=False)
+    for source in datasets.SOURCES.values():
+        monkeypatch.delenv(source.variable, raising=False)
     monkeypatch.delenv("PROSPER_DATASET", raising=False)
     return tmp_path / "keras" / "datasets"
 
@@ -93,7 +94,7 @@ def test_the_environment_decides_for_auto_only(mnist_file, monkeypatch):
     assert datasets.load().name == "mnist"
     assert datasets.load("digits").name == "digits"
     monkeypatch.setenv("PROSPER_DATASET", "cifar")
-    with pytest.raises(ValueError, match="expected 'mnist', 'digits' or 'auto', found 'cifar'"):
+    with pytest.raises(ValueError, match=r"one of mnist, fashion_mnist, .*; found 'cifar'"):
         datasets.load()
 
 
@@ -150,6 +151,93 @@ def test_a_missing_file_is_an_error_and_no_fallback(mnist_file):
         datasets.load()
 
 
+OTHERS = ["fashion_mnist", "cifar10"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_data_sets_come_from_the_file_that_their_variable_names(
+    nowhere, monkeypatch, tmp_path, capsys, name
+):
+    source = datasets.SOURCES[name]
+    path = tmp_path / "some.npz"
+    monkeypatch.setenv(source.variable, str(path))
+    with pytest.raises(FileNotFoundError, match=f"some.npz: expected {source.title} .* no file"):
+        datasets.load(name)
+    made = arrays(source.shape)
+    np.savez(path, **made | {"y_test": made["y_test"][:, None]})  # as Keras has CIFAR's labels
+    data = datasets.load(name)
+    assert (
+        f"Data: {source.title} from the file in {source.variable}: 100 " in capsys.readouterr().out
+    )
+    assert data.name == name
+    assert [len(part[1]) for part in data[1:]] == [100, 5000, 30]
+    assert data.train[0].shape[1:] == (*source.shape, 1)[:3]
+    np.testing.assert_array_equal(data.test[1], made["y_test"])
+    x = np.array(data.validation[0]).reshape(-1, *source.shape) * 255
+    np.testing.assert_allclose(x, made["x_train"][100:], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "found"),
+    [
+        ("cifar10", (28, 28), r"\(N, 32, 32, 3\), found x \(5100, 28, 28\)"),
+        ("cifar10", (3, 32, 32), r"\(N, 32, 32, 3\), found x \(5100, 3, 32, 32\)"),
+        ("fashion_mnist", (32, 32, 3), r"\(N, 28, 28\), found x \(5100, 32, 32, 3\)"),
+    ],
+)
+def test_a_file_of_another_data_set_is_named(nowhere, monkeypatch, tmp_path, name, shape, found):
+    monkeypatch.setenv(datasets.SOURCES[name].variable, str(tmp_path / "some.npz"))
+    np.savez(tmp_path / "some.npz", **arrays(shape))
+    with pytest.raises(ValueError, match=found):
+        datasets.load(name)
+
+
+@pytest.mark.parametrize("largest", [1, 127])
+def test_images_in_another_range_are_named(mnist_file, largest):
+    x = np.minimum(arrays()["x_train"], largest)
+    np.savez(mnist_file, **arrays(x_train=x))
+    with pytest.raises(ValueError, match=f"images from 0 to 255 in x_train, .* to {largest},"):
+        datasets.load()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_download_of_another_data_set_is_kept_in_one_file(nowhere, monkeypatch, capsys, name):
+    made = arrays(datasets.SOURCES[name].shape)
+    pairs = [(made["x_train"], made["y_train"]), (made["x_test"], made["y_test"])]
+    monkeypatch.setattr(getattr(keras.datasets, name), "load_data", lambda: pairs)
+    assert datasets.load(name).name == name
+    assert "from Keras' download" in capsys.readouterr().out
+    monkeypatch.setattr(getattr(keras.datasets, name), "load_data", forbidden)
+    assert datasets.load(name).name == name
+    assert [file.name for file in nowhere.iterdir()] == [f"{name}.npz"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_nothing_stands_in_for_another_data_set(nowhere, monkeypatch, name):
+    def fails():
+        raise OSError("no network")
+
+    monkeypatch.setattr(getattr(keras.datasets, name), "load_data", fails)
+    variable = datasets.SOURCES[name].variable
+    with pytest.raises(
+        FileNotFoundError, match=rf"failed \(OSError\); name a file .* in {variable}"
+    ):
+        datasets.load(name)
+
+
+def test_grey_images_in_colour():
+    data = datasets.digits()
+    wide = datasets.in_colour(data)
+    for (x, y), (grey, labels) in zip(wide[1:], data[1:], strict=True):
+        assert x.shape == (len(grey), 32, 32, 3)
+        np.testing.assert_array_equal(y, labels)
+        for channel in range(3):
+            np.testing.assert_array_equal(x[:, 2:-2, 2:-2, channel], grey[..., 0])
+        assert float(tf.reduce_sum(x)) == pytest.approx(3 * float(tf.reduce_sum(grey)), rel=1e-5)
+    with pytest.raises(ValueError, match=r"shape \(N, 28, 28, 1\), found \(1293, 32, 32, 3\)"):
+        datasets.in_colour(wide)
+
+
 def test_keras_cache_is_used_before_any_download(nowhere, capsys, monkeypatch):
     monkeypatch.setattr(keras.datasets.mnist, "load_data", forbidden)
     nowhere.mkdir(parents=True)
@@ -158,7 +246,7 @@ def test_keras_cache_is_used_before_any_download(nowhere, capsys, monkeypatch):
     assert "MNIST from Keras' cache" in capsys.readouterr().out
 
 
-def forbidden(path):
+def forbidden(path=None):
     raise AssertionError("tried a download")
 
 
@@ -187,7 +275,8 @@ def test_a_download_that_does_not_come_falls_back_and_is_remembered(
     release = threading.Event()
     hanging = lambda path: release.wait(60)  # noqa: E731
     monkeypatch.setattr(keras.datasets.mnist, "load_data", failing if kind == "fails" else hanging)
-    monkeypatch.setattr(datasets, "DOWNLOAD_SECONDS", 0.5)
+    short = datasets.SOURCES["mnist"]._replace(seconds=0.5)
+    monkeypatch.setitem(datasets.SOURCES, "mnist", short)
     start = time.monotonic()
     assert datasets.load().name == "digits"
     assert time.monotonic() - start < 10
