@@ -13,6 +13,7 @@ import time
 
 from prosper_utils.blending import search
 from prosper_utils.blending.evolution import Settings, detachment_table, evolve, goal_weights
+from prosper_utils.blending.kernel import COMPILED
 from prosper_utils.study import results
 
 import tensorflow as tf
@@ -123,5 +124,5 @@ if __name__ == "__main__":
     begin = time.perf_counter()
     rows = [measured(arm) for arm in tqdm(ARMS)]
     configuration = {"budget": BUDGET, "largest_formula": LIMIT, "threads": 1}
-    configuration |= {"step_size": BLEND.step_size, "keep": BLEND.keep}
+    configuration |= {"step_size": BLEND.step_size, "keep": BLEND.keep, "compiled": COMPILED}
     results.save("bench_proofs", rows, configuration, seconds=time.perf_counter() - begin)
