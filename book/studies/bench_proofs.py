@@ -102,7 +102,7 @@ def counted(table):
     return asked
 
 
-def measured(arm, budget=BUDGET, repeats=5):
+def measured(arm, budget=BUDGET, repeats=9):
     """Return the row of one way of searching."""
     target, best = goal_weights(SHORTEST), float("inf")
     ARMS[arm](detachment_table(limit=LIMIT, budget=budget // 20), target)
