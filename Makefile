@@ -75,6 +75,7 @@ bench: $(READY)  ## measure time and memory (meta-gradients also in PyTorch if i
 	$(BIN)/python book/studies/bench_authors.py
 	$(BIN)/python book/studies/bench_regrowth.py
 	$(BIN)/python book/studies/bench_units.py
+	$(BIN)/python book/studies/bench_proofs.py
 
 lint: $(READY)  ## check style and formatting of the code, and that the files of each chapter agree
 	@$(BIN)/ruff check --quiet .

@@ -77,6 +77,7 @@ LOOPS = {  # arms of the loop, and how each differs from the blend
     "purge every 2": {"purge_every": 2},
     "purge every 5": {"purge_every": 5},
     "purge every 20": {"purge_every": 20},
+    "never purge": {"purge_every": 1000},  # a run ends before, after 200 loops
     "persistence without credit": {"persists": "value"},
     "identity, persistence without credit": {"credit": "identity", "persists": "value"},
     "without persistence": {"persists": "axioms"},
@@ -222,22 +223,22 @@ def plan():
     cases += cases_of(("blend", "identity"), steps=(1, 3), settings=grid)
     cases += cases_of(["random growth"], seeds=range(6))
     cases += cases_of([arm + HELD_OUT for arm in ("blend", "identity", *SEARCHES)], seeds=range(6))
-    cases += cases_of([arm + STORED for arm in ("blend", "identity", *SEARCHES)], settings=middle)
+    cases += cases_of([arm + STORED for arm in ("blend", "identity", *SEARCHES)], settings=grid)
     cases += cases_of([arm + STORED for arm in GENETIC], seeds=range(3))
     cases += cases_of(("a = 0.2", "a = 0.8", "multiplicative"), settings=grid)
-    cases += repaired(grid, middle)
+    cases += repaired(grid)
     return cases + cases_of([arm for arm in arms if arm in purges], settings=middle)
 
 
-def repaired(grid, middle):
+def repaired(grid):
     """Return the cases of the arms that take the others apart, and of the stronger searches."""
     persistence = [arm for arm in LOOPS if "persistence" in arm]
     cases = cases_of(persistence, settings=grid)
     cases += cases_of(PROVERS)
     cases += cases_of([arm + STORED for arm in ("fitness", "all generated")], settings=grid)
-    cases += cases_of(("all generated", "1 round", "falling steps"), settings=grid)
+    cases += cases_of(("all generated", "1 round", "falling steps", "never purge"), settings=grid)
     cases += cases_of(("1 round", "2 rounds"), steps=(3,), settings=grid)
-    cases += cases_of([arm + STORED for arm in (*persistence, *PROVERS)], settings=middle)
+    cases += cases_of([arm + STORED for arm in (*persistence, *PROVERS)], settings=grid)
     cases += cases_of([arm + HELD_OUT for arm in PROVERS], seeds=range(6))
     return cases + cases_of([arm + LONG for arm in PROVERS])
 

@@ -19,7 +19,6 @@ does: the same term adds :math:`\langle f_v(p), w \rangle` to the credit of v fo
 """
 
 import functools
-import itertools
 import operator
 from typing import NamedTuple
 
@@ -205,20 +204,31 @@ def pairs(product, p, q, extra=()):
         p, q: the weights of the left and of the right factors.
         extra: the places of the extra support.
     """
-    return pairs_at_once(lambda asked: [product(i, j) for i, j in asked], p, q, extra)
+
+    def products(asked):
+        places = [product(i, j) for i, j in asked.tolist()]
+        return np.array([-1 if k is None else k for k in places], np.int64)
+
+    return pairs_at_once(products, p, q, extra)
 
 
 def pairs_at_once(products, p, q, extra=()):
-    """Return the same as `pairs`, for a function that takes a list of pairs and returns a list."""
+    """Return the same as `pairs`, for a function that takes all pairs at once.
+
+    Args:
+        products: function of an array of integers, of shape (n, 2), that returns an array of n
+            places, -1 where the product is undefined.
+        p, q, extra: as for `pairs`.
+    """
     left, right = support(p), support(q)
     new_left, new_right = (sorted(set(extra).difference(s)) for s in (left, right))
     blocks = (left, right), (left, new_right), (new_left, right)
-    asked = [pair for block in blocks for pair in itertools.product(*block)]
-    found = np.array([-1 if k is None else k for k in products(asked)], np.int64)
-    columns = np.array(asked, np.int64).reshape(-1, 2).T
+    grids = [np.reshape(np.meshgrid(*block, indexing="ij"), (2, -1)) for block in blocks]
+    asked = np.concatenate(grids, axis=1).T.astype(np.int64)
+    found = products(asked)
     defined = found >= 0
     supported = int(np.count_nonzero(defined[: len(left) * len(right)]))
-    return Pairs(*(tf.constant(c[defined]) for c in (*columns, found)), supported)
+    return Pairs(*(tf.constant(c[defined]) for c in (*asked.T, found)), supported)
 
 
 def combine(p, q, chosen):

@@ -47,8 +47,7 @@ def interval(values, level=0.95):
 
 def plus_minus(found, digits=1):
     """Return an `Interval` as a text for a table, "mean ± half its width"."""
-    text = f"{found.mean:.{digits}f} ± {found.high - found.mean:.{digits}f}"
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
+    return _typeset(f"{found.mean:.{digits}f} ± {found.high - found.mean:.{digits}f}")
 
 
 def stated(found, digits=1, star=None):
@@ -64,7 +63,12 @@ def stated(found, digits=1, star=None):
     if star is None:
         star = not found.low <= 0 <= found.high
     mean, low, high = (f"{value:+.{digits}f}" for value in found[:3])
-    return f"{mean} [{low}, {high}]{' *' if star else ''}".replace(" ", "\N{NO-BREAK SPACE}")
+    return _typeset(f"{mean} [{low}, {high}]{' *' if star else ''}")
+
+
+def _typeset(text):
+    """Return a text with minus signs in place of hyphens, and spaces that do not break."""
+    return text.replace("-", "\N{MINUS SIGN}").replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def by_seed(table, value="error", **where):
@@ -118,3 +122,47 @@ def rank_correlation(first, second):
     if any(len(set(x.tolist())) == 1 for x in ranked):
         return 0.0
     return float(stats.spearmanr(*ranked).statistic)
+
+
+class Carried(NamedTuple):
+    """What the best choice in one domain gives in another, and the best, median and worst there.
+
+    With the rank correlation of all choices in the two, with its p-value; NaN where the choices are
+    level in one of the domains, so that there is no order to compare.
+    """
+
+    given: float
+    best: float
+    median: float
+    worst: float
+    correlation: float
+    p: float
+
+
+def carried_over(first, second, draws=10_000):
+    """Return how a choice made in one domain does in another, as `Carried`.
+
+    The p-value is the share of permutations of the choices whose rank correlation is at least as
+    large, whatever its sign; Student's distribution does not hold for few choices with many ties.
+
+    Args:
+        first, second: {choice: value} of the two domains; a larger value is better.  If several are
+            best in the first, what they give in the second is averaged.
+        draws: how many permutations are drawn at random.
+
+    Raises:
+        ValueError: if they have not the same choices.
+    """
+    first, second = dict(first), dict(second)  # a pandas.Series will do
+    if set(first) != set(second):
+        odd = sorted(set(first) ^ set(second))
+        raise ValueError(f"choices: expected the same in both domains, found {odd} in one alone")
+    x, y = (np.array([values[choice] for choice in first], float) for values in (first, second))
+    found = y[x == x.max()].mean(), y.max(), np.median(y), y.min()
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return Carried(*map(float, found), np.nan, np.nan)
+    a, b = (stats.zscore(stats.rankdata(values)) for values in (x, y))
+    shuffled = np.random.default_rng(0).permuted(np.tile(b, (draws, 1)), axis=1)
+    extreme = np.abs(shuffled @ a) >= abs(a @ b) - 1e-9
+    p = (1 + np.count_nonzero(extreme)) / (1 + draws)
+    return Carried(*map(float, found), rank_correlation(x, y), p)

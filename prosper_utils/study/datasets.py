@@ -88,9 +88,7 @@ def load(name="auto"):
     else:
         data = digits()
     missing = f" (MNIST: {source})" if path is None and source else ""
-    origin = f"scikit-learn's digits{missing}"
-    if path is not None:
-        origin = f"{SOURCES[wanted].title} from {source}"
+    origin = f"{SOURCES[wanted].title} from {source}" if path else f"scikit-learn's digits{missing}"
     sizes = (len(data.train[1]), len(data.validation[1]), len(data.test[1]))
     print("Data: {}: {:,} training, {:,} validation, {:,} test images.".format(origin, *sizes))
     return data

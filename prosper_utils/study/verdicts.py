@@ -198,7 +198,8 @@ def table(found, links=()):
         by = " ".join(links.get(name, name.replace("_", " ")) for name in tested.split())
         place = "" if tested == NOWHERE else f" ({by})"
         rows.append(f"| **{number}** {text}{place} | {verdict} | {verdict.evidence} |")
-    return re.sub("\N{NO-BREAK SPACE}(?![*])", " ", "\n".join(rows))  # a star stays where it is
+    text = re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", "\n".join(rows))  # but not in 1e-5
+    return re.sub("\N{NO-BREAK SPACE}(?![*])", " ", text)  # a star stays where it is
 
 
 def settle(found, expected):

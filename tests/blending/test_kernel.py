@@ -14,6 +14,7 @@ from prosper_utils.blending.evolution import (
 )
 from prosper_utils.blending.kernel import Detacher
 
+import numpy as np
 import pytest
 from goals import GOALS
 from hypothesis import given, settings
@@ -111,6 +112,26 @@ def test_many_products_are_computed_once_and_as_far_as_the_budget_lasts():
     assert table.met == {0: 0, 1: 0, 2: 1, 3: 3}
     assert table.many([(0, 0), (0, 1)]) == [3, 2]
     assert table.many([]) == []
+
+
+PLACES = st.integers(0, 2)
+ASKED = st.lists(st.lists(st.tuples(PLACES, PLACES), max_size=12), max_size=6)
+
+
+@given(ASKED, st.sampled_from([4, 100]))
+def test_an_array_of_pairs_gives_what_a_list_of_them_does_however_often_it_is_asked(asked, budget):
+    one, other = (detachment_table(limit=13, budget=budget) for _ in range(2))
+    for pairs in asked:
+        try:
+            expected = [-1 if k is None else k for k in one.many(pairs)]
+        except BudgetSpent:
+            with pytest.raises(BudgetSpent):
+                other.at_once(np.array(pairs, np.int64).reshape(-1, 2))
+        else:
+            found = other.at_once(np.array(pairs, np.int64).reshape(-1, 2))
+            assert found.tolist() == expected
+        assert list(other.products.items()) == list(one.products.items())
+        assert all(type(k) is int for pair in other.products for k in pair)
 
 
 def test_a_table_takes_the_kernel_where_it_is_compiled_and_there_is_a_limit(monkeypatch):

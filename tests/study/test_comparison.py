@@ -1,8 +1,11 @@
 """Comparisons over seeds: intervals, paired differences, and Holm's correction."""
 
+import itertools
+
 from prosper_utils.study.comparison import (
     Interval,
     by_seed,
+    carried_over,
     holm,
     interval,
     paired,
@@ -90,9 +93,9 @@ def test_bad_input():
 
 def test_intervals_as_texts_do_not_break():
     texts = {
-        stated(Interval(-1.25, -2.04, -0.46, 0.01)): "-1.2 [-2.0, -0.5] *",
-        stated(Interval(0.5, -0.3, 1.3, 0.3)): "+0.5 [-0.3, +1.3]",
-        stated(Interval(0.5, -0.3, 1.3, 0.3), 2, star=True): "+0.50 [-0.30, +1.30] *",
+        stated(Interval(-1.25, -2.04, -0.46, 0.01)): "−1.2 [−2.0, −0.5] *",
+        stated(Interval(0.5, -0.3, 1.3, 0.3)): "+0.5 [−0.3, +1.3]",
+        stated(Interval(0.5, -0.3, 1.3, 0.3), 2, star=True): "+0.50 [−0.30, +1.30] *",
         stated(Interval(0.5, 0.3, 1.3, 0.3), star=False): "+0.5 [+0.3, +1.3]",
         plus_minus(Interval(4.06, 3.92, 4.2, 0.0)): "4.1 ± 0.1",
         plus_minus(Interval(4.06, 3.92, 4.2, 0.0), 2): "4.06 ± 0.14",
@@ -108,3 +111,49 @@ def test_a_rank_correlation_takes_what_rounding_parts_for_a_tie():
     assert rank_correlation(-drop, drop) == pytest.approx(-1)
     assert rank_correlation([3, 1, 2], [30, 10, 20]) == pytest.approx(1)
     assert rank_correlation(np.ones(4), drop) == 0
+
+
+VALUES = st.lists(st.integers(0, 20), min_size=4, max_size=6)
+
+
+def domains(first, second):
+    return dict(enumerate(first)), dict(enumerate(second))
+
+
+def test_a_choice_is_judged_by_what_it_gives_elsewhere():
+    found = carried_over(*domains([5, 9, 9, 2], [10, 30, 50, 70]))
+    assert found[:4] == (40, 70, 40, 10)
+    assert found.correlation == pytest.approx(stats.spearmanr([5, 9, 9, 2], [1, 3, 5, 7]).statistic)
+    with pytest.raises(ValueError, match=r"expected the same in both domains, found \[1, 2\]"):
+        carried_over({0: 1, 1: 2}, {0: 1, 2: 2})
+
+
+def test_where_all_choices_are_level_there_is_no_order_to_compare():
+    for first, second in (([1, 2, 3], [4, 4, 4]), ([4, 4, 4], [1, 2, 3])):
+        found = carried_over(*domains(first, second))
+        assert np.isnan([found.correlation, found.p]).all()
+        assert found.given == np.mean(second)  # of several that are best, or of all alike
+
+
+@given(VALUES, st.randoms())
+def test_the_p_value_of_a_correlation_is_the_share_of_permutations(first, random):
+    second = [random.randrange(20) for _ in first]
+    found = carried_over(*domains(first, second), draws=4000)
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        assert np.isnan(found.p)
+        return
+    a, b = (stats.zscore(stats.rankdata(x)) for x in (first, second))
+    every = [a @ b[list(order)] / len(a) for order in itertools.permutations(range(len(a)))]
+    exact = np.mean(np.abs(every) >= abs(found.correlation) - 1e-9)
+    assert found.p == pytest.approx(exact, abs=0.05)
+    assert found.correlation == pytest.approx(rank_correlation(first, second))
+
+
+@given(VALUES, st.randoms())
+def test_what_is_carried_over_does_not_depend_on_names_and_scales(first, random):
+    second = [random.randrange(20) for _ in first]
+    found = carried_over(*domains(first, second), draws=50)
+    scaled = carried_over(*domains([2 * x + 1 for x in first], [3 * y for y in second]), draws=50)
+    assert [3 * x for x in found[:4]] == pytest.approx(scaled[:4])
+    np.testing.assert_allclose(found[4:], scaled[4:])
+    assert found.worst <= found.given <= found.best

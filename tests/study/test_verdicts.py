@@ -117,23 +117,29 @@ def test_a_family_is_judged_with_its_extremes():
     family = {("relu", 0.9): around(-2), ("tanh", 0.9): around(0)}
     found = judged(lower, family, "first − second", lambda cases: cases[0][0])
     assert str(found) == "holds if relu"
-    assert "points from -2.0" in found.evidence
+    assert "points from −2.0" in found.evidence
     assert "to +0.0" in found.evidence
 
 
 def test_with_few_cases_each_is_evidence():
     found = verdicts.each(lower, {"a": around(-2), "b": around(0)}, "goals")
     assert str(found) == "holds if a"
-    assert found.evidence.startswith("goals: a: -2.0")
+    assert found.evidence.startswith("goals: a: −2.0")
     assert found.evidence.replace("\N{NO-BREAK SPACE}", " ").endswith(
-        "b: +0.0 [-1.0, +1.0]; else not shown"
+        "b: +0.0 [−1.0, +1.0]; else not shown"
     )
 
 
 def test_in_a_table_a_star_stays_with_its_interval():
     found = verdicts.each(lower, {"a": around(-2)}, "goals")
     text = verdicts.table(verdicts.claims("P1 It works | live", found))
-    assert "a: -2.0 [-3.0, -1.0]\N{NO-BREAK SPACE}*" in text
+    assert "a: −2.0 [−3.0, −1.0]\N{NO-BREAK SPACE}*" in text
+
+
+def test_in_a_table_a_minus_sign_is_one_and_a_hyphen_stays():
+    found = graded({"": True}, "LeNet-300-100: from -0.5 to -12, [-1], to 1e-10, layer-wise")
+    text = verdicts.table(verdicts.claims("P1 It works | live", found))
+    assert "LeNet-300-100: from −0.5 to −12, [−1], to 1e-10, layer-wise" in text
 
 
 def test_cases_that_differ_in_their_value_alone_are_together():
