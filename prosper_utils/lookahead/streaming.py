@@ -16,6 +16,7 @@ this module are made of TensorFlow's operations, so a `tf.function` may call the
 """
 
 import functools
+import itertools
 import math
 from typing import NamedTuple
 
@@ -44,6 +45,7 @@ from prosper_utils.lookahead.second_derivatives import check_structure
 from prosper_utils.lookahead.trajectory import advance
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 MOST_WEIGHTS = 2000
@@ -519,6 +521,58 @@ def streamed(loss, weights, batches, learning_rate, curvature):
             f"{count} inner steps: try a smaller learning rate, and look for NaN in the batch"
         )
     return gamma.scores(initial, gradient)
+
+
+def step_errors(loss, weights, batches, learning_rate, curvature):
+    r"""Return what each step adds to the relative error of `streamed`; the sum is a bound on it.
+
+    With :math:`\Gamma_m = \gamma_0 \odot \cdots \odot \gamma_{m-1}` and the exact cotangents
+    :math:`v_m = (I - \alpha H_m) v_{m+1}` the scores :math:`w \odot \Gamma_m \odot v_m` go from the
+    exact one at m = 0 to the streamed one at m = M, one factor at a time.  So the norms of their
+    differences add up to a bound on its distance, which needs no small learning rate:
+
+    .. math:: \lVert \text{streamed} - \text{exact} \rVert \le \sum_m \alpha \,
+              \lVert w \odot \Gamma_m \odot (H_m - \operatorname{diag} h_m) \, v_{m+1} \rVert .
+
+    Args:
+        loss, weights, batches, learning_rate, curvature: as for `streamed`.  The 2 M lists of
+            weights and factors of all steps are kept.
+
+    Returns:
+        An array of M numbers, the terms of the sum divided by the norm of the exact score.
+
+    Raises:
+        ValueError: as `streamed` does for weights, batches and curvature, and where a term or the
+            quotient is not finite.
+    """
+    loops.expect_eager("step_errors")
+    initial, listed = float_tensors(weights), batch_list(batches)
+    check_structure(loss, initial, listed[-1], order=min(len(listed), 2))
+    step, path, gammas = sgd(loss, learning_rate), [tuple(initial)], []
+    for batch in listed[:-1]:
+        gammas.append(factors(loss, path[-1], batch, learning_rate, curvature))
+        path += step((path[-1],), batch)
+    _, v = loss_and_gradient(loss, path.pop(), listed[-1])
+    streams = list(itertools.accumulate(gammas, _product, initial=initial))  # w * Gamma_m
+    terms = []
+    for m in reversed(range(len(gammas))):
+        curved = hessian_product(loss, path[m], listed[m], v)
+        before = [a - learning_rate * h for a, h in zip(v, curved, strict=True)]
+        missed = [a - b for a, b in zip(_product(gammas[m], v), before, strict=True)]
+        terms.append(tf.linalg.global_norm(_product(streams[m], missed)))
+        v = before
+    size = tf.linalg.global_norm(_product(initial, v)).numpy()
+    if size == 0 or not np.all(np.isfinite([size, *terms])):
+        raise ValueError(
+            "step_errors: expected finite terms, and an exact score that is not zero, found "
+            f"{np.array(terms[::-1])}, and {size}: try a smaller learning rate"
+        )
+    return np.array(terms[::-1]) / size
+
+
+def _product(a, b):
+    """Return the product of two lists of tensors, entry by entry."""
+    return [x * y for x, y in zip(a, b, strict=True)]
 
 
 def flat(tensors):
