@@ -6,6 +6,7 @@ warm-up at small M, the batches excluded; each number comes from a process of it
 """
 
 import argparse
+import functools
 import itertools
 import re
 import statistics
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from prosper_utils.lookahead.descent import sgd, start
 from prosper_utils.lookahead.meta_gradient import directional, meta_gradient
+from prosper_utils.lookahead.streaming import gauss_newton_diagonal, streamed
 from prosper_utils.lookahead.trajectory import advance
 from prosper_utils.pruning import networks
 from prosper_utils.study import datasets, results
@@ -28,6 +30,7 @@ NETWORKS = {"LeNet-300-100": networks.dense_300_100, "LeNet-5": networks.lenet5}
 OPTIONS = {"learning_rate": 0.1}
 MIB = 2**20
 FORWARD = "forward, one group"
+STREAMED = ("row_sums", "hutchinson")
 
 
 def problem(name, steps, batch_size=128, **options):
@@ -83,6 +86,18 @@ def calls(weights, loss, batches, methods, momentum=0.0):
     return runs
 
 
+def gauss_newton(name, steps=5):
+    """Return the calls with the Gauss-Newton diagonal, over fewer steps, and the exact scores."""
+    model = NETWORKS[name]()
+    weights, loss = networks.as_loss(model)
+    _, _, batches = problem(name, steps)
+    curvature = gauss_newton_diagonal(networks.as_logits(model)[1])
+    runs = calls(weights, loss, batches, ("unrolled",))
+    exact = runs.pop("unrolled")()
+    score = functools.partial(streamed, loss, weights, batches, OPTIONS["learning_rate"])
+    return runs | {"gauss_newton": lambda: score(curvature)}, exact
+
+
 def forward(weights, loss, batches, momentum):
     """Return a call that pushes one tangent forward, that of the first kernel's last unit."""
     direction = [tf.zeros_like(w) for w in weights]
@@ -101,8 +116,9 @@ def times(repeats=7):
             runs = calls(weights, loss, batches, methods, momentum=momentum)
             runs[FORWARD] = forward(weights, loss, batches, momentum)
             if not momentum:
-                runs |= calls(weights, loss, batches, ("row_sums",))
+                runs |= calls(weights, loss, batches, STREAMED)
             rows += compared(name, momentum, runs, runs["unrolled"](), repeats)
+        rows += compared(name, 0.0, *gauss_newton(name), 2)[1:]
     if torch_is_there():  # last, because its threads slow TensorFlow's down
         weights, loss, batches = problem("LeNet-5", 50)
         runs = calls(weights, loss, batches, ("unrolled",))

@@ -50,7 +50,7 @@ from prosper_utils.lookahead.descent import (
     start,
 )
 from prosper_utils.lookahead.second_derivatives import check_structure
-from prosper_utils.lookahead.streaming import diagonal, hutchinson, row_sums, streamed
+from prosper_utils.lookahead.streaming import diagonal, one_probe, row_sums, streamed
 from prosper_utils.lookahead.trajectory import (
     at,
     length,
@@ -67,7 +67,7 @@ METHODS = ("reverse", "checkpointed", "unrolled", "first_order")
 STREAMING = {
     "row_sums": lambda: row_sums,
     "diagonal": lambda: diagonal,
-    "hutchinson": lambda: hutchinson(probes=1, seed=0),
+    "hutchinson": one_probe,
 }
 
 

@@ -117,7 +117,22 @@ def hutchinson(probes, seed):
             total = [t + s * p for t, s, p in zip(total, z, product, strict=True)]
         return [t / probes for t in total]
 
+    curvature.generator = generator
     return curvature
+
+
+@functools.cache
+def _one_probe():
+    return hutchinson(probes=1, seed=0)
+
+
+def one_probe():
+    """Return `hutchinson` with one probe and the seed 0, at the beginning of its sequence.
+
+    It is the same function each time, so that loops which are compiled for it serve again.
+    """
+    _one_probe().generator.reset_from_seed(0)
+    return _one_probe()
 
 
 def gauss_newton_diagonal(logits):
