@@ -125,4 +125,4 @@ if __name__ == "__main__":
     rows = [measured(arm) for arm in tqdm(ARMS)]
     configuration = {"budget": BUDGET, "largest_formula": LIMIT, "threads": 1}
     configuration |= {"step_size": BLEND.step_size, "keep": BLEND.keep, "compiled": COMPILED}
-    results.save("bench_proofs", rows, configuration, seconds=time.perf_counter() - begin)
+    results.save("proofs_speed", rows, configuration, seconds=time.perf_counter() - begin)

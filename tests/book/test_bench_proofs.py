@@ -85,7 +85,7 @@ def test_a_row_says_how_many_and_where(arm):
 
 
 def test_what_is_stored_has_a_row_for_each_way():
-    table, provenance = results.load("bench_proofs")
+    table, provenance = results.load("proofs_speed")
     assert list(table.arm) == list(bench_proofs.ARMS)
     assert set(table.detachments) == {provenance["configuration"]["budget"]}
     assert np.allclose(table.filter(like="share").sum(axis=1), 1, atol=1e-4)

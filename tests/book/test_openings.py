@@ -62,7 +62,7 @@ def test_what_a_chapter_needs_is_read_from_its_code():
     data = "data = datasets.load()"
     assert openings.needs(notebook(data)) == "MNIST or scikit-learn's digits"
     reads = 'Path("../tests/prospr_tiny.json")', 'results.load(f"proofs{kind}")'
-    stored = ("proofs.csv", "proofs_credit.csv", "proofs_domains.csv", "proofs_tuning.csv")
+    stored = [f"proofs{part}.csv" for part in ("", "_credit", "_domains", "_speed", "_tuning")]
     files = ", ".join(f"`{name}`" for name in (*stored, "prospr_tiny.json"))
     assert openings.needs(notebook(*reads)) == files
     assert openings.needs(notebook(data, 'results.load("pruning")')).endswith(
