@@ -303,9 +303,9 @@ def _moments(a, curved, use_bias):
 class Running(NamedTuple):
     """The product of the factors so far in both forms, lists of tensors shaped like the weights."""
 
-    product: list
-    sign: list
-    log: list
+    products: list
+    signs: list
+    logs: list
 
 
 def factors(loss, weights, batch, learning_rate, curvature):
@@ -447,7 +447,7 @@ class StreamingGamma:
             failed = problem
         last, running = state
         # A factor that is NaN or infinite leaves such a sum; one of zero leaves -inf.
-        if failed or not all(tf.reduce_all(total < math.inf) for total in running.log):
+        if failed or not all(tf.reduce_all(total < math.inf) for total in running.logs):
             self._explain(first, given[:count])
             raise ValueError(
                 f"curvature: expected {count} finite ones, found NaN or infinite numbers, or none "
@@ -458,7 +458,7 @@ class StreamingGamma:
 
     def _fitting(self, weights):
         """Return weights as tensors; raise a ValueError unless they fit the product."""
-        weights, expected = float_tensors(weights), self._running.product
+        weights, expected = float_tensors(weights), self._running.products
         if [(w.dtype, w.shape) for w in weights] != [(p.dtype, p.shape) for p in expected]:
             raise ValueError(
                 f"weights: expected shapes {[tuple(p.shape) for p in expected]} of type "
@@ -477,22 +477,22 @@ class StreamingGamma:
 
     def product(self):
         """Return the product of all factors so far; it may have under- or overflowed."""
-        return list(self._running.product)
+        return list(self._running.products)
 
     def sign(self):
         """Return the sign of the product: -1, 0 or 1."""
-        return list(self._running.sign)
+        return list(self._running.signs)
 
     def log_product(self):
         r"""Return :math:`\sum_m \log |\gamma_m|`: log of the size of the product, -inf for zero."""
-        return list(self._running.log)
+        return list(self._running.logs)
 
     def scores(self, weights_0, gradient):
         r"""Return the streamed stand-in for the meta-gradient, with its sign.
 
         It is :math:`w \odot \prod_m \gamma_m \odot g`.
         """
-        terms = zip(weights_0, gradient, self._running.product, strict=True)
+        terms = zip(weights_0, gradient, self._running.products, strict=True)
         return [tf.math.multiply_no_nan(p, w * g) for w, g, p in terms]
 
     def log_scores(self, weights_0, gradient):
@@ -500,7 +500,7 @@ class StreamingGamma:
 
         It is :math:`\log |w| + \log |g| + \sum_m \log |\gamma_m|`.
         """
-        terms = zip(weights_0, gradient, self._running.log, strict=True)
+        terms = zip(weights_0, gradient, self._running.logs, strict=True)
         return [tf.math.log(tf.abs(w)) + tf.math.log(tf.abs(g)) + s for w, g, s in terms]
 
 
