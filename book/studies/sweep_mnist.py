@@ -5,12 +5,17 @@ those of the seed, whatever the score.  It is scored once, pruned to every spars
 one protocol below, and tested once.  Cases run in parallel through joblib, each on one thread; a
 case that ends is stored at once, and the next run goes on with the rest.
 
+With `PROSPER_DATASET=fashion_mnist` it is the sweep behind chapter 12: the same protocol on
+clothes, the whole grid of LeNet-300-100 and the headline cells of LeNet-5, its results stored under
+names of their own.
+
 Choices (learning rate of the inner steps, temperature, rounds, size of the scored batch) are made
 by `tune`, on the validation images, with equally many trials for every score.
 """
 
 import functools
 import itertools
+import os
 import time
 
 from prosper_utils.pruning import masks, networks
@@ -22,6 +27,7 @@ import keras
 import numpy as np
 import sweeps
 
+FASHION = os.environ.get("PROSPER_DATASET") == "fashion_mnist"
 NETWORKS = {"LeNet-300-100": networks.dense_300_100, "LeNet-5": networks.lenet5}
 SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 PROTOCOL = {
@@ -60,6 +66,11 @@ FLOORS = {f"floor of {n}": n for n in (10, 30, 50)}
 IN_ROUNDS = ("SynFlow", "iterative ProsPr", "iterative SNIP")  # scored again for every sparsity
 CASE = ("network", "activation", "score", "variant", "seed")
 OUTCOME = ("error", "loss", "kept", "on_a_path", "train_seconds")
+
+
+def stored_as(name):
+    """Return under which name a result is stored: that of Fashion-MNIST says so at its end."""
+    return f"{name}_fashion" if FASHION else name
 
 
 @functools.cache
@@ -159,7 +170,7 @@ def chosen_options(network, activation, score):
     """Return the options of a score that did best on the validation images, {} if none are open."""
     if score not in TRIALS:
         return {}
-    table, _ = results.load("pruning_tuning")
+    table, _ = results.load(stored_as("pruning_tuning"))
     for column, value in zip(CASE, (network, activation, score), strict=False):
         table = table[table[column] == value]
     best = table.error.fillna(100).groupby(table.trial).mean().idxmin()  # no error: it failed
@@ -200,6 +211,8 @@ def plan():
     for part in dense:
         cases += part(("random", "magnitude"), few, SPARSITIES, ("per layer",))
     cases += lenet(("dense",), few, (0.0,)) + lenet(HEADLINE, few, five)
+    if FASHION:
+        return cases
     cases += lenet(HEADLINE[1:], range(5, 10), two)
     cases += lenet(("SNIP", "ProsPr", "magnitude"), few, (0.99, 0.995), ("floor",))
     cases += lenet(("iterative ProsPr",), few, five)
@@ -215,8 +228,10 @@ def plan():
 def tuning():
     """Return the trials: every option of every score on two seeds of their own, at 98%."""
     arms = [("LeNet-300-100", a, score) for a in ("relu", "tanh") for score in TRIALS]
-    arms += [("LeNet-5", "tanh", score) for score in TRIALS if score in (*HEADLINE, *REST)]
-    arms += [("LeNet-5", "relu", score) for score in HEADLINE if score in TRIALS]
+    scores = HEADLINE if FASHION else (*HEADLINE, *REST)
+    arms += [("LeNet-5", "tanh", score) for score in TRIALS if score in scores]
+    if not FASHION:
+        arms += [("LeNet-5", "relu", score) for score in HEADLINE if score in TRIALS]
     return [
         case | {"trial": trial}
         for (network, activation, score), trial in itertools.product(arms, range(3))
@@ -256,11 +271,14 @@ def configuration():
 
 
 SWEEPS = {
-    "pruning_tuning": (
+    stored_as("pruning_tuning"): (
         lambda stored: missing(tuning(), stored, (*CASE, "trial")),
         functools.partial(one, part="validation"),
     ),
-    "pruning": (lambda stored: missing(plan(), stored, CASE), functools.partial(one, part="test")),
+    stored_as("pruning"): (
+        lambda stored: missing(plan(), stored, CASE),
+        functools.partial(one, part="test"),
+    ),
 }
 
 

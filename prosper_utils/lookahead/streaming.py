@@ -429,7 +429,8 @@ class StreamingGamma:
             The weights after the last step, a list.
 
         Raises:
-            ValueError: as `update` does; nothing is taken up then.
+            ValueError: as `update` does, or if the curvature cannot be traced; nothing is taken up
+                then.
         """
         loops.expect_eager("StreamingGamma.follow")
         loops.expect_compiled()
@@ -445,6 +446,12 @@ class StreamingGamma:
                 state = run(rate, state, part)
         except tf.errors.InvalidArgumentError as problem:
             failed = problem
+        except (AttributeError, NotImplementedError, TypeError) as problem:
+            raise ValueError(
+                "curvature: expected a function that a tf.function can trace, found one that ends "
+                f"in {type(problem).__name__}: write it with TensorFlow's operations, or take "
+                "`update`, step by step"
+            ) from problem
         last, running = state
         # A factor that is NaN or infinite leaves such a sum; one of zero leaves -inf.
         if failed or not all(tf.reduce_all(total < math.inf) for total in running.logs):

@@ -1,9 +1,12 @@
 """The pruning sweep: what is left to do, what a case returns, and whether a result is stale."""
 
+import ast
 import functools
 import itertools
 import json
 import os
+import subprocess
+import sys
 
 from prosper_utils.pruning import masks
 from prosper_utils.pruning.networks import dense_300_100
@@ -18,6 +21,9 @@ import sweep_mnist
 import sweeps
 import tensorflow as tf
 from conftest import ROOT
+
+STUDIES = ROOT / "book" / "studies"
+ENDS = {"": "mnist", "_fashion": "fashion_mnist"}  # of the name of a result: its data
 
 
 def test_what_is_stored_is_not_computed_again():
@@ -233,15 +239,44 @@ def test_the_rules_of_the_sweep_are_what_they_are_called(digits):
     assert relative_error(found, prospr(model, batches, steps=2)) > 1e-3
 
 
-@pytest.mark.parametrize("name", sweep_mnist.SWEEPS)
-def test_what_is_stored_is_not_stale(name):
+PLANS = """
+import sweep_mnist, sweep_regrowth
+for sweep in (sweep_mnist, sweep_regrowth):
+    print(*sweep.SWEEPS)
+    for left, _ in sweep.SWEEPS.values():
+        print(left(__import__("pandas").DataFrame()))
+"""
+
+
+def test_clothes_are_a_part_of_the_same_grid_under_names_of_their_own():
+    found = {}
+    for data in ("mnist", "fashion_mnist"):
+        environment = os.environ | {"PROSPER_DATASET": data, "PYTHONPATH": str(STUDIES)}
+        command = [sys.executable, "-c", PLANS]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        found[data] = run.stdout.splitlines()
+    names = [line.split() for line in found["mnist"][::3]]
+    assert [line.split() for line in found["fashion_mnist"][::3]] == [
+        [f"{name}_fashion" for name in part] for part in names
+    ]
+    for k in (1, 2, 4, 5):
+        digits, clothes = (ast.literal_eval(found[data][k]) for data in found)
+        assert len(clothes) > 100
+        assert all(case in digits for case in clothes), k
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [(name + end, data) for name in sweep_mnist.SWEEPS for end, data in ENDS.items()],
+)
+def test_what_is_stored_is_not_stale(name, data):
     path = ROOT / "book" / "studies" / "results" / f"{name}.json"
     if not path.exists():
         pytest.skip(f"{path.name} is not stored yet")
     stored = json.loads(path.read_text())["configuration"]
     now = json.loads(json.dumps(sweep_mnist.configuration()))
     assert {key: stored[key] for key in now} == now, f"{name} is stale: run `make results`"
-    assert stored["data"] == "mnist"
+    assert stored["data"] == data
 
 
 def test_a_score_that_fails_is_a_row_without_an_error(short, monkeypatch):

@@ -265,12 +265,14 @@ def test_the_plan_is_fair():
     assert not tuned & {case["seed"] for case in cases}
 
 
+@pytest.mark.parametrize("data", ["mnist", "fashion_mnist"])
 @pytest.mark.parametrize("name", sweep_regrowth.SWEEPS)
-def test_what_is_stored_is_not_stale(name):
+def test_what_is_stored_is_not_stale(name, data):
+    name = name if data == "mnist" else f"{name}_fashion"
     path = ROOT / "book" / "studies" / "results" / f"{name}.json"
     if not path.exists():
         pytest.skip(f"{path.name} is not stored yet")
     stored = json.loads(path.read_text())["configuration"]
     now = json.loads(json.dumps(sweep_regrowth.configuration()))
     assert {key: stored[key] for key in now} == now, f"{name} is stale: run `make results`"
-    assert stored["data"] == "mnist"
+    assert stored["data"] == data

@@ -494,6 +494,22 @@ def test_compiled_steps_raise_the_error_of_the_curvature():
         gamma.follow(weights, [batch] * 2)
 
 
+@pytest.mark.parametrize(
+    "curvature",
+    [
+        lambda loss, weights, batch: [w.numpy() for w in weights],
+        lambda loss, weights, batch: [np.asarray(w) ** 2 for w in weights],
+    ],
+)
+def test_a_curvature_that_cannot_be_traced_is_refused_in_words(curvature):
+    weights, batches = separable_run(0, 3)
+    gamma = StreamingGamma(separable, weights, 0.1, curvature)
+    with pytest.raises(ValueError, match=r"that a tf.function can trace, found one that ends in"):
+        gamma.follow(weights, batches)
+    gamma.update(weights, batches[0])  # step by step it serves
+    assert gamma.steps == 1
+
+
 WAYS = {
     "update": lambda gamma, weights: gamma.update(weights, tf.ones(1)),
     "follow": lambda gamma, weights: gamma.follow(weights, [tf.ones(1)]),

@@ -1,0 +1,36 @@
+"""What is timed beside ours is the same computation, and without PyTorch nothing is stored."""
+
+from prosper_utils.study import results
+from prosper_utils.study.checks import relative_error
+
+import bench
+import bench_authors
+import numpy as np
+import pytest
+
+
+def test_without_pytorch_nothing_is_stored(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench, "torch_is_there", lambda: False)
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr("sys.argv", ["bench_authors.py"])
+    bench_authors.main()
+    assert "PyTorch is not installed" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_digits_stand_in_as_colour_images():
+    weights, loss, (x, y) = bench_authors.problem("ResNet-20", 1, "float64")
+    assert x.shape == (2, bench_authors.BATCH, 32, 32, 3)
+    assert y.shape == x.shape[:2]
+    np.testing.assert_array_equal(x[..., 0], x[..., 2])
+    assert len(loss.names) == len(weights) == len(set(loss.names))
+    assert {w.dtype.name for w in weights} == {"float64"}
+
+
+@pytest.mark.parametrize("name", ["LeNet-300-100", "LeNet-5"])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_both_sides_compute_the_same(monkeypatch, name, steps):
+    pytest.importorskip("torch", reason="PyTorch is for `make bench` alone")
+    monkeypatch.setattr(bench_authors, "BATCH", 8)
+    ours, theirs = (side(name, steps, "float64")() for side in bench_authors.SIDES.values())
+    assert relative_error(ours, theirs) < 1e-13
