@@ -267,6 +267,46 @@ def in_colour(data):
     return Data(data.name, *map(widened, data[1:]))
 
 
+def in_bytes(pair):
+    """Return images (x, y) with x as uint8, 0 to 255: a quarter of the memory, for `augmented`.
+
+    Raises:
+        ValueError: if x is not in [0, 1].
+    """
+    x, y = check_pair(pair)
+    low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"images: expected values in [0, 1], found {low:.3g} to {high:.3g}")
+    return tf.cast(tf.round(x * 255), tf.uint8), y
+
+
+def augmented(images, seed, *, most=4):
+    """Return images shifted by up to so many pixels each way, half of them flipped, in [0, 1].
+
+    What comes in at a margin is black.
+
+    Args:
+        images: (B, height, width, channels), uint8 as from `in_bytes`, or floats in [0, 1].
+        seed: a pair of integers; the same one draws the same shifts and flips.
+        most: the largest shift.
+
+    Returns:
+        A tensor of the shape of the images, float32, or of their float type.
+    """
+    if images.dtype == tf.uint8:
+        images = tf.cast(images, tf.float32) / 255
+    count, height, width = (tf.shape(images)[axis] for axis in range(3))
+    margin = [most, most]
+    padded = tf.pad(images, [[0, 0], margin, margin, [0, 0]])
+    for_shifts, for_flips = tf.unstack(tf.random.split(seed, 2))
+    first = tf.random.stateless_uniform((2, count, 1), for_shifts, 0, 2 * most + 1, tf.int32)
+    rows, columns = first[0] + tf.range(height), first[1] + tf.range(width)
+    shifted = tf.gather(padded, rows, axis=1, batch_dims=1)
+    shifted = tf.gather(shifted, columns, axis=2, batch_dims=1)
+    flipped = tf.random.stateless_uniform((count, 1, 1, 1), for_flips) < 0.5
+    return tf.where(flipped, shifted[:, :, ::-1], shifted)
+
+
 def _as_pair(x, y):
     return tf.constant(x, tf.float32), tf.constant(y, tf.int64)
 
