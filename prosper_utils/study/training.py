@@ -33,8 +33,8 @@ def trainer(model, optimizer=None, prepare=None):
         for.  `after(step, optimizer)` is called after every `every` steps.  Of a training that was
         interrupted, `made` steps are not made again; then the optimizer is taken as it is.
         It returns the mean training loss of each epoch, a list of floats; it raises a ValueError
-        if not one of epochs and steps is given, no whole batch can be taken, or a loss becomes NaN
-        or infinite.
+        if not one of epochs and steps is given, no whole batch can be taken, the examples do not
+        fit the model, or a loss becomes NaN or infinite.
     """
     optimizer = optimizer or keras.optimizers.SGD(learning_rate=0.1, momentum=0.9)
     optimizer.build(trainable(model))
@@ -53,6 +53,7 @@ def trainer(model, optimizer=None, prepare=None):
         made=0,
     ):
         x, y = check_pair(data, batch_size)
+        check_fits(model, x)
         if (epochs is None) == (steps is None):
             raise ValueError(f"expected epochs or steps, found epochs {epochs} and steps {steps}")
         each = len(x) // batch_size
@@ -68,7 +69,7 @@ def trainer(model, optimizer=None, prepare=None):
             for first, stop in itertools.pairwise(stops(begin, end, every)):
                 constraints = tuple(v.constraint for v in model.trainable_variables)
                 span = tf.constant([first, stop]) - epoch * each
-                drawn = tf.constant([seed, epoch * each])
+                drawn = tf.constant([seed, epoch * each], tf.int64)
                 total += float(run(constraints, x, y, rows, span, drawn))
                 if every and stop % every == 0:
                     after(stop, optimizer)
@@ -104,7 +105,7 @@ def compiled_run(model, optimizer, prepare=None):
         total = tf.constant(0.0)
         for i in tf.range(span[0], span[1]):
             batch = tf.gather(rows, i)
-            taken = prepare(tf.gather(x, batch), drawn + tf.stack([0, i]))
+            taken = prepare(tf.gather(x, batch), drawn + [0, tf.cast(i, tf.int64)])  # noqa: RUF005
             with tf.GradientTape() as tape:
                 loss = cross_entropy(model(taken, training=True), tf.gather(y, batch))
                 loss = tf.add_n([loss, *model.losses])
@@ -115,13 +116,24 @@ def compiled_run(model, optimizer, prepare=None):
     return run
 
 
+def check_fits(model, x):
+    """Raise a ValueError if a model of one input has another shape for it than the examples."""
+    wanted = getattr(model, "input_shape", None)
+    if isinstance(wanted, tuple) and not tf.TensorShape(wanted[1:]).is_compatible_with(x.shape[1:]):
+        raise ValueError(
+            f"model {model.name!r}: expected examples of shape {wanted[1:]}, "
+            f"found {tuple(x.shape[1:])}"
+        )
+
+
 def error(model, data, *, chunk=2000):
     """Return the share of examples that the model gets wrong, in percent.
 
     Raises:
-        ValueError: if there are no examples, or a logit is NaN.
+        ValueError: if there are no examples, they do not fit the model, or a logit is NaN.
     """
     x, y = check_pair(data)
+    check_fits(model, x)
     wrong = 0
     for first in range(0, len(x), chunk):
         logits = model(x[first : first + chunk], training=False)

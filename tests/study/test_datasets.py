@@ -381,3 +381,55 @@ def test_data_sets_are_gone_through_again_and_again():
     for made in (data, Numbered()):
         with pytest.raises(ValueError, match="batch size: expected none for batches, found 3"):
             datasets.batches(made, 3)
+
+
+def test_images_in_bytes_and_back(digits):
+    x, y = datasets.in_bytes(digits.train)
+    assert x.dtype == tf.uint8
+    assert y is digits.train[1] or np.array_equal(y, digits.train[1])
+    assert (
+        float(tf.reduce_max(tf.abs(tf.cast(x, tf.float32) / 255 - digits.train[0]))) < 0.5001 / 255
+    )
+    whole = tf.constant(np.arange(256, dtype=np.float32).reshape(1, 16, 16, 1) / np.float32(255))
+    assert np.array_equal(np.ravel(datasets.in_bytes((whole, [0]))[0]), np.arange(256))
+    for wrong in (whole * 255, whole - 0.5, whole * np.nan):
+        with pytest.raises(ValueError, match=r"expected values in \[0, 1\], found"):
+            datasets.in_bytes((wrong, [0]))
+
+
+def shifts(image, most):
+    """Return all images that `augmented` may make of one, as bytes, flipped ones too."""
+    padded = np.pad(image, ((most, most), (most, most), (0, 0)))
+    height, width, _ = image.shape
+    windows = [
+        padded[i : i + height, j : j + width]
+        for i, j in itertools.product(range(2 * most + 1), repeat=2)
+    ]
+    return [w.tobytes() for w in windows], [w[:, ::-1].tobytes() for w in windows]
+
+
+def test_augmented_images_are_shifts_and_flips():
+    """Every one is drawn, each image by itself, and half of them are flipped."""
+    image = np.random.default_rng(0).random((5, 7, 3)).astype(np.float32)
+    many = tf.repeat(image[None], 2000, axis=0)
+    found = [x.tobytes() for x in datasets.augmented(many, [0, 0], most=1).numpy()]
+    plain, flipped = shifts(image, 1)
+    assert set(found) == {*plain, *flipped}
+    assert 850 < sum(x in flipped for x in found) < 1150
+    for shift in (*plain, *flipped):
+        assert found.count(shift) > 2000 / 18 / 2
+
+
+def test_the_seed_fixes_what_is_drawn():
+    x = tf.constant(np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3)), tf.uint8)
+    first, again, other, later = (
+        datasets.augmented(x, seed).numpy() for seed in ([3, 5], [3, 5], [4, 5], [3, 6])
+    )
+    assert first.dtype == np.float32
+    assert 0 <= first.min() < first.max() <= 1
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, later)
+    floats = datasets.augmented(tf.cast(x, tf.float64) / 255, [3, 5])
+    assert floats.dtype == tf.float64
+    np.testing.assert_allclose(floats, first, atol=1e-6)

@@ -1,6 +1,7 @@
 """Training: it learns, it is fixed by its seeds, and it says when it breaks."""
 
-from prosper_utils.pruning.networks import cross_entropy, dense_300_100
+from prosper_utils.pruning import masks
+from prosper_utils.pruning.networks import cross_entropy, dense_300_100, kernels, lenet5, resnet8
 from prosper_utils.study import training
 from prosper_utils.study.checks import relative_error
 
@@ -134,3 +135,71 @@ def test_error_counts_the_wrong_ones():
     assert training.error(model, (x, y)) == training.error(model, (x, y), chunk=3) == 20.0
     with pytest.raises(ValueError, match="expected finite logits, found NaN"):
         training.error(model, (x * np.nan, y))
+
+
+def test_examples_that_do_not_fit_are_named(digits):
+    model = resnet8(widths=(2, 2, 2))
+    for call in (training.trainer(model), training.error):
+        arguments = (digits.train,) if call is not training.error else (model, digits.test)
+        options = {"steps": 1} if call is not training.error else {}
+        with pytest.raises(
+            ValueError, match=r"expected examples of shape \(32, 32, 3\), found \(28"
+        ):
+            call(*arguments, **options)
+    training.trainer(lenet5())(digits.train, steps=1)
+
+
+def test_prepared_batches_are_what_the_model_sees(digits):
+    """A preparation that is known makes the steps of a training on what it returns."""
+    data, ends = tuple(part[:96] for part in digits.train), []
+    seen = []
+
+    def prepare(x, seed):
+        tf.py_function(lambda pair: seen.append(pair.numpy().tolist()), [seed], [])
+        return 0.5 * x
+
+    for x, options in ((data[0], {"prepare": prepare}), (0.5 * data[0], {})):
+        model = dense_300_100(units=(30, 10))
+        train = training.trainer(model, **options)
+        train((x, data[1]), steps=5, batch_size=32, seed=7, every=2, after=lambda *_: None)
+        ends.append(model.get_weights())
+    assert relative_error(*ends) < 1e-5
+    assert seen == [[7, step] for step in range(5)]
+
+
+def test_fused_normalisation_is_that_of_keras():
+    """Outputs and gradients in training and inference, and the moving statistics."""
+    generator = np.random.default_rng(0)
+    x = tf.constant(generator.normal(2.0, 3.0, (16, 8, 8, 3)), tf.float32)
+    model = resnet8("tanh", widths=(2, 3, 4), shape=(8, 8, 3))
+    again = training.fused(model)
+    assert [v.path.split("/")[-2:] for v in again.weights] == [
+        v.path.split("/")[-2:] for v in model.weights
+    ]
+    for mode in (False, True, True):
+        found = []
+        for network in (model, again):
+            with tf.GradientTape() as tape:
+                outputs = network(x, training=mode)
+                loss = tf.reduce_sum(outputs**2)
+            found.append([outputs, *tape.gradient(loss, network.trainable_variables)])
+        assert relative_error(found[1], found[0]) < 1e-4
+    for a, b in zip(again.non_trainable_variables, model.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0.02 if "variance" in a.path else 1e-4, atol=1e-5)
+
+
+def test_fused_normalisation_keeps_masks_and_refuses_what_it_is_not():
+    model = resnet8(widths=(2, 2, 2), shape=(8, 8, 3))
+    again = training.fused(model)
+    chosen = [np.arange(np.prod(k.shape)).reshape(k.shape) % 2 for k in kernels(again)]
+    masks.apply(again, chosen)
+    data = tf.random.normal((32, 8, 8, 3)), tf.zeros(32, tf.int64)
+    training.trainer(again)(data, steps=3, batch_size=8)
+    for kernel, mask in zip(kernels(again), chosen, strict=True):
+        assert np.all(kernel.numpy()[mask == 0] == 0)
+    for options in ({"axis": 1}, {"center": False}, {"scale": False}):
+        odd = keras.Sequential(
+            [keras.Input((8, 8, 3)), keras.layers.BatchNormalization(name="odd", **options)]
+        )
+        with pytest.raises(ValueError, match="layer 'odd': expected normalisation over the last"):
+            training.fused(odd)
