@@ -1,0 +1,171 @@
+"""The sweep on colour images: what an arm does, what is left to do, and whether it is stale."""
+
+import functools
+import json
+
+from prosper_utils.pruning import budgets, networks
+from prosper_utils.study import datasets, results, training
+
+import numpy as np
+import pandas as pd
+import pytest
+import sweep_colour
+import tensorflow as tf
+
+SMALL = {"widths": (4,), "shape": (32, 32, 3)}
+CASE = {"network": "small", "variant": "as it is", "sparsity": 0.8, "seed": 0}
+SCORED = ("SNIP", "ProsPr", *sweep_colour.REST)
+
+
+@pytest.fixture
+def short(monkeypatch, digits):
+    """Make the sweep small: a few steps of a small network on digits in colour."""
+    x, y = datasets.in_colour(digits).train
+    few = datasets.in_bytes((x[:96], y[:96]))
+    wide = datasets.in_colour(digits)._replace(train=few)
+    build = functools.partial(networks.vgg, **SMALL)
+    monkeypatch.setitem(sweep_colour.NETWORKS, "small", build)
+    for name, value in {"EPOCHS": 3, "BATCH_SIZE": 16}.items():
+        monkeypatch.setattr(sweep_colour, name, value)
+    monkeypatch.setattr(sweep_colour, "data", lambda: wide)
+    monkeypatch.setattr(sweep_colour, "chosen_options", first_options)
+    return build
+
+
+def first_options(arm):
+    options = dict(sweep_colour.TRIALS[arm][0]) if arm in sweep_colour.TRIALS else {}
+    return options | ({"every": 3} if arm == "credit" else {})
+
+
+def run(arm, **changes):
+    found = {"rate": 0.1, "options": first_options(arm)} | changes
+    options = {key: found.pop(key) for key in ("rate", "options")}
+    return sweep_colour.run_case(**CASE | {"arm": arm} | found, **options)
+
+
+def kept_of(row):
+    return [int(count) for count in row["kept"].split()]
+
+
+@pytest.mark.parametrize("arm", [*SCORED, *sweep_colour.WHILE_TRAINING])
+def test_every_arm_keeps_k_weights(short, arm):
+    row = run(arm)
+    size = sum(int(np.prod(k.shape)) for k in networks.kernels(short()))
+    assert row["failure"] == ""
+    assert sum(kept_of(row)) == -(-size // 5)
+    assert 0 <= row["error"] <= 100
+
+
+def test_seeds_fix_a_case_and_arms_differ(short):
+    first, again, other = run("SNIP"), run("SNIP"), run("SNIP", seed=1)
+    assert first["loss"] == pytest.approx(again["loss"], rel=1e-5)
+    assert abs(first["loss"] - other["loss"]) > 1e-4
+    losses = {round(row["loss"], 6) for row in (first, run("dense"), run("ProsPr"))}
+    assert len(losses) == 3
+
+
+def test_shuffled_masks_keep_the_counts_of_each_layer(short):
+    as_it_is, shuffled = run("SNIP"), run("SNIP", variant="shuffled")
+    assert kept_of(as_it_is) == kept_of(shuffled)
+    assert abs(as_it_is["loss"] - shuffled["loss"]) > 1e-6
+
+
+def test_what_is_removed_is_gone_before_training(short):
+    whole = budgets.cost(short())
+    for arm in sweep_colour.REMOVED:
+        row = run(arm, sparsity=0.5, options={})
+        assert row["failure"] == ""
+        assert 0.2 * whole < row["multiply_adds"] <= 0.5 * whole
+    fresh = run("removed by ProsPr", sparsity=0.5, options={}, variant="fresh")
+    same = run("removed by ProsPr", sparsity=0.5, options={})
+    assert kept_of(fresh) == kept_of(same)
+    assert fresh["loss"] != same["loss"]
+
+
+def test_a_case_trains_on_shifted_images_for_its_steps(short, monkeypatch):
+    seen, augmented = [], datasets.augmented
+
+    def noted(images, seed):
+        tf.py_function(lambda x, pair: seen.append((x.dtype, *pair.numpy())), [images, seed], [])
+        return augmented(images, seed)
+
+    monkeypatch.setattr(datasets, "augmented", noted)
+    run("dense", sparsity=0.0, seed=4)
+    assert seen == [(tf.uint8, 4, step) for step in range(3 * 6)]
+
+
+def test_scores_are_taken_in_double_precision(short, monkeypatch):
+    given = []
+
+    def score(model, batches, **options):
+        given.append(
+            (options["dtype"], sum(1 for _ in batches) if isinstance(batches, list) else 0)
+        )
+        return [np.random.default_rng(0).random(k.shape) for k in networks.kernels(model)]
+
+    for arm in SCORED:
+        monkeypatch.setitem(sweep_colour.SCORES, arm, score)
+        options = {"batches": 3} if arm == "SNIP" else {}
+        sweep_colour.scores_of(short(), arm, 0.8, 0, **options)
+    assert [dtype for dtype, _ in given] == ["float64"] * len(SCORED)
+    assert given[0][1] == 3
+
+
+def test_a_failure_is_a_row(short, monkeypatch):
+    row = run("SNIP", rate=1e30)
+    assert row["error"] is None
+    assert "finite training loss" in row["failure"]
+
+
+def test_what_is_chosen_is_best_on_validation_images(monkeypatch):
+    stored = {
+        "colour_rates": pd.DataFrame({"rate": [0.05, 0.1, 0.2], "error": [30.0, 28.0, None]}),
+        "colour_tuning": pd.DataFrame(
+            {"arm": ["SNIP", "SNIP", "GraSP"], "trial": [0, 2, 1], "error": [50.0, 40.0, 60.0]}
+        ),
+    }
+    monkeypatch.setattr(results, "resume", stored.get)
+    asked = []
+    monkeypatch.setattr(sweep_colour, "run_case", lambda **case: asked.append(case) or {})
+    assert sweep_colour.chosen_rate() == 0.1
+    for case in (*sweep_colour.plan()[:2], *sweep_colour.tuning()[:1], *sweep_colour.rates()[:1]):
+        sweep_colour.one(case)
+    of_plan, snip, trial, rate = asked
+    assert (of_plan["arm"], of_plan["rate"], of_plan["options"]) == ("dense", 0.1, {})
+    assert (snip["arm"], snip["options"]) == ("SNIP", {"batches": 64})
+    assert (trial["arm"], trial["options"]) == ("SNIP", {"batches": 1})
+    assert rate["rate"] == 0.05
+    assert ["part" in case for case in asked] == [False, False, True, True]
+    assert trial["part"] == rate["part"] == "validation"
+
+
+def test_the_plan_has_every_case_once_and_tests_what_was_not_tuned_on():
+    cases = [tuple(case.values()) for case in sweep_colour.plan()]
+    assert len(cases) == len(set(cases))
+    tuned = {case["seed"] for case in (*sweep_colour.tuning(), *sweep_colour.rates())}
+    assert not tuned & {case["seed"] for case in sweep_colour.plan()}
+    arms = {case[1] for case in cases}
+    assert arms == {"dense", *SCORED, *sweep_colour.WHILE_TRAINING, *sweep_colour.REMOVED}
+    counts = {len(trials) for trials in sweep_colour.TRIALS.values()}
+    assert counts == {len(sweep_colour.RATES)}
+
+
+def test_the_stored_results_are_of_this_plan():
+    table, provenance = results.load("colour")
+    found = set(table[list(sweep_colour.CASE)].itertuples(index=False, name=None))
+    assert found <= {tuple(case.values()) for case in sweep_colour.plan()}
+    assert len(found) == len(table)
+    stored = provenance["configuration"]
+    expected = json.loads(json.dumps(sweep_colour.configuration()))
+    assert {key: stored[key] for key in expected} == expected
+    assert stored["data"] == "cifar10"
+    assert set(table.rate) == {sweep_colour.chosen_rate()}
+
+
+def test_networks_train_with_one_operation_for_a_normalisation(short):
+    trained, _ = sweep_colour.prune_and_train(
+        short(), CASE | {"arm": "dense", "sparsity": 0.0}, 0.1, {}
+    )
+    names = {type(layer).__name__ for layer in trained.layers}
+    assert training.FusedNormalization.__name__ in names
+    assert "BatchNormalization" not in names
