@@ -62,6 +62,8 @@ results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped
 	$(BIN)/python book/studies/sweep_domains.py
 	$(BIN)/python book/studies/sweep_regrowth.py
 	$(BIN)/python book/studies/sweep_units.py
+	if [ -n "$$PROSPER_CIFAR10" ]; then for sweep in colour precision; do \
+		$(BIN)/python book/studies/sweep_$$sweep.py || exit 1; done; fi
 	if [ -n "$$PROSPER_FASHION_MNIST" ]; then for sweep in mnist regrowth; do \
 		PROSPER_DATASET=fashion_mnist $(BIN)/python book/studies/sweep_$$sweep.py || exit 1; done; fi
 	$(BIN)/python book/tools/front.py
