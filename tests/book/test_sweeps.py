@@ -1,6 +1,9 @@
 """What the sweeps share: the command stores what is missing, once, and goes on where it stopped."""
 
+import os
+import signal
 import sys
+import time
 
 from prosper_utils.study import results
 
@@ -27,6 +30,27 @@ def test_what_is_stored_is_not_missing():
 def test_every_case_is_run_once():
     rows = list(sweeps.in_parallel(one, ({"n": n} for n in range(5)), jobs=2))
     assert sorted(row["square"] for (row,) in rows) == [0, 1, 4, 9, 16]
+
+
+def slowly(case):
+    time.sleep(0.3)
+    return [case | {"square": case["n"] ** 2, "process": os.getpid()}]
+
+
+def test_a_worker_that_is_killed_loses_nothing():
+    """Its case runs again on another one, and no row is twice."""
+    from distributed import LocalCluster
+
+    cases, options = [{"n": n} for n in range(8)], {"n_workers": 2, "threads_per_worker": 1}
+    with (
+        LocalCluster(dashboard_address=None, silence_logs=50, **options) as cluster,
+        sweeps.on_dask(cluster, __file__),
+    ):
+        done = sweeps.in_parallel(slowly, cases)
+        (first,) = next(done)
+        os.kill(first["process"], signal.SIGKILL)
+        rows = [first, *(row for (row,) in done)]
+    assert sorted(row["square"] for row in rows) == [n**2 for n in range(8)]
 
 
 def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch):
