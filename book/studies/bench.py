@@ -119,12 +119,6 @@ def times(repeats=7):
                 runs |= calls(weights, loss, batches, STREAMED)
             rows += compared(name, momentum, runs, runs["unrolled"](), repeats)
         rows += compared(name, 0.0, *gauss_newton(name), 2)[1:]
-    if torch_is_there():  # last, because its threads slow TensorFlow's down
-        weights, loss, batches = problem("LeNet-5", 50)
-        runs = calls(weights, loss, batches, ("unrolled",))
-        exact = runs.pop("unrolled")()
-        runs["PyTorch, reverse"] = torch_reverse(weights, batches)
-        rows += compared("LeNet-5", 0.0, runs, exact, repeats)[1:]
     return rows
 
 
@@ -139,52 +133,6 @@ def compared(name, momentum, runs, exact, repeats):
         row["error"] = relative_error(runs[method](), exact) if is_score else None
         rows.append(row)
     return rows
-
-
-def torch_is_there():
-    """Return whether PyTorch is installed: pip install -e .[torch]."""
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def torch_reverse(weights, batches):
-    """Return a call that computes the same on LeNet-5 with torch.func, for comparison."""
-    import torch
-    from torch.func import grad, vjp
-    from torch.nn.functional import avg_pool2d, conv2d, cross_entropy
-
-    def to_torch(w):
-        value = torch.from_numpy(w.numpy())
-        return value.permute(3, 2, 0, 1).contiguous() if value.ndim == 4 else value
-
-    def loss(w, x, y):
-        h = avg_pool2d(torch.tanh(conv2d(x, w[0], w[1], padding="same")), 2)
-        h = avg_pool2d(torch.tanh(conv2d(h, w[2], w[3])), 2).permute(0, 2, 3, 1).flatten(1)
-        h = torch.tanh(h @ w[4] + w[5])
-        return cross_entropy(torch.tanh(h @ w[6] + w[7]) @ w[8] + w[9], y)
-
-    first = tuple(to_torch(w) for w in weights)
-    x = torch.from_numpy(batches[0].numpy()).permute(0, 1, 4, 2, 3).contiguous()
-    y = torch.from_numpy(batches[1].numpy())
-    rate = OPTIONS["learning_rate"]
-
-    def step(w, m):
-        return tuple(p - rate * g for p, g in zip(w, grad(loss)(w, x[m], y[m]), strict=True))
-
-    def reverse():
-        states = [first]
-        for m in range(len(x) - 1):
-            states.append(step(states[-1], m))
-        v = grad(loss)(states[-1], x[-1], y[-1])
-        for m in reversed(range(len(x) - 1)):
-            (v,) = vjp(lambda w, m=m: step(w, m), states[m])[1](v)
-        scores = [w * g for w, g in zip(first, v, strict=True)]
-        return [(s.permute(2, 3, 1, 0) if s.ndim == 4 else s).numpy() for s in scores]
-
-    return reverse
 
 
 def growth(repeats=3):
@@ -267,10 +215,9 @@ def main():
     for name in what:
         begin = time.perf_counter()
         rows = MEASUREMENTS[name]()
-        packages = ("torch", *results.PACKAGES) if torch_is_there() else results.PACKAGES
         configuration = {"learning_rate": OPTIONS["learning_rate"], "batch_size": 128}
         seconds = time.perf_counter() - begin
-        results.save(f"bench_{name}", rows, configuration, seconds=seconds, packages=packages)
+        results.save(f"bench_{name}", rows, configuration, seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,15 @@ MEMORY = {"LeNet-300-100": (10, 110), "LeNet-5": (10, 60), "ResNet-20": (1, 3)}
 THREADS, BATCH, RATE = 2, 128, 0.1
 
 
+def torch_is_there():
+    """Return whether PyTorch is installed: pip install -e .[torch]."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def problem(name, steps, dtype):
     """Return (weights, loss, M + 1 stacked batches); the digits stand in as colour images."""
     if name != "ResNet-20":
@@ -190,7 +199,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     repeats = parser.parse_args().repeats
-    if not bench.torch_is_there():
+    if not torch_is_there():
         print("PyTorch is not installed: nothing to compare with")
         return
     begin, rows, memory = time.perf_counter(), [], {}

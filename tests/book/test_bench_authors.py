@@ -3,14 +3,13 @@
 from prosper_utils.study import results
 from prosper_utils.study.checks import relative_error
 
-import bench
 import bench_authors
 import numpy as np
 import pytest
 
 
 def test_without_pytorch_nothing_is_stored(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(bench, "torch_is_there", lambda: False)
+    monkeypatch.setattr(bench_authors, "torch_is_there", lambda: False)
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr("sys.argv", ["bench_authors.py"])
     bench_authors.main()
@@ -27,10 +26,10 @@ def test_the_digits_stand_in_as_colour_images():
     assert {w.dtype.name for w in weights} == {"float64"}
 
 
-@pytest.mark.parametrize("name", ["LeNet-300-100", "LeNet-5"])
+@pytest.mark.parametrize("name", ["LeNet-300-100", "LeNet-5", "ResNet-20"])
 @pytest.mark.parametrize("steps", [0, 2])
 def test_both_sides_compute_the_same(monkeypatch, name, steps):
     pytest.importorskip("torch", reason="PyTorch is for `make bench` alone")
     monkeypatch.setattr(bench_authors, "BATCH", 8)
     ours, theirs = (side(name, steps, "float64")() for side in bench_authors.SIDES.values())
-    assert relative_error(ours, theirs) < 1e-13
+    assert relative_error(ours, theirs) < (1e-11 if name == "ResNet-20" else 1e-13)
