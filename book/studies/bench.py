@@ -26,7 +26,12 @@ from prosper_utils.study.checks import relative_error
 import tensorflow as tf
 from tqdm import tqdm
 
-NETWORKS = {"LeNet-300-100": networks.dense_300_100, "LeNet-5": networks.lenet5}
+NETWORKS = {
+    "LeNet-300-100": networks.dense_300_100,
+    "LeNet-5": networks.lenet5,
+    "ResNet-20": networks.resnet20,
+}
+GREY = ("LeNet-300-100", "LeNet-5")
 OPTIONS = {"learning_rate": 0.1}
 MIB = 2**20
 FORWARD = "forward, one group"
@@ -36,7 +41,8 @@ STREAMED = ("row_sums", "hutchinson")
 def problem(name, steps, batch_size=128, **options):
     """Return (weights, loss, stacked batches) on the embedded digits, ten batches in turn."""
     weights, loss = networks.as_loss(NETWORKS[name](**options))
-    taken = itertools.islice(datasets.batches(datasets.digits().train, batch_size), 10)
+    data = datasets.digits() if name in GREY else datasets.in_colour(datasets.digits())
+    taken = itertools.islice(datasets.batches(data.train, batch_size), 10)
     x, y = (tf.stack(part) for part in zip(*taken, strict=True))
     often = steps // 10 + 1
     return (
@@ -109,7 +115,7 @@ def forward(weights, loss, batches, momentum):
 def times(repeats=7):
     """Compare the methods at M = 50 on both networks, with and without momentum."""
     rows = []
-    for name in NETWORKS:
+    for name in GREY:
         weights, loss, batches = problem(name, 50)
         for momentum in (0.0, 0.9):
             methods = ("reverse", "checkpointed", "first_order", "unrolled")
@@ -133,6 +139,19 @@ def compared(name, momentum, runs, exact, repeats):
         row["error"] = relative_error(runs[method](), exact) if is_score else None
         rows.append(row)
     return rows
+
+
+def colour(repeats=5):
+    """Compare the methods on ResNet-20, and measure the memory of looking far ahead."""
+    rows = []
+    for steps in (3, 10):
+        weights, loss, batches = problem("ResNet-20", steps)
+        runs = calls(weights, loss, batches, ("first_order", "reverse", "checkpointed"))
+        exact = runs["reverse"]()
+        found = compared("ResNet-20", 0.0, runs, exact, repeats)
+        rows += [row | {"steps": steps} for row in found]
+    cases = itertools.product(["ResNet-20"], ("reverse", "checkpointed"), (1, 10, 100), [0.0])
+    return rows + memory(cases)
 
 
 def growth(repeats=3):
@@ -162,25 +181,35 @@ def resident(what):
 
 
 def memory_of(name, method, steps, momentum):
-    """Return by how many bytes one call raises the peak of this process."""
+    """Return by how many bytes one call raises the peak of this process.
+
+    For the LeNets a call at small M comes before; for ResNet-20, where the activations of one step
+    are what counts, plain training steps.
+    """
     weights, loss, batches = problem(name, steps)
     small = tuple(part[:4] for part in batches)
     options = {"method": method, "momentum": momentum, **OPTIONS}
+    before = calls(weights, loss, small, (method,), momentum)
     for _ in range(2):
-        meta_gradient(loss, weights, small, **options)
+        before[method if name in GREY else "plain steps"]()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = resident("VmRSS")
     meta_gradient(loss, weights, batches, **options)
     return resident("VmHWM") - before
 
 
-def memory():
-    """Measure the memory of the methods against M, each in a process of its own."""
-    cases = [("LeNet-5", "unrolled", m, 0.0) for m in (10, 30, 100, 300)]
+def memory_cases():
+    """Yield (network, method, M, momentum) for all that is measured on LeNets."""
+    yield from (("LeNet-5", "unrolled", m, 0.0) for m in (10, 30, 100, 300))
     for method in ("reverse", "checkpointed"):
-        cases += [("LeNet-5", method, m, 0.0) for m in (10, 30, 100, 300, 1000)]
-        cases += [("LeNet-5", method, m, 0.9) for m in (100, 1000)]
-        cases += [("LeNet-300-100", method, m, 0.0) for m in (100, 300)]
+        yield from (("LeNet-5", method, m, 0.0) for m in (10, 30, 100, 300, 1000))
+        yield from (("LeNet-5", method, m, 0.9) for m in (100, 1000))
+        yield from (("LeNet-300-100", method, m, 0.0) for m in (100, 300))
+
+
+def memory(cases=None):
+    """Measure the memory of the methods against M, each in a process of its own."""
+    cases = list(cases or memory_cases())
     rows = []
     for name, method, steps, momentum in tqdm(cases, "memory"):
         command = [sys.executable, __file__, "memory-of", name, method, str(steps), str(momentum)]
@@ -200,7 +229,7 @@ def memory():
     return rows
 
 
-MEASUREMENTS = {"times": times, "memory": memory, "growth": growth}
+MEASUREMENTS = {"times": times, "memory": memory, "growth": growth, "colour": colour}
 
 
 def main():

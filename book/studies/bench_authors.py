@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 from prosper_utils.lookahead.meta_gradient import meta_gradient
-from prosper_utils.pruning import networks
 from prosper_utils.study import results
 
 import bench
@@ -40,12 +39,7 @@ def torch_is_there():
 
 def problem(name, steps, dtype):
     """Return (weights, loss, M + 1 stacked batches); the digits stand in as colour images."""
-    if name != "ResNet-20":
-        return bench.problem(name, steps, BATCH, dtype=dtype)
-    _, _, (x, y) = bench.problem("LeNet-5", steps, BATCH)
-    weights, loss = networks.as_loss(networks.resnet20(dtype=dtype))
-    images = tf.image.resize(tf.reshape(x, [-1, 28, 28, 1]), (32, 32))
-    return weights, loss, (tf.reshape(tf.repeat(images, 3, -1), [-1, BATCH, 32, 32, 3]), y)
+    return bench.problem(name, steps, BATCH, dtype=dtype)
 
 
 def ours(name, steps, dtype="float32"):
