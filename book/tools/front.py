@@ -152,11 +152,12 @@ def streamed():
     overlap = there.groupby(["score", "network", "activation"]).iou_98.mean()
     rows, first = (span(100 * overlap[name]) for name in ("row sums", "first order"))
     return (
-        "**A running product is not the meta-gradient, and the exact one is affordable.**\n"
-        "Ten steps ahead ($\\alpha = 0.1$, 98% sparsity, two networks with two activations each) "
-        "the masks of the streamed product that a tape inside a tape gives overlap by "
-        f"{rows}% with the exact ones, and those of the first-order score, which has no second "
-        f"derivative at all, by {first}% ([](../notebooks/05_streaming_against_unrolled.ipynb)).\n"
+        "**The exact score is affordable, and a running product gives other masks.**\n"
+        "We score connections by the loss ten training steps later, and keep the best 2% (two "
+        "networks with two activations each, learning rate 0.1).\n"
+        "The masks of the running product of an earlier attempt overlap with the exact masks by "
+        f"{rows}%; those of a score without any second derivative overlap with them by {first}% "
+        "([](../notebooks/05_streaming_against_unrolled.ipynb)).\n"
     ) + exact()
 
 
@@ -174,10 +175,10 @@ def exact():
     memory = memory[(memory.network == "LeNet-5") & (memory.momentum == 0) & (memory.steps == 300)]
     added = memory.set_index("method").added_mib
     return (
-        f"A reverse sweep over fifty steps takes {ratio[DENSE]:.1f} times as long as the steps "
-        f"themselves on {DENSE} and {ratio['LeNet-5']:.1f} times on LeNet-5; over 300 steps of "
-        f"LeNet-5 it adds {added['reverse']:,.0f} MiB of memory where one tape over all of them "
-        f"adds {added['unrolled']:,.0f} ([](../notebooks/07_exact_and_small.ipynb))."
+        f"For fifty steps the exact score takes {ratio[DENSE]:.1f} times as long as the steps "
+        f"themselves on {DENSE} and {ratio['LeNet-5']:.1f} times on LeNet-5; for 300 steps of "
+        f"LeNet-5 it adds {added['reverse']:,.0f} MiB of memory, where one tape over all of them "
+        f"adds {added['unrolled']:,.0f} MiB ([](../notebooks/07_exact_and_small.ipynb))."
     )
 
 
@@ -194,11 +195,13 @@ def pruned():
         ahead[activation] = stated(paired(errors[2], errors[1]))
     relu, tanh = means["relu"], means["tanh"]
     return (
-        "**Pruning in rounds pays; for a short look ahead no difference is shown.**\n"
+        "**Pruning in rounds lowers the error; a short look ahead makes no significant "
+        "difference.**\n"
         f"With 1% of the weights of {DENSE} left, the test error with ReLU is {relu[0]} for a "
         f"random mask, {relu[1]} for SNIP, {relu[2]} for ProsPr and {relu[3]} for SNIP in rounds; "
         f"with tanh it is {tanh[0]}, {tanh[1]}, {tanh[2]} and {tanh[3]}.\n"
-        f"ProsPr minus SNIP is {ahead['relu']} points with ReLU and {ahead['tanh']} with tanh "
+        f"The difference ProsPr minus SNIP, with its 95% interval, is {ahead['relu']} points with "
+        f"ReLU and {ahead['tanh']} with tanh "
         "([](../notebooks/08_prune_dense.ipynb), [](../notebooks/10_sanity_checks.ipynb))."
     )
 
@@ -212,13 +215,16 @@ def proved():
     other = mean[~mean.index.str.contains(STORED)]
     plain, bred = (other[other.index.str.contains(name)].max() for name in ("first", "genetic"))
     return (
-        "**Formulas without weight earn some, and goals are proved with them.**\n"
-        f"Of {goals} goals the blended loop proves {mean['blend']:.1f} on average with "
-        f"{budget:,} detachments, {mean['identity']:.1f} without the extra support, "
-        f"{mean['persistence without credit']:.1f} if what persists gets no credit for it, "
-        f"{mean['without persistence']:.1f} without the identity term and {mean['fixed']:.1f} with "
-        f"a fixed support; the best of our genetic algorithms proves {bred:.1f} and the best of "
-        f"our plain searches {plain:.1f}.\n" + stored_goals(table) + " "
+        "**Formulas without weight earn weight, and more theorems are proved with them.**\n"
+        f"Of {goals} theorems, its goals, the blended loop proves {mean['blend']:.1f} on average "
+        f"with {budget:,} attempted inferences.\n"
+        f"It proves {mean['identity']:.1f} if its sums do not reach beyond the formulas with "
+        f"weight, {mean['persistence without credit']:.1f} if a formula gets no credit for having "
+        f"stayed, {mean['without persistence']:.1f} if only the axioms stay from step to step, and "
+        f"{mean['fixed']:.1f} if no new formula may have weight; the best of our genetic "
+        f"algorithms proves {bred:.1f} and the best of our plain searches {plain:.1f}.\n"
+        + stored_goals(table)
+        + " "
         "([](../notebooks/15_proofs_found.ipynb), [](../notebooks/19_what_holds.ipynb))."
     )
 
@@ -233,8 +239,9 @@ def stored_goals(table):
     else:
         said = "no difference is shown"
     return (
-        f"If goals may be stored, {said}: {means[0]:.1f} with the extra support and "
-        f"{means[1]:.1f} without, {stated(gain)} within each of {len(arms[0])} settings"
+        f"If goals that are proved may be used in later proofs, {said}: {means[0]:.1f} with sums "
+        f"that reach further and {means[1]:.1f} without, {stated(gain)} within each of "
+        f"{len(arms[0])} settings"
     )
 
 
@@ -249,12 +256,14 @@ def regrown():
     means = [f"{np.mean(list(seeds.values())):.1f}%" for seeds in errors]
     less = stated(paired(errors[0], errors[1]), star=False)
     return (
-        "**A mask whose zeros earn weight beats every frozen mask of this book.**\n"
-        f"With 1% of the weights of {DENSE} kept from the first step to the last, the test error "
-        f"with ReLU is {means[0]} for the loop that grows by credit and drops by weight, "
-        f"{means[1]} for the best frozen mask and {means[2]} for growing at random; a dense "
-        f"network that is pruned while it trains reaches {means[3]}.\n"
-        f"The loop minus the best frozen mask is {less} points "
+        "**A sparse network that may exchange its weights has lower error than with any fixed "
+        "mask of this book.**\n"
+        f"We keep 1% of the weights of {DENSE} from the first step to the last (ReLU).\n"
+        f"The test error is {means[0]} if the lightest weights are dropped again and again and "
+        f"others grown by their credit, {means[1]} with the best fixed mask and {means[2]} if "
+        f"weights are grown at random; a dense network that is pruned while it trains reaches "
+        f"{means[3]}.\n"
+        f"The difference between the first two, with its 95% interval, is {less} points "
         "([](../notebooks/17_does_it_pay.ipynb))."
     )
 

@@ -6,7 +6,7 @@ A difference between two arms is taken within each seed and stated with its inte
 
 No other wing needs this one.  Its modules, in the order in which to read them:
 
-* `datasets`: MNIST, or scikit-learn's digits where it is not to be had, and batches of them.
+* `datasets`: MNIST, or scikit-learn's digits where it is not available, and batches of them.
 * `training`: one protocol of training, and the error after it.
 * `controls`: what else could explain that a smaller network trains well.
 * `comparison`: intervals over seeds, paired differences, and a correction for many claims.
