@@ -32,7 +32,7 @@ import tensorflow as tf
 
 EPOCHS, BATCH_SIZE, MOMENTUM, WEIGHT_DECAY, WARM_UP = 5, 128, 0.9, 5e-4, 0.1
 NETWORKS = {"ResNet-8": networks.resnet8, "ResNet-20": networks.resnet20}
-RATES = (0.05, 0.1, 0.2, 0.4)
+RATES = (0.05, 0.1, 0.2, 0.4, 0.8)
 LOOP = {"share": 0.3, "decay": 0.98}
 UNTIL = 0.75  # the part of the training in which masks change
 TRIALS = {
