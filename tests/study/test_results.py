@@ -4,6 +4,7 @@ import json
 
 from prosper_utils.study import results
 
+import pandas as pd
 import pytest
 from conftest import ROOT
 
@@ -48,6 +49,28 @@ def test_a_half_written_line_is_cut_off_and_nothing_else(tmp_path, monkeypatch, 
         results.append("some", [{"seed": 4, "loss": 1.0}])
     path.write_text("seed,er")
     assert results.resume("some").empty
+
+
+def test_rows_go_on_wherever_the_machine_stopped(tmp_path, monkeypatch):
+    """The file cut after any character: whole rows are kept, and the missing ones are added."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    rows = [
+        {"seed": 0, "failure": ""},
+        {"seed": 1, "failure": 'expected "a, b"\nfound NaN\n'},
+        {"seed": 2, "failure": "none"},
+    ]
+    path = tmp_path / "some.csv"
+    results.append("some", rows)
+    whole = path.read_text()
+    ends = [len(pd.DataFrame(rows[:n]).to_csv(index=False)) for n in range(1, 4)]
+    assert ends[-1] == len(whole)
+    for cut in range(len(whole) + 1):
+        path.write_text(whole[:cut])
+        count = sum(end <= cut for end in ends)
+        if cut % 2:  # `append` has to find out for itself
+            assert len(results.resume("some")) == count
+        results.append("some", rows[count:])
+        assert path.read_text() == whole
 
 
 def test_every_stored_table_has_its_provenance():

@@ -81,6 +81,18 @@ def test_a_training_that_is_complete_makes_no_step_more(digits):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    ("every", "after"), [(2, None), (None, print), (0, print), (-1, print), (0, None)]
+)
+def test_a_call_now_and_then_needs_both_of_its_arguments(digits, every, after):
+    model = dense_300_100(units=(30, 10))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=f"`every`.*`after`.* found every={every} and after="):
+        training.trainer(model)(digits.train, steps=4, every=every, after=after)
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_regularisation_is_part_of_the_loss(digits):
     """One step with an L2 penalty of r w^2 moves by -2 r times the weight more."""
     data, ends = tuple(part[:32] for part in digits.train), []
