@@ -221,9 +221,10 @@ def dense_diagonal(model):
         A curvature.  It does not look at the loss, which has to be `networks.as_loss` of the model.
 
     Raises:
-        ValueError: for any other layer or activation, or weights that are not trained.
+        ValueError: for any other layer or activation, a penalty, or weights that are not trained.
     """
     layers = _dense_layers(model)
+    flatten = [layer for layer in model.layers if layer not in layers]
 
     def curvature(loss, weights, batch):
         x, labels = batch
@@ -231,7 +232,8 @@ def dense_diagonal(model):
         for layer in layers:
             kernels.append(weights[start])
             start += 1 + layer.use_bias
-        inputs, sums, logits = _forward(layers, weights, x)
+        a = functools.reduce(lambda a, layer: layer.call(a), flatten, tf.cast(x, weights[0].dtype))
+        inputs, sums, logits = _forward(layers, weights, a)
         p = tf.nn.softmax(logits)
         slope = p - tf.one_hot(tf.cast(labels, tf.int64), p.shape[-1], dtype=p.dtype)
         hessian = tf.linalg.diag(p) - p[:, :, None] * p[:, None, :]
@@ -266,15 +268,16 @@ def _dense_layers(model):
                 f"dense_diagonal: expected an elementwise activation in {layer.name!r}, one of "
                 f"{', '.join(sorted(ELEMENTWISE))}; found {layer.activation}"
             )
+        if layer.kernel_regularizer or layer.bias_regularizer or layer.activity_regularizer:
+            raise ValueError(f"dense_diagonal: expected no penalty in {layer.name!r}, found one")
         if not layer.trainable:
             raise ValueError(f"dense_diagonal: expected trainable weights in {layer.name!r}")
     return layers
 
 
-def _forward(layers, weights, x):
+def _forward(layers, weights, a):
     """Return the inputs and the sums (before activation) of each layer, and the logits."""
     weights, inputs, sums = list(weights), [], []
-    a = tf.reshape(tf.cast(x, weights[0].dtype), [len(x), -1])
     for layer in layers:
         inputs.append(a)
         z = a @ weights.pop(0)

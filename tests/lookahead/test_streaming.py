@@ -197,9 +197,11 @@ def test_second_order_backpropagation_is_the_diagonal(activation):
     assert relative_error(found, explicit_diagonal(loss, weights, batch)) < 1e-12
 
 
-def test_second_order_backpropagation_with_flatten_and_without_biases():
-    hidden = [layers.Flatten(dtype="float64"), dense(6, "tanh", use_bias=False), dense(4, "elu")]
-    model, weights, loss, batch = network(hidden, (2, 3))
+@pytest.mark.parametrize("order", ["channels_last", "channels_first"])
+def test_second_order_backpropagation_with_flatten_and_without_biases(order):
+    flatten = layers.Flatten(order, dtype="float64")
+    hidden = [flatten, dense(6, "tanh", use_bias=False), dense(4, "elu")]
+    model, weights, loss, batch = network(hidden, (2, 3, 2))
     found = dense_diagonal(model)(loss, weights, batch)
     assert relative_error(found, explicit_diagonal(loss, weights, batch)) < 1e-12
 
@@ -213,6 +215,9 @@ def bad_models():
         "found Dropout": network([layers.Dropout(0.5)])[0],
         "elementwise activation .* found .*softmax": network([dense(3, "softmax")])[0],
         "found Dense": network([dense(3, "tanh"), layers.Flatten()], (2, 2))[0],
+        "penalty in .*kernel": network([dense(3, "tanh", kernel_regularizer="l2", name="kernel")])[0],
+        "penalty in .*bias": network([dense(3, "tanh", bias_regularizer="l1", name="bias")])[0],
+        "penalty in .*act": network([dense(3, "tanh", activity_regularizer="l2", name="act")])[0],
         "trainable weights": frozen,
         "built keras.Sequential": keras.Model(functional.inputs, functional.outputs),
         "a built": keras.Sequential([dense(3, "tanh")]),
