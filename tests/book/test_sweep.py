@@ -327,9 +327,11 @@ def test_a_scheduler_elsewhere_gets_every_script_after_what_it_imports(monkeypat
     sent = []
     monkeypatch.setattr(Client, "upload_file", lambda self, file: sent.append(Path(file).stem))
     options = {"n_workers": 1, "processes": False, "dashboard_address": None}
-    with LocalCluster(**options) as cluster:
-        with sweeps.on_dask(cluster.scheduler_address, sweep_mnist.__file__):
-            pass
+    with (
+        LocalCluster(**options) as cluster,
+        sweeps.on_dask(cluster.scheduler_address, sweep_mnist.__file__),
+    ):
+        pass
     assert sent == ["sweeps", "sweep_mnist"]
 
 

@@ -1,11 +1,12 @@
 """The meta-gradient against the authors' scores, closed forms, finite differences and itself."""
 
+import functools
 import itertools
 import sys
 
 from prosper_utils.lookahead.descent import batch_list
 from prosper_utils.lookahead.meta_gradient import METHODS, STREAMING, directional, meta_gradient
-from prosper_utils.lookahead.streaming import streamed
+from prosper_utils.lookahead.streaming import StreamingGamma, row_sums, streamed
 from prosper_utils.pruning.networks import as_loss, dense_300_100, lenet5, resnet8
 from prosper_utils.study import datasets
 from prosper_utils.study.checks import relative_error
@@ -263,6 +264,32 @@ def test_bad_input_is_named(reference, change, message):
     arguments = {"weights": weights, "batches": batches, **change}
     with pytest.raises(ValueError, match=message):
         meta_gradient(tiny_loss, learning_rate=0.1, **arguments)
+
+
+def test_numbers_of_a_batch_are_not_rounded():
+    """A float of Python's would become float32, whatever the weights are; what NumPy has stays."""
+    third = 1 / 3  # no number of single precision
+
+    def loss(weights, batch):
+        return tf.reduce_sum(weights[0] * tf.cast(batch, tf.float64)) ** 3
+
+    weights = [tf.constant([2.0], tf.float64)]
+    plain, kept = [third, 3 * third, third], [np.float64(third), np.array(1.0), np.array(third)]
+    for method in METHODS:
+        (found,) = meta_gradient(loss, weights, kept, learning_rate=0.01, method=method)
+        a, w = third, 2.0 - 0.01 * 3 * third * (2 * third) ** 2
+        w, ahead = w - 0.01 * 3 * w**2, (1 - 0.01 * 6 * third**3 * 2.0) * (1 - 0.01 * 6 * w)
+        ahead = 1.0 if method == "first_order" else ahead
+        assert float(found[0]) == pytest.approx(2.0 * ahead * 3 * a**3 * w**2, rel=1e-13)
+    for batches in (plain, [*kept[:2], third], [([third], [0])], [{"x": [[third]]}]):
+        which = len(batches) - 1 if batches is not plain else 0
+        calls = [functools.partial(meta_gradient, method=m) for m in (*METHODS, *STREAMING)]
+        for call in (*calls, functools.partial(directional, direction=[[1.0]])):
+            with pytest.raises(ValueError, match=f"batch {which}: .*found a float of Python's"):
+                call(loss, weights, batches, learning_rate=0.01)
+        gamma = StreamingGamma(loss, weights, 0.01, row_sums)
+        with pytest.raises(ValueError, match=f"batch {which}: .*found a float of Python's"):
+            gamma.follow(weights, batches)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -210,14 +210,15 @@ def bad_models():
     frozen = network([dense(3, "tanh")])[0]
     frozen.layers[0].trainable = False
     functional = network([dense(3, "tanh")])[0]
+    penalties = [f"{part}_regularizer" for part in ("kernel", "bias", "activity")]
     return {
+        f"penalty in .*{name}": network([dense(3, "tanh", name=name, **{name: "l2"})])[0]
+        for name in penalties
+    } | {
         "found Conv2D": network(RELU["average"][0], (6, 6, 1))[0],
         "found Dropout": network([layers.Dropout(0.5)])[0],
         "elementwise activation .* found .*softmax": network([dense(3, "softmax")])[0],
         "found Dense": network([dense(3, "tanh"), layers.Flatten()], (2, 2))[0],
-        "penalty in .*kernel": network([dense(3, "tanh", kernel_regularizer="l2", name="kernel")])[0],
-        "penalty in .*bias": network([dense(3, "tanh", bias_regularizer="l1", name="bias")])[0],
-        "penalty in .*act": network([dense(3, "tanh", activity_regularizer="l2", name="act")])[0],
         "trainable weights": frozen,
         "built keras.Sequential": keras.Model(functional.inputs, functional.outputs),
         "a built": keras.Sequential([dense(3, "tanh")]),
