@@ -1,9 +1,11 @@
 """Stored results: they come back as they went in, with their provenance, and say when missing."""
 
 import json
+from pathlib import Path
 
 from prosper_utils.study import results
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
@@ -20,6 +22,44 @@ def test_a_result_comes_back_with_its_provenance(tmp_path, monkeypatch):
     assert provenance["configuration"] == {"steps": 3}
     assert set(provenance["versions"]) == {"tensorflow", "keras", "numpy"}
     assert provenance["seconds"] == 1.2
+
+
+def test_a_result_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    """The disk is full while a file is written: what was stored before is still there."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    results.save("some", [{"seed": 0}], {"first": True}, seconds=1)
+    write = Path.write_text
+
+    def fails(path, text):
+        write(path, text[: len(text) // 2])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fails)
+    with pytest.raises(OSError, match="no space"):
+        results.save("some", [{"seed": 1}], {"first": False}, seconds=2)
+    with pytest.raises(OSError, match="no space"):
+        results.describe("some", {"first": False}, seconds=2)
+    table, provenance = results.load("some")
+    assert table.seed.tolist() == [0]
+    assert provenance["configuration"] == {"first": True}
+
+
+def test_the_versions_are_those_that_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    results.save("some", [{"seed": 0}], {}, seconds=1, packages=("numpy", "pandas"))
+    versions = {"numpy": np.__version__, "pandas": pd.__version__}
+    assert results.load("some")[1]["versions"] == versions
+
+
+def test_values_go_into_their_own_columns(tmp_path, monkeypatch):
+    """Whatever the order in which a row has them, and whether it has all."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    results.append("some", [{"seed": 0, "error": 1.5, "kept": 7}])
+    results.append("some", [{"kept": 8, "error": 2.5, "seed": 1}])
+    results.append("some", [{"kept": 9, "seed": 2}])
+    table = results.resume("some")
+    assert list(table) == ["seed", "error", "kept"]
+    np.testing.assert_array_equal(table, [[0, 1.5, 7], [1, 2.5, 8], [2, np.nan, 9]])
 
 
 def test_a_missing_result_names_the_command(tmp_path, monkeypatch):
