@@ -1,5 +1,6 @@
 """Training: it learns, it is fixed by its seeds, and it says when it breaks."""
 
+from prosper_utils.pruning import masks, scores
 from prosper_utils.pruning.networks import cross_entropy, dense_300_100
 from prosper_utils.study import datasets, training
 from prosper_utils.study.checks import relative_error
@@ -146,6 +147,16 @@ def test_the_error_looks_at_every_chunk_and_every_logit(where):
     x[where[0], 1] = 1
     with pytest.raises(ValueError, match="expected finite logits, found NaN"):
         training.error(model, (x, y), chunk=3)
+
+
+def test_masks_that_come_between_two_trainings_hold(digits):
+    """The compiled loop was traced on a network without them."""
+    model, data = dense_300_100(units=(30, 10)), tuple(part[:96] for part in digits.train)
+    train = training.trainer(model)
+    train(data, steps=2, batch_size=32)
+    masks.apply(model, masks.top_k(scores.magnitude(model), 0.9))
+    train(data, steps=2, batch_size=32)
+    assert masks.outside(model) == []
 
 
 def test_a_training_that_is_complete_makes_no_step_more(digits):
