@@ -20,6 +20,7 @@ import difflib
 import functools
 import hashlib
 import itertools
+import json
 import os
 import random
 import shlex
@@ -42,6 +43,7 @@ COLUMNS = {
     SURVIVORS: ["module", "where", "line", "mutant", "operator", "verdict"],
 }
 LEFT_OUT = ".git", ".venv", "_build", "notebooks", "__pycache__", ".hypothesis"
+PACKAGES = (*results.PACKAGES, "cosmic-ray")
 OWED = "a test is owed"
 EQUIVALENT = "equivalent"  # so a verdict begins
 WINGS = ("lookahead", "pruning", "blending")
@@ -119,9 +121,9 @@ def untouched(tests):
     from cosmic_ray.testing import run_tests
     from cosmic_ray.work_item import TestOutcome
 
-    os.chdir(copy())
     start = time.monotonic()
-    outcome, said = run_tests(command(tests), 3600)
+    with contextlib.chdir(copy()):
+        outcome, said = run_tests(command(tests), 3600)
     if outcome is not TestOutcome.SURVIVED:
         raise ValueError(f"{', '.join(tests)}: expected tests that pass, found\n{said[-2000:]}")
     return time.monotonic() - start
@@ -131,8 +133,8 @@ def judge(work, tests, seconds):
     """Return (number of the job, what became of its mutant)."""
     from cosmic_ray.mutating import mutate_and_test
 
-    os.chdir(copy())
-    return work.job_id, mutate_and_test(work.mutations, command(tests), seconds)
+    with contextlib.chdir(copy()):
+        return work.job_id, mutate_and_test(work.mutations, command(tests), seconds)
 
 
 def in_words(work):
@@ -212,7 +214,7 @@ def run(name, tests, jobs, end, again=False):
         end: the time at which no other mutant is begun.
         again: whether the survivors are judged once more, for tests that are new.
     """
-    found = session(name)
+    found, begun = session(name), time.monotonic()
     waiting = list(found.pending_work_items) + (judged(found)[1] if again else [])
     if waiting and time.monotonic() < end:
         limit = 30 + 3 * untouched(tests)
@@ -220,7 +222,7 @@ def run(name, tests, jobs, end, again=False):
             found.set_result(job, result)
     complete = not found.pending_work_items
     if complete:
-        store(name, *judged(found))
+        store(name, *judged(found), time.monotonic() - begun)
     found.close()
     return complete
 
@@ -246,7 +248,7 @@ def stored(name):
     return pd.read_csv(path, keep_default_na=False)
 
 
-def store(name, mutants, survivors):
+def store(name, mutants, survivors, seconds=0.0):
     """Store the score of a module and its survivors; a verdict stays with its line."""
     others, scores = (
         [row for row in stored(table).to_dict("records") if row["module"] != name]
@@ -257,7 +259,7 @@ def store(name, mutants, survivors):
     rows = [row | {"verdict": known.get(key(row), OWED)} for row in rows]
     scores.append(scored(name, len(mutants), rows))
     for table, found in ((SURVIVORS, others + rows), (SCORES, scores)):
-        save(table, sorted(found, key=lambda row: row["module"]))
+        save(table, sorted(found, key=lambda row: row["module"]), seconds)
 
 
 def key(row):
@@ -286,12 +288,14 @@ def scored(name, count, rows):
     }
 
 
-def save(table, rows):
-    """Store a table of mutants with its provenance."""
+def save(table, rows, seconds=0.0):
+    """Store a table of mutants with its provenance; the seconds add up."""
+    path = results.FOLDER / f"{table}.json"
+    if path.is_file():
+        seconds += json.loads(path.read_text())["seconds"]
     configuration = {"operators": sorted(OPERATORS), "tests": modules()}
-    packages = (*results.PACKAGES, "cosmic-ray")
     rows = pd.DataFrame(rows, columns=COLUMNS[table])
-    results.save(table, rows, configuration, seconds=0.0, packages=packages)
+    results.save(table, rows, configuration, seconds=seconds, packages=PACKAGES)
 
 
 def verdicts():
