@@ -15,7 +15,7 @@ SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 export PROSPER_DATASET ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test unit nbval checker lint linkcheck links notebooks results front pictures works bench pins clean
+.PHONY: help venv book test unit nbval checker lint linkcheck links notebooks results front pictures works bench mutants sample pins clean
 
 help:  ## list every target
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -80,6 +80,14 @@ bench: $(READY)  ## measure time and memory (meta-gradients also in PyTorch if i
 	$(BIN)/python book/studies/bench_regrowth.py
 	$(BIN)/python book/studies/bench_units.py
 	$(BIN)/python book/studies/bench_proofs.py
+
+mutants: $(READY)  ## plant small faults and count those that the tests catch; it goes on where it stopped
+	$(BIN)/pip install --quiet --no-build-isolation -e ".[mutants]"
+	$(BIN)/python book/tools/mutants.py
+
+sample: $(READY)  ## judge a few such faults, drawn anew each week; it fails if the score has fallen
+	$(BIN)/pip install --quiet --no-build-isolation -e ".[mutants]"
+	$(BIN)/python book/tools/mutants.py --sample 100 --minutes 90
 
 lint: $(READY)  ## check style and formatting of the code, and that the files of each chapter agree
 	@$(BIN)/ruff check --quiet .

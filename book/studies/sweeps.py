@@ -41,16 +41,22 @@ def on_dask(cluster, *files):
 
     Args:
         cluster: a Dask cluster, or the address of its scheduler; None changes nothing.
-        files: the scripts that the workers import.
+        files: the scripts that the workers import, each after those that it imports itself.
     """
     if cluster is None:
         yield
         return
-    from distributed import Client
+    from distributed import Client, Scheduler
+    from distributed.diagnostics.plugin import UploadFile
 
+    # A scheduler in this process has the scripts, and would load them a second time.
+    here = isinstance(getattr(cluster, "scheduler", None), Scheduler)
     with Client(cluster) as client:
-        for file in (*files, __file__):
-            client.upload_file(file)
+        for file in (__file__, *files):
+            if here:
+                client.register_plugin(UploadFile(file), name=str(file))
+            else:
+                client.upload_file(file)
         with joblib.parallel_config("dask"):
             yield
 

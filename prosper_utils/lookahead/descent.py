@@ -87,7 +87,8 @@ def batch_list(batches, count=None):
 
     Raises:
         ValueError: if there are fewer than `count` batches, none at all, or an empty one, and for
-            a tuple that is neither stacked nor batches beyond doubt.
+            a tuple that is neither stacked nor batches beyond doubt; for Python's own floats in a
+            batch, which TensorFlow takes as float32, whatever the weights are.
     """
     if is_stacked(batches):
         lengths = {len(part) for part in tf.nest.flatten(batches)}
@@ -109,6 +110,11 @@ def batch_list(batches, count=None):
     if len(taken) < (count or 1):
         raise ValueError(f"batches: expected at least {count or 1} (M + 1), found {len(taken)}")
     for m, batch in enumerate(taken):
+        if any(type(part) is float for part in tf.nest.flatten(batch)):
+            raise ValueError(
+                f"batch {m}: expected arrays or tensors, found a float of Python's, which would be "
+                "taken in single precision: give np.array(...) or tf.constant(..., dtype)"
+            )
         for shape in shapes(batch):
             if 0 in shape:
                 raise ValueError(f"batch {m}: expected examples, found shape {shape}")

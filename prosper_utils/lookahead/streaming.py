@@ -174,9 +174,14 @@ def _refuse_coupled(logits, weights, x):
         "in the batch, found some that do, as with batch normalisation by batch statistics or with "
         "dropout: take as_outputs(model, statistics='moving'), or another curvature"
     )
+    _refuse(coupled, message)
+
+
+def _refuse(wrong, message):
+    """Raise an error with the message if something is wrong, a boolean tensor."""
     if not tf.executing_eagerly():
-        tf.debugging.Assert(~coupled, [message])
-    elif coupled:
+        tf.debugging.Assert(~wrong, [message])
+    elif wrong:
         raise ValueError(message)
 
 
@@ -218,12 +223,14 @@ def dense_diagonal(model):
             that ends in the logits.
 
     Returns:
-        A curvature.  It does not look at the loss, which has to be `networks.as_loss` of the model.
+        A curvature.  It raises a ValueError (inside a `tf.function` an InvalidArgumentError) where
+        the loss is not the mean softmax cross-entropy of the model, as with a penalty added.
 
     Raises:
         ValueError: for any other layer or activation, or weights that are not trained.
     """
     layers = _dense_layers(model)
+    flatten = [layer for layer in model.layers if layer not in layers]
 
     def curvature(loss, weights, batch):
         x, labels = batch
@@ -231,7 +238,9 @@ def dense_diagonal(model):
         for layer in layers:
             kernels.append(weights[start])
             start += 1 + layer.use_bias
-        inputs, sums, logits = _forward(layers, weights, x)
+        a = functools.reduce(lambda a, layer: layer.call(a), flatten, tf.cast(x, weights[0].dtype))
+        inputs, sums, logits = _forward(layers, weights, a)
+        _refuse_other(loss(list(weights), batch), logits, labels)
         p = tf.nn.softmax(logits)
         slope = p - tf.one_hot(tf.cast(labels, tf.int64), p.shape[-1], dtype=p.dtype)
         hessian = tf.linalg.diag(p) - p[:, :, None] * p[:, None, :]
@@ -271,10 +280,21 @@ def _dense_layers(model):
     return layers
 
 
-def _forward(layers, weights, x):
+def _refuse_other(value, logits, labels):
+    """Raise an error unless the value of a loss is the mean softmax cross-entropy of the logits."""
+    labels = tf.cast(labels, tf.int64)
+    mean = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+    _refuse(
+        tf.abs(tf.cast(value, mean.dtype) - mean) > 1e-4 * tf.abs(mean) + 1e-6,
+        "dense_diagonal: expected the mean softmax cross-entropy of the model's logits as loss, "
+        "found another value, as with a penalty: take as_loss(model, regularisation=False), or "
+        "another curvature",
+    )
+
+
+def _forward(layers, weights, a):
     """Return the inputs and the sums (before activation) of each layer, and the logits."""
     weights, inputs, sums = list(weights), [], []
-    a = tf.reshape(tf.cast(x, weights[0].dtype), [len(x), -1])
     for layer in layers:
         inputs.append(a)
         z = a @ weights.pop(0)

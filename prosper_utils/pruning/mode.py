@@ -78,6 +78,7 @@ def computing_in(dtype):
     with contextlib.ExitStack() as stack:
         for name in ("compute_dtype", "variable_dtype"):
             stack.enter_context(replaced(keras.DTypePolicy, name, policy))
+        stack.enter_context(replaced(keras.Sequential, "input_dtype", policy))
         stack.enter_context(replaced(Functional, "_convert_inputs_to_tensors", convert))
         stack.enter_context(AutocastScope(dtype))
         yield

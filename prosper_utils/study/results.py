@@ -6,6 +6,7 @@ processor, and the time it took.
 """
 
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -56,32 +57,40 @@ def _replace(filename, text):
 def append(name, rows):
     """Add rows to NAME.csv; what a row does not have stays empty there.
 
+    A last row, or a header, that was half written when the machine stopped is cut off before.
+
     Raises:
-        ValueError: if a row has a column that the file has not.
+        ValueError: if a row has a column that the file has not; then nothing is added.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path, table = FOLDER / f"{name}.csv", pd.DataFrame(rows)
-    columns = list(pd.read_csv(path, nrows=0)) if path.exists() else list(table)
+    path, table, stored = FOLDER / f"{name}.csv", pd.DataFrame(rows), _whole(name)
+    columns = list(pd.read_csv(io.StringIO(stored), nrows=0)) if stored else list(table)
     if unknown := set(table) - set(columns):
         raise ValueError(f"{path.name}: expected columns {columns}, found {sorted(unknown)} too")
     table = table.reindex(columns=columns)
-    table.to_csv(path, mode="a", header=not path.exists(), index=False, float_format="%.6g")
+    table.to_csv(path, mode="a", header=not stored, index=False, float_format="%.6g")
 
 
 def resume(name):
     """Return what is stored of an unfinished NAME.csv, as a table; empty if nothing is.
 
-    A last line that was half written when the machine stopped is cut off; whole lines are kept.
+    A last row that was half written when the machine stopped is cut off; whole rows are kept.
     """
+    whole = _whole(name)
+    return pd.read_csv(io.StringIO(whole)) if whole else pd.DataFrame()
+
+
+def _whole(name):
+    """Return the text of NAME.csv up to its last whole row; what is behind is cut off the file."""
     path = FOLDER / f"{name}.csv"
-    if not path.is_file():
-        return pd.DataFrame()
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        print(f"{path.name}: the last line was half written and is cut off")
-        _replace(path.name, whole)
-    return pd.read_csv(path) if whole else pd.DataFrame()
+    text = path.read_text() if path.is_file() else ""
+    end = text.rfind("\n") + 1
+    while text.count('"', 0, end) % 2:  # the end of a line within a quoted entry
+        end = text.rfind("\n", 0, end - 1) + 1
+    if end < len(text):
+        print(f"{path.name}: the last row was half written and is cut off")
+        _replace(path.name, text[:end])
+    return text[:end]
 
 
 def load(name):

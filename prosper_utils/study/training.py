@@ -33,8 +33,8 @@ def trainer(model, optimizer=None, prepare=None):
         for.  `after(step, optimizer)` is called after every `every` steps.  Of a training that was
         interrupted, `made` steps are not made again; then the optimizer is taken as it is.
         It returns the mean training loss of each epoch, a list of floats; it raises a ValueError
-        if not one of epochs and steps is given, no whole batch can be taken, the examples do not
-        fit the model, or a loss becomes NaN or infinite.
+        if not one of epochs and steps is given, only one of `every` and `after`, no whole batch
+        can be taken, the examples do not fit the model, or a loss becomes NaN or infinite.
     """
     optimizer = optimizer or keras.optimizers.SGD(learning_rate=0.1, momentum=0.9)
     optimizer.build(trainable(model))
@@ -56,6 +56,11 @@ def trainer(model, optimizer=None, prepare=None):
         check_fits(model, x)
         if (epochs is None) == (steps is None):
             raise ValueError(f"expected epochs or steps, found epochs {epochs} and steps {steps}")
+        if (every is None) != (after is None) or (every is not None and every < 1):
+            raise ValueError(
+                "expected `every`, a number of steps from 1 on, together with `after`, a function, "
+                f"found every={every} and after={after}"
+            )
         each = len(x) // batch_size
         last = epochs * each if steps is None else steps
         if not made:

@@ -1,11 +1,22 @@
 """The meta-gradient against the authors' scores, closed forms, finite differences and itself."""
 
+import functools
 import itertools
+import math
 import sys
+import weakref
 
+from prosper_utils.lookahead.chunks import chunks
 from prosper_utils.lookahead.descent import batch_list
-from prosper_utils.lookahead.meta_gradient import METHODS, STREAMING, directional, meta_gradient
-from prosper_utils.lookahead.streaming import streamed
+from prosper_utils.lookahead.meta_gradient import (
+    METHODS,
+    STREAMING,
+    cotangents,
+    directional,
+    meta_gradient,
+)
+from prosper_utils.lookahead.streaming import StreamingGamma, row_sums, streamed
+from prosper_utils.lookahead.trajectory import length
 from prosper_utils.pruning.networks import as_loss, dense_300_100, lenet5, resnet8
 from prosper_utils.study import datasets
 from prosper_utils.study.checks import relative_error
@@ -265,6 +276,32 @@ def test_bad_input_is_named(reference, change, message):
         meta_gradient(tiny_loss, learning_rate=0.1, **arguments)
 
 
+def test_numbers_of_a_batch_are_not_rounded():
+    """A float of Python's would become float32, whatever the weights are; what NumPy has stays."""
+    third = 1 / 3  # no number of single precision
+
+    def loss(weights, batch):
+        return tf.reduce_sum(weights[0] * tf.cast(batch, tf.float64)) ** 3
+
+    weights = [tf.constant([2.0], tf.float64)]
+    plain, kept = [third, 3 * third, third], [np.float64(third), np.array(1.0), np.array(third)]
+    for method in METHODS:
+        (found,) = meta_gradient(loss, weights, kept, learning_rate=0.01, method=method)
+        a, w = third, 2.0 - 0.01 * 3 * third * (2 * third) ** 2
+        w, ahead = w - 0.01 * 3 * w**2, (1 - 0.01 * 6 * third**3 * 2.0) * (1 - 0.01 * 6 * w)
+        ahead = 1.0 if method == "first_order" else ahead
+        assert float(found[0]) == pytest.approx(2.0 * ahead * 3 * a**3 * w**2, rel=1e-13)
+    for batches in (plain, [*kept[:2], third], [([third], [0])], [{"x": [[third]]}]):
+        which = len(batches) - 1 if batches is not plain else 0
+        calls = [functools.partial(meta_gradient, method=m) for m in (*METHODS, *STREAMING)]
+        for call in (*calls, functools.partial(directional, direction=[[1.0]])):
+            with pytest.raises(ValueError, match=f"batch {which}: .*found a float of Python's"):
+                call(loss, weights, batches, learning_rate=0.01)
+        gamma = StreamingGamma(loss, weights, 0.01, row_sums)
+        with pytest.raises(ValueError, match=f"batch {which}: .*found a float of Python's"):
+            gamma.follow(weights, batches)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("broken", [0, 1, 2])
 def test_nan_names_the_step(reference, method, broken):
@@ -274,6 +311,111 @@ def test_nan_names_the_step(reference, method, broken):
     where = f"inner step {broken} of 2" if broken < 2 else "after 2 inner steps: .* loss nan"
     with pytest.raises(ValueError, match=f"{where}.*smaller learning rate"):
         meta_gradient(tiny_loss, weights, batches, learning_rate=0.1, method=method)
+
+
+def powers(weights, batch):
+    """Return a loss whose value, gradient or Hessian is infinite where the batch says so."""
+    power, more = batch
+    return tf.reduce_sum(weights[0] ** 2) + tf.reduce_sum(tf.pow(weights[1], power)) + more
+
+
+INFINITE = {  # what alone is infinite, at a weight of zero: (inner batch, outer batch), the message
+    "value": ((2.0, 0.0), (2.0, np.inf), "after 1 inner steps: .* found the loss inf"),
+    "gradient": ((2.0, 0.0), (0.5, 0.0), r"after 1 inner steps: .* found the loss 3\.2"),
+    "weights": ((0.5, 0.0), (0.0, 0.0), "inner step 0 of 1: expected finite weights"),
+    "Hessian": ((1.5, 0.0), (2.0, 0.0), r"after 1 inner steps: .* found the loss 3\.2"),
+}
+
+
+@pytest.mark.parametrize("what", INFINITE)
+def test_whatever_is_infinite_is_refused(what):
+    """Nothing else is, and no other weight: every part of every result is looked at."""
+    weights = [tf.constant([1.0, 2.0], tf.float64), tf.constant([0.0], tf.float64)]
+    *batches, message = INFINITE[what]
+    batches = [tuple(np.array(x) for x in batch) for batch in batches]
+    for method in METHODS:
+        if (what, method) != ("Hessian", "first_order"):  # it takes no Hessian
+            with pytest.raises(ValueError, match=message):
+                meta_gradient(powers, weights, batches, learning_rate=0.1, method=method)
+    ones = [tf.ones_like(w) for w in weights]
+    with pytest.raises(ValueError, match=message):
+        directional(powers, weights, batches, ones, learning_rate=0.1)
+    curved = what in ("weights", "Hessian")
+    message = "curvature: expected finite" if curved else "finite outer loss and gradient"
+    with pytest.raises(ValueError, match=message):
+        meta_gradient(powers, weights, batches, learning_rate=0.1, method="row_sums")
+    if curved:
+        with pytest.raises(ValueError, match=r"for weights\[1\] in step 0"):
+            StreamingGamma(powers, weights, 0.1, row_sums).update(weights, batches[0])
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Watch the sweeps: how long each chunk is, and of how many chunks the steps are kept."""
+    module, lengths, kept, alive = sys.modules[meta_gradient.__module__], [], [], []
+    compiled = module.compiled
+
+    def watching(*arguments):
+        functions = compiled(*arguments)
+
+        def roll(rates, state, part):
+            found = functions.roll(rates, state, part)
+            kept.append(weakref.ref(found[0][0]))
+            lengths.append(int(length(part)))
+            alive.append(sum(w() is not None for w in kept))
+            return found
+
+        return functions._replace(roll=roll)
+
+    monkeypatch.setattr(module, "compiled", watching)
+    monkeypatch.setattr(module, "COPIED", 1)
+    return lengths, alive
+
+
+@pytest.mark.parametrize("steps", [8, 9, 16, 30])
+def test_checkpoints_keep_the_steps_of_one_chunk_of_root_m(watched, steps):
+    lengths, alive = watched
+    w, batches = random_quadratics(0, steps + 1)
+    options = {"learning_rate": 0.01, "method": "checkpointed"}
+    found = meta_gradient(quadratic, [tf.constant(w)], batches, **options)
+    expected = meta_gradient(quadratic, [tf.constant(w)], batches, learning_rate=0.01)
+    assert relative_error(found, expected) < 1e-10
+    root = math.ceil(math.sqrt(steps))
+    count = math.ceil(steps / root)
+    again = 2 * count - 1  # all chunks but the last are run twice
+    assert sum(lengths[:count]) == sum(lengths[again:]) == steps
+    assert max(lengths) == root
+    assert max(alive[:again]) <= 2  # the one that is made, and the one that it takes the place of
+
+
+def test_a_sweep_over_tensors_is_one_chunk_unless_buffers_are_kept_too(watched):
+    lengths, _ = watched
+    w, batches = random_quadratics(0, 17)
+    stacked = tuple(tf.stack(part) for part in zip(*batches, strict=True))
+    for momentum, expected in ((0.0, [16]), (0.5, [4] * 4)):
+        lengths.clear()
+        meta_gradient(quadratic, [tf.constant(w)], stacked, learning_rate=0.01, momentum=momentum)
+        assert lengths == expected
+
+
+def test_batches_of_two_shapes_are_parted_wherever_the_shape_changes():
+    for cut in range(1, 10):
+        batches = [np.zeros(2 if m < cut else 3) for m in range(11)]
+        parts = chunks(batches, at_least=64)
+        assert [len(part) for part in parts] == ([10] if cut == 10 else [cut, 10 - cut])
+        assert [b is a for part in parts for b in part for a in batches].count(True) == 10
+
+
+def test_norms_are_in_order_of_the_steps_and_do_not_overflow():
+    def loss(weights, batch):
+        return tf.reduce_sum(batch * weights[0] ** 2) / 2
+
+    batches = [np.array(a, "float32") for a in ([3.0, 1.0], [2.0, 1.0], [1e25, 1e25])]
+    weights = [tf.constant([1.0, 2.0])]  # the squares of what comes back are beyond float32
+    found = cotangents(loss, weights, batches, learning_rate=0.1)
+    v = 1e25 * np.array([0.7 * 0.8 * 1.0, 0.9 * 0.9 * 2.0])
+    expected = [v, [0.8, 0.9] * v, [0.7 * 0.8, 0.9 * 0.9] * v]
+    np.testing.assert_allclose(found.norms, [np.linalg.norm(e) for e in expected[::-1]], rtol=1e-5)
 
 
 def test_a_diverged_inner_loop_says_so():

@@ -197,9 +197,11 @@ def test_second_order_backpropagation_is_the_diagonal(activation):
     assert relative_error(found, explicit_diagonal(loss, weights, batch)) < 1e-12
 
 
-def test_second_order_backpropagation_with_flatten_and_without_biases():
-    hidden = [layers.Flatten(dtype="float64"), dense(6, "tanh", use_bias=False), dense(4, "elu")]
-    model, weights, loss, batch = network(hidden, (2, 3))
+@pytest.mark.parametrize("order", ["channels_last", "channels_first"])
+def test_second_order_backpropagation_with_flatten_and_without_biases(order):
+    flatten = layers.Flatten(order, dtype="float64")
+    hidden = [flatten, dense(6, "tanh", use_bias=False), dense(4, "elu")]
+    model, weights, loss, batch = network(hidden, (2, 3, 2))
     found = dense_diagonal(model)(loss, weights, batch)
     assert relative_error(found, explicit_diagonal(loss, weights, batch)) < 1e-12
 
@@ -223,6 +225,20 @@ def bad_models():
 def test_second_order_backpropagation_refuses_other_networks(message):
     with pytest.raises(ValueError, match=message):
         dense_diagonal(bad_models()[message])
+
+
+@pytest.mark.parametrize("part", ["kernel_regularizer", "activity_regularizer"])
+def test_second_order_backpropagation_refuses_another_loss(part):
+    hidden = [dense(3, "tanh", name="hidden", **{part: "l2"})]
+    model, weights, loss, batch = network(hidden)
+    curvature = dense_diagonal(model)
+    with pytest.raises(ValueError, match=r"mean softmax cross-entropy .* found another value"):
+        curvature(loss, weights, batch)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="found another value"):
+        tf.function(curvature)(loss, weights, batch)
+    _, alone = as_loss(model, regularisation=False)
+    found = curvature(alone, weights, batch)
+    assert relative_error(found, explicit_diagonal(alone, weights, batch)) < 1e-12
 
 
 @pytest.mark.parametrize("probes", [1, 4])

@@ -6,7 +6,13 @@ from prosper_utils.lookahead import second_derivatives
 from prosper_utils.lookahead.descent import loss_and_gradient
 from prosper_utils.lookahead.meta_gradient import meta_gradient
 from prosper_utils.pruning import mode
-from prosper_utils.pruning.networks import as_loss, as_outputs, dense_300_100, lenet5
+from prosper_utils.pruning.networks import (
+    as_loss,
+    as_outputs,
+    cross_entropy,
+    dense_300_100,
+    lenet5,
+)
 from prosper_utils.pruning.replacement import replaced
 
 import keras
@@ -493,6 +499,20 @@ def test_float64_is_that_of_the_same_network_built_in_float64(policy, statistics
         np.testing.assert_allclose(a, b, atol=1e-12)
     assert model.layers[2].dtype_policy.name == policy
     assert model(x).dtype == model.layers[-1].compute_dtype
+
+
+def test_float64_of_a_chain_does_not_round_its_inputs():
+    """A `keras.Sequential` converts its inputs by a rule of its own, alone or within a model."""
+    x, labels = np.random.default_rng(1).normal(size=(5, 6)), LABELS[:5]
+    chain = keras.Sequential([keras.Input((6,)), layers.Dense(4, "tanh"), layers.Dense(3)])
+    whole = keras.Input((6,))
+    for model in (chain, keras.Model(whole, chain(whole)), keras.Sequential([whole, chain])):
+        for batch in ((x, labels), (tf.constant(x), labels)):
+            weights, loss = as_loss(model, dtype="float64")
+            logits = tf.tanh(x @ weights[0] + weights[1]) @ weights[2] + weights[3]
+            assert float(loss(weights, batch)) == pytest.approx(
+                float(cross_entropy(logits, labels)), rel=1e-14
+            )
 
 
 def test_float64_of_a_subclassed_model():

@@ -1,5 +1,6 @@
 """Every score against an independent calculation, and what they refuse."""
 
+import functools
 import itertools
 
 from prosper_utils.lookahead.descent import loss_and_gradient
@@ -217,6 +218,128 @@ def test_the_streamed_scores_are_those_of_the_curvature(batches):
     _, g = loss_and_gradient(loss, moved, batches[1])
     expected = [tf.abs(w * (1 - 0.1 * c) * d) for w, c, d in zip(weights, h, g, strict=True)][::2]
     assert relative_error(found, expected) < 1e-5
+
+
+def small_batches(count):
+    generator = np.random.default_rng(3)
+    return [(generator.normal(size=(7, 5)), generator.integers(0, 3, 7)) for _ in range(count)]
+
+
+REGISTERED = {  # name: (steps, options of the meta-gradient)
+    "ProsPr": (3, {}),
+    "ProsPr, M = 10": (10, {}),
+    "ProsPr, M = 100": (100, {}),
+    "first order": (10, {"method": "first_order"}),
+    "row sums": (10, {"method": "row_sums"}),
+    "diagonal": (10, {"method": "diagonal"}),
+}
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_a_registered_score_is_what_its_name_says(tiny, name):
+    model, _ = tiny
+    steps, options = REGISTERED[name]
+    weights, loss = as_loss(model)
+    batches = small_batches(steps + 1)
+    found = SCORES[name](model, batches, sparsity=0.5)
+    expected = meta_gradient(loss, weights, batches, learning_rate=0.1, **options)[::2]
+    assert relative_error(found, [tf.abs(e) for e in expected]) < 1e-10
+    with pytest.raises(ValueError, match=rf"at least {steps + 1} \(M \+ 1\), found {steps}"):
+        SCORES[name](model, batches[:-1], sparsity=0.5)
+
+
+def test_every_registered_score_is_known_by_a_test():
+    others = {"random", "magnitude", "SNIP", "GraSP", "SynFlow", "iterative SNIP"}
+    assert set(SCORES) == {*REGISTERED, *others, "iterative ProsPr"}
+
+
+@pytest.mark.parametrize("name", ["iterative SNIP", "iterative ProsPr"])
+def test_scores_in_rounds_are_what_their_names_say(tiny, name):
+    """Five rounds, each by hand from the masks of the round before."""
+    model, _ = tiny
+    steps = {"iterative SNIP": 0, "iterative ProsPr": 3}[name]
+    weights, loss = as_loss(model)
+    batches = small_batches(steps + 1)
+    ones = [tf.ones_like(w) for w in weights]
+    for r in range(1, 6):
+
+        def masked(w, batch, ones=ones):
+            return loss([a * m for a, m in zip(w, ones, strict=True)], batch)
+
+        found = meta_gradient(masked, weights, batches, learning_rate=0.1)[::2]
+        kept = [m > 0 for m in ones[::2]]
+        score = [tf.where(k, tf.abs(f), -np.inf) for k, f in zip(kept, found, strict=True)]
+        chosen = top_k(score, 1 - 0.2 ** (r / 5))
+        before, ones = ones, [tf.ones_like(w) for w in weights]
+        ones[::2] = [tf.cast(c, tf.float64) for c in chosen]
+    assert sum(int(tf.reduce_sum(m)) for m in before[::2]) > sum(map(np.sum, chosen))
+    for a, b in zip(SCORES[name](model, batches, sparsity=0.8), score, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
+OPTIONS = [
+    (prospr, {"learning_rate": 0.3, "momentum": 0.5, "steps": 1, "method": "unrolled"}),
+    (prospr, {"momentum": 0.9, "method": "checkpointed"}),
+    (prospr, {"steps": 2, "method": "first_order"}),
+    (streamed_prospr, {"learning_rate": 0.3, "steps": 2}),
+    (iterative_prospr, {"learning_rate": 0.3, "steps": 2, "method": "first_order"}),
+]
+ONE_ROUND = {"sparsity": 0.0, "rounds": 1}
+FIXED = {streamed_prospr: {"curvature": lambda model: row_sums}, iterative_prospr: ONE_ROUND}
+
+
+@pytest.mark.parametrize(("score", "options"), OPTIONS)
+def test_options_are_handed_on(tiny, score, options):
+    model, _ = tiny
+    weights, loss = as_loss(model)
+    batches = small_batches(4)
+    found = score(model, batches, **FIXED.get(score, {}), **options)
+    method = {"method": "row_sums"} if score is streamed_prospr else {}
+    options = {"learning_rate": 0.1, "steps": 3} | method | options
+    taken = batches[: options.pop("steps") + 1]
+    expected = meta_gradient(loss, weights, taken, **options)[::2]
+    assert relative_error(found, [tf.abs(e) for e in expected]) < 1e-10
+
+
+LOOKS_AT_DATA = {
+    "SNIP": snip,
+    "GraSP": functools.partial(grasp, temperature=1.0),
+    "ProsPr": functools.partial(prospr, steps=1),
+    "streamed": functools.partial(streamed_prospr, steps=1, curvature=lambda model: row_sums),
+    "iterative": functools.partial(iterative_prospr, steps=1, **ONE_ROUND),
+}
+CHANGES = {
+    "penalty": {"regularisation": True},
+    "statistics": {"statistics": "moving"},
+    "loss": {"loss": "mean_squared_error"},
+}
+
+
+class TwiceInTraining(keras.layers.Layer):
+    """A layer that says how the model is run."""
+
+    def call(self, x, training=None):
+        return 2.0 * x if training else x
+
+
+@pytest.mark.parametrize("name", LOOKS_AT_DATA)
+def test_how_the_model_is_run_and_its_loss_are_handed_on(name):
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((5,)),
+        keras.layers.Dense(4, "tanh", kernel_regularizer=keras.regularizers.L2(0.1)),
+        TwiceInTraining(),
+        keras.layers.Dense(3),
+    ]
+    model, batches = keras.Sequential(layers), small_batches(2)
+    base = {"dtype": "float64", "regularisation": False}
+    found = [LOOKS_AT_DATA[name](model, batches, **base)]
+    assert {s.dtype.name for s in found[0]} == {"float64"}
+    for what, change in CHANGES.items():
+        given = [(x, np.eye(3)[y]) for x, y in batches] if what == "loss" else batches
+        found.append(LOOKS_AT_DATA[name](model, given, **base | change))
+    for a, b in itertools.combinations(found, 2):
+        assert relative_error(a, b) > 1e-3
 
 
 def test_random_follows_its_seed():

@@ -12,6 +12,17 @@ def test_relative_error_is_over_all_entries_together():
     )
 
 
+def test_relative_error_sees_what_single_precision_does_not():
+    expected = np.array([1.0, 1e8])
+    found = expected + np.array([1e-4, 0.0])
+    assert relative_error([found], [expected]) == pytest.approx(1e-12, rel=1e-3)
+
+
+def test_a_bound_is_not_reached():
+    with pytest.raises(AssertionError, match=r"below 0\.5, found 0\.5"):
+        check_equal("half", [np.array([1.5])], [np.ones(1)], 0.5)
+
+
 def test_what_cannot_be_compared_is_named():
     with pytest.raises(ValueError, match=r"expected shapes \[\(2,\)\], found \[\(3,\)\]"):
         relative_error([np.ones(3)], [np.ones(2)])

@@ -301,10 +301,11 @@ def test_after_a_day_the_download_is_tried_again(nowhere, monkeypatch):
     datasets.load()
     datasets.load()
     assert len(calls) == 1
-    yesterday = time.time() - 2 * datasets.RETRY_SECONDS
-    os.utime(nowhere / "mnist.failed", (yesterday, yesterday))
-    datasets.load()
-    assert len(calls) == 2
+    for hours, expected in ((23, 1), (25, 2)):
+        before = time.time() - 3600 * hours
+        os.utime(nowhere / "mnist.failed", (before, before))
+        datasets.load()
+        assert len(calls) == expected
 
 
 @given(st.integers(2, 60), st.integers(1, 20), st.integers(0, 100))
@@ -326,6 +327,29 @@ def test_batches_reshuffle_each_epoch_from_their_seed(size, batch_size, seed):
     if size >= 10:
         assert not np.array_equal(epochs[0], epochs[1])
         assert not np.array_equal(epochs[1], epochs[2])
+
+
+def test_no_two_seeds_share_an_order():
+    """Not in another epoch either, as they would if seed and epoch were added up."""
+    data, size = (np.arange(30), np.arange(30)), 10
+    orders = [
+        tuple(np.concatenate([x for x, _ in epoch]).tolist())
+        for seed in range(4)
+        for taken in [list(itertools.islice(datasets.batches(data, size, seed=seed), 12))]
+        for epoch in (taken[i : i + 3] for i in range(0, 12, 3))
+    ]
+    assert len(set(orders)) == len(orders) == 16
+    first = tuple(datasets.epoch_order(30, size, seed=2, epoch=1).ravel().tolist())
+    assert orders[2 * 4 + 1] == first
+
+
+def test_a_fingerprint_is_of_name_images_and_labels():
+    x, y = np.arange(6, dtype=np.float32).reshape(3, 2), np.array([0, 1, 2])
+    made = [(x, y), (x, y[::-1]), (x[::-1], y), (np.flip(x), np.flip(y)), (x, y + 1)]
+    found = [datasets.fingerprint(datasets.Data("a", pair, None, None)) for pair in made]
+    assert len({f["sha256"] for f in found}) == len(made)
+    assert found[0] == datasets.fingerprint(datasets.Data("a", (x.copy(), y.copy()), None, None))
+    assert found[0] != datasets.fingerprint(datasets.Data("b", made[0], None, None))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """Stored results: they come back as they went in, with their provenance, and say when missing."""
 
 import json
+from pathlib import Path
 
 from prosper_utils.study import results
 
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 
@@ -19,6 +22,44 @@ def test_a_result_comes_back_with_its_provenance(tmp_path, monkeypatch):
     assert provenance["configuration"] == {"steps": 3}
     assert set(provenance["versions"]) == {"tensorflow", "keras", "numpy"}
     assert provenance["seconds"] == 1.2
+
+
+def test_a_result_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    """The disk is full while a file is written: what was stored before is still there."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    results.save("some", [{"seed": 0}], {"first": True}, seconds=1)
+    write = Path.write_text
+
+    def fails(path, text):
+        write(path, text[: len(text) // 2])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fails)
+    with pytest.raises(OSError, match="no space"):
+        results.save("some", [{"seed": 1}], {"first": False}, seconds=2)
+    with pytest.raises(OSError, match="no space"):
+        results.describe("some", {"first": False}, seconds=2)
+    table, provenance = results.load("some")
+    assert table.seed.tolist() == [0]
+    assert provenance["configuration"] == {"first": True}
+
+
+def test_the_versions_are_those_that_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    results.save("some", [{"seed": 0}], {}, seconds=1, packages=("numpy", "pandas"))
+    versions = {"numpy": np.__version__, "pandas": pd.__version__}
+    assert results.load("some")[1]["versions"] == versions
+
+
+def test_values_go_into_their_own_columns(tmp_path, monkeypatch):
+    """Whatever the order in which a row has them, and whether it has all."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    results.append("some", [{"seed": 0, "error": 1.5, "kept": 7}])
+    results.append("some", [{"kept": 8, "error": 2.5, "seed": 1}])
+    results.append("some", [{"kept": 9, "seed": 2}])
+    table = results.resume("some")
+    assert list(table) == ["seed", "error", "kept"]
+    np.testing.assert_array_equal(table, [[0, 1.5, 7], [1, 2.5, 8], [2, np.nan, 9]])
 
 
 def test_a_missing_result_names_the_command(tmp_path, monkeypatch):
@@ -48,6 +89,28 @@ def test_a_half_written_line_is_cut_off_and_nothing_else(tmp_path, monkeypatch, 
         results.append("some", [{"seed": 4, "loss": 1.0}])
     path.write_text("seed,er")
     assert results.resume("some").empty
+
+
+def test_rows_go_on_wherever_the_machine_stopped(tmp_path, monkeypatch):
+    """The file cut after any character: whole rows are kept, and the missing ones are added."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    rows = [
+        {"seed": 0, "failure": ""},
+        {"seed": 1, "failure": 'expected "a, b"\nfound NaN\n'},
+        {"seed": 2, "failure": "none"},
+    ]
+    path = tmp_path / "some.csv"
+    results.append("some", rows)
+    whole = path.read_text()
+    ends = [len(pd.DataFrame(rows[:n]).to_csv(index=False)) for n in range(1, 4)]
+    assert ends[-1] == len(whole)
+    for cut in range(len(whole) + 1):
+        path.write_text(whole[:cut])
+        count = sum(end <= cut for end in ends)
+        if cut % 2:  # `append` has to find out for itself
+            assert len(results.resume("some")) == count
+        results.append("some", rows[count:])
+        assert path.read_text() == whole
 
 
 def test_every_stored_table_has_its_provenance():

@@ -1,8 +1,8 @@
 """Training: it learns, it is fixed by its seeds, and it says when it breaks."""
 
-from prosper_utils.pruning import masks
+from prosper_utils.pruning import masks, scores
 from prosper_utils.pruning.networks import cross_entropy, dense_300_100, kernels, lenet5, resnet8
-from prosper_utils.study import training
+from prosper_utils.study import datasets, training
 from prosper_utils.study.checks import relative_error
 
 import keras
@@ -69,6 +69,96 @@ def test_an_interrupted_training_goes_on(digits):
     assert relative_error(ends[1], ends[0]) < 1e-6
 
 
+def test_losses_are_means_over_the_steps_that_were_made(digits):
+    """With a learning rate of zero every step of one batch has the same loss."""
+    data = tuple(part[:32] for part in digits.train)
+    twice = tuple(np.concatenate([part, part]) for part in data)
+    model = dense_300_100(units=(30, 10))
+    expected = float(cross_entropy(model(data[0]), data[1]))
+    train = training.trainer(model, keras.optimizers.SGD(0.0))
+    assert train(data, epochs=2, batch_size=32) == pytest.approx([expected] * 2, rel=1e-5)
+    found = train(twice, steps=3, batch_size=64) + train(twice, steps=1, batch_size=32)
+    assert found == pytest.approx(found[:1] * 4, rel=0.3)
+    whole = train(twice, epochs=1, batch_size=32)
+    parts = train(twice, steps=1, batch_size=32) + train(twice, steps=2, batch_size=32, made=1)
+    assert whole == pytest.approx([np.mean(parts)], rel=1e-5)
+
+
+def test_a_training_that_was_interrupted_keeps_what_the_optimizer_remembers(digits):
+    """A fresh run forgets the momentum; one that goes on does not."""
+    data, moved = tuple(part[:32] for part in digits.train), []
+    for made in (0, 1):
+        model = dense_300_100(units=(30, 10))
+        train = training.trainer(model, keras.optimizers.SGD(0.1, momentum=0.9))
+        train(data, steps=1, batch_size=32)
+        before = model.get_weights()
+        train(data, steps=1 + made, batch_size=32, made=made)
+        moved.append([a - b for a, b in zip(model.get_weights(), before, strict=True)])
+    assert relative_error(*moved) > 0.3
+
+
+def test_the_order_of_the_batches_is_that_of_its_seed_in_every_epoch(digits):
+    data, ends = tuple(part[:96] for part in digits.train), []
+    for seed, epochs in ((1, 1), (1, 2), (2, 2)):
+        model = dense_300_100(units=(30, 10), dtype="float64")
+        training.trainer(model, keras.optimizers.SGD(0.1))(
+            data, epochs=epochs, batch_size=32, seed=seed
+        )
+        again = dense_300_100(units=(30, 10), dtype="float64")
+        for epoch in range(epochs):
+            for rows in datasets.epoch_order(96, 32, seed, epoch):
+                with tf.GradientTape() as tape:
+                    loss = cross_entropy(again(tf.gather(data[0], rows)), tf.gather(data[1], rows))
+                variables = again.trainable_variables
+                for v, g in zip(variables, tape.gradient(loss, variables), strict=True):
+                    v.assign_sub(0.1 * g)
+        assert (
+            relative_error(model.get_weights(), again.get_weights()) < 1e-8
+        )  # the rate is float32
+        ends.append(model.get_weights())
+    assert relative_error(ends[2], ends[1]) > 1e-4
+
+
+def test_a_loss_that_becomes_infinite_later_is_refused(digits):
+    data = tuple(part[:64] for part in digits.train)
+    model = dense_300_100("linear", units=(30, 10))
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.0, 1e30])
+    train = training.trainer(model, keras.optimizers.SGD(schedule))
+    with pytest.raises(ValueError, match=r"finite training loss, found (nan|inf) in epoch [23]"):
+        train(data, epochs=4, batch_size=32)
+
+
+@pytest.mark.parametrize("where", [(0, 0), (6, 9), (4, 3)])
+def test_the_error_looks_at_every_chunk_and_every_logit(where):
+    x, y = np.zeros((7, 3), "float32"), np.zeros(7, int)
+    x[3:, 0] = 1  # right in the first chunk and wrong behind
+
+    class Net(keras.Model):
+        def call(self, x):
+            return tf.concat([1 - x[:, :1], tf.tile(x[:, :1], [1, 9])], axis=1) + self.add(x)
+
+        def add(self, x):
+            place = tf.constant([[where[1]]])
+            return tf.where(x[:, 1:2] > 0, np.nan, 0.0) * tf.one_hot(place[0], 10)
+
+    model = Net()
+    assert training.error(model, (x, y), chunk=3) == pytest.approx(100 * 4 / 7)
+    assert training.error(model, (x, y), chunk=7) == pytest.approx(100 * 4 / 7)
+    x[where[0], 1] = 1
+    with pytest.raises(ValueError, match="expected finite logits, found NaN"):
+        training.error(model, (x, y), chunk=3)
+
+
+def test_masks_that_come_between_two_trainings_hold(digits):
+    """The compiled loop was traced on a network without them."""
+    model, data = dense_300_100(units=(30, 10)), tuple(part[:96] for part in digits.train)
+    train = training.trainer(model)
+    train(data, steps=2, batch_size=32)
+    masks.apply(model, masks.top_k(scores.magnitude(model), 0.9))
+    train(data, steps=2, batch_size=32)
+    assert masks.outside(model) == []
+
+
 def test_a_training_that_is_complete_makes_no_step_more(digits):
     data, called = tuple(part[:96] for part in digits.train), []
     model = dense_300_100(units=(30, 10))
@@ -78,6 +168,18 @@ def test_a_training_that_is_complete_makes_no_step_more(digits):
     before = model.get_weights()
     assert train(data, steps=4, made=4, **options) == []
     assert called == [2, 4]
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("every", "after"), [(2, None), (None, print), (0, print), (-1, print), (0, None)]
+)
+def test_a_call_now_and_then_needs_both_of_its_arguments(digits, every, after):
+    model = dense_300_100(units=(30, 10))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=f"`every`.*`after`.* found every={every} and after="):
+        training.trainer(model)(digits.train, steps=4, every=every, after=after)
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
 

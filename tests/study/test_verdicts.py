@@ -41,6 +41,8 @@ def test_a_difference_counts_only_if_holm_lets_it_stand():
     assert lower(family) == {"sure": True, "once": True, "against": False}
     twice = family | {"against": around(2, p=0.03)}
     assert lower(twice) == {"sure": True, "once": None, "against": None}
+    assert lower(twice, level=0.07) == {"sure": True, "once": True, "against": False}
+    assert lower(family, level=0.001) == dict.fromkeys(family)
 
 
 def test_no_worse_is_contradicted_where_it_is_surely_worse():
