@@ -44,8 +44,8 @@ def row(name, cells):
 def table(name, title, heads, rows):
     """Return a Markdown table with a name to refer to and a title; heads go to the right."""
     rule = row("---", ["---:"] * len(heads))
-    lines = [f"```{{table}} {title}", f":name: {name}", row("", heads), rule, *rows, "```"]
-    return "\n".join(lines) + "\n"
+    head = [f"```{{table}} {title}", f":name: {name}", ":class: names"]
+    return "\n".join([*head, row("", heads), rule, *rows, "```"]) + "\n"
 
 
 def mean(errors):
@@ -65,9 +65,11 @@ def weights():
     rows = [row(name, [error(arm, *column) for column in COLUMNS]) for name, arm in ARMS.items()]
     title = (
         "Test error in %, the mean of five seeds, of networks with ReLU on MNIST, pruned weight by "
-        "weight to a sparsity of 95 and 99%; all trained for the same number of steps."
+        "weight to a sparsity of 95 and 99%; all trained for the same number of steps. Dense is "
+        f"{DENSE}, conv is {LENET}."
     )
-    heads = [f"{network}, {sparsity:.0%}" for network, sparsity in COLUMNS]
+    names = {DENSE: "dense", LENET: "conv"}
+    heads = [f"{names[network]}, {sparsity:.0%}" for network, sparsity in COLUMNS]
     return table("tab-methods-weights", title, heads, rows)
 
 
