@@ -67,9 +67,11 @@ results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped
 	if [ -n "$$PROSPER_FASHION_MNIST" ]; then for sweep in mnist regrowth; do \
 		PROSPER_DATASET=fashion_mnist $(BIN)/python book/studies/sweep_$$sweep.py || exit 1; done; fi
 	$(BIN)/python book/tools/front.py
+	$(BIN)/python book/tools/methods.py
 
-front: $(READY)  ## make the pictures and the findings of the front page from the stored results
+front: $(READY)  ## make what the front page and "Which method, when" take from the stored results
 	$(BIN)/python book/tools/front.py
+	$(BIN)/python book/tools/methods.py
 
 works: $(READY)  ## try every layer, loss, optimizer and way of saving of the page "What works"
 	$(BIN)/python book/tools/works.py

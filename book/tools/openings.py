@@ -85,7 +85,9 @@ def needs(notebook):
     patterns = [f"book/studies/results/{re.sub(r'{.*?}', '*', name)}.csv" for name in loaded]
     patterns += re.findall(r'Path\("\.\./([^"]+)"\)', code)
     files = sorted({path.name for pattern in patterns for path in ROOT.glob(pattern)})
-    data = ["MNIST or scikit-learn's digits"] if "datasets.load(" in code else []
+    digits = "scikit-learn's digits"
+    choice = {'datasets.load("digits")': digits, "datasets.load()": f"MNIST or {digits}"}
+    data = [name for call, name in choice.items() if call in code]
     return ", ".join(data + [f"`{name}`" for name in files]) or "no data"
 
 

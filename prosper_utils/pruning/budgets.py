@@ -118,7 +118,7 @@ def choose(model, scores, *, share=None, limit=None, of="multiply_adds", floor=0
         what = getattr(of, "__name__", of)
         raise ValueError(
             f"budget: expected one that can be met, found {budget:,.6g} {what}, where the smallest "
-            f"network that the floors leave takes {costs(len(blocks)):,.6g}"
+            f"network that the floors leave takes {costs(len(blocks)):,.6g}{_fixed(groups)}"
         )
     return _kept(groups, blocks[:met])
 
@@ -177,6 +177,13 @@ def _check_options(share, limit, floor, multiple):
         raise ValueError(f"floor: expected a share in [0, 1), found {floor}")
     if multiple < 1 or multiple != int(multiple):
         raise ValueError(f"multiple: expected a whole number from 1 on, found {multiple}")
+
+
+def _fixed(groups):
+    """Return the end of a message: why groups are fixed, those of inputs and outputs apart."""
+    reasons = {reason for group in groups for reason in group.fixed}
+    reasons -= {channels.INPUT, channels.OUTPUT}
+    return f"; fixed: {', '.join(sorted(reasons))}" if reasons else ""
 
 
 def _order(groups, scores, floor, multiple):

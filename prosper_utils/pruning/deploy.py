@@ -30,6 +30,7 @@ import zipfile
 
 from prosper_utils import quiet_stderr
 from prosper_utils.pruning import masks
+from prosper_utils.pruning.replacement import replaced
 
 import keras
 import numpy as np
@@ -233,10 +234,25 @@ def _saved(model):
         level = logger.level
         logger.setLevel("WARNING")  # it would name the folder, which is soon gone
         try:
-            model.export(folder, verbose=False)
+            with replaced(keras.Layer, "__call__", _inferring(model)):
+                model.export(folder, verbose=False)
         finally:
             logger.setLevel(level)
         yield pathlib.Path(folder)
+
+
+def _inferring(model):
+    """Return a `__call__` that runs the model as in inference.
+
+    Keras' `export` does not say so to the layers (3.15), and those that augment images train then.
+    """
+
+    def call(original, layer, *args, **kwargs):
+        if layer is model:
+            kwargs["training"] = False
+        return original(layer, *args, **kwargs)
+
+    return call
 
 
 def _keras_file(model):

@@ -315,16 +315,38 @@ def test_the_theme_switches(tab):
     assert dark < 3 * 60
 
 
-def test_search_finds_the_hessian(tab):
+def search(tab, word):
+    """Search for a word as a reader does; return the links that are found, and their pages."""
     visit(tab, pages()[0])
     tab.page.locator(".search-button__button:visible").first.click()
-    tab.page.keyboard.type("Hessian")
+    tab.page.keyboard.type(word)
     tab.page.keyboard.press("Enter")
     tab.page.locator("#search-results li a").first.wait_for()
     tab.page.get_by_text("Search finished").wait_for()
     links = tab.page.locator("#search-results li a")
-    found = {urlsplit(link).path for link in links.evaluate_all("all => all.map((a) => a.href)")}
-    assert {path.split("/")[-1] for path in found} >= {"02_equation_10.html", "notation.html"}
+    found = [urlsplit(link).path for link in links.evaluate_all("all => all.map((a) => a.href)")]
+    return links, [path.split("/")[-1].removesuffix(".html") for path in found]
+
+
+WORDS = {
+    "BatchNorm": {"works", "18_prune_your_model"},
+    "TFLite": {"18_prune_your_model"},
+    "softmax": {"18_prune_your_model", "troubleshooting"},
+    "regression": {"18_prune_your_model", "works"},
+    "EMA": {"18_prune_your_model", "works"},
+}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_search_leads_from_a_readers_word_to_its_pages(tab, word):
+    _, found = search(tab, word)
+    assert found[0] in WORDS[word] | {"api"}
+    assert WORDS[word] <= set(found)
+
+
+def test_search_finds_the_hessian(tab):
+    links, found = search(tab, "Hessian")
+    assert set(found) >= {"02_equation_10", "notation"}
     links.get_by_text("Equation 10").first.click()
     assert "Hessian" in tab.page.locator("article").inner_text()
     assert tab.errors == []

@@ -61,6 +61,7 @@ def test_what_a_chapter_needs_is_read_from_its_code():
     assert openings.needs(notebook("1 + 1")) == "no data"
     data = "data = datasets.load()"
     assert openings.needs(notebook(data)) == "MNIST or scikit-learn's digits"
+    assert openings.needs(notebook('datasets.load("digits")')) == "scikit-learn's digits"
     reads = 'Path("../tests/prospr_tiny.json")', 'results.load(f"proofs{kind}")'
     stored = [f"proofs{part}.csv" for part in ("", "_credit", "_domains", "_speed", "_tuning")]
     files = ", ".join(f"`{name}`" for name in (*stored, "prospr_tiny.json"))

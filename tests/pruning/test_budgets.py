@@ -166,6 +166,14 @@ def test_shuffling_keeps_the_widths(models):
     assert drawn[0] != keep
 
 
+def test_a_budget_that_fixed_channels_forbid_says_which():
+    x = keras.Input((8,))
+    hidden = keras.layers.LayerNormalization(name="norm")(keras.layers.Dense(16)(x))
+    model = keras.Model(x, keras.layers.Dense(3)(hidden))
+    with pytest.raises(ValueError, match=r"can be met, .* fixed: LayerNormalization 'norm'"):
+        budgets.choose(model, gates.random(model), share=0.5)
+
+
 def test_bad_input(models):
     model = models["dense"]
     scores = gates.random(model)

@@ -102,6 +102,45 @@ def test_a_file_computes_what_the_model_does(case, form):
     assert deploy.agreement(model, content(found, form), x, batch=16) == (40, 40)
 
 
+class Augmented(keras.Model):
+    """A model of a class of its own, whose `call` hears nothing of training."""
+
+    def __init__(self):
+        super().__init__(name="augmented")
+        self.parts = [*augmenting(), layers.Dense(3)]
+
+    def call(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+def augmenting():
+    return layers.RandomTranslation(0.3, 0.3), layers.RandomBrightness(0.5), layers.Flatten()
+
+
+def augmented(kind):
+    if kind == "a class":
+        model = Augmented()
+        model(np.zeros((1, 6, 6, 3), "float32"))
+        return model
+    chain = keras.Sequential([keras.Input((6, 6, 3)), *augmenting(), layers.Dense(3)])
+    return keras.Sequential([keras.Input((6, 6, 3)), chain]) if kind == "nested" else chain
+
+
+@pytest.mark.parametrize("kind", ["a chain", "nested", "a class"])
+def test_augmentation_is_for_training_and_not_in_a_file(kind, tmp_path):
+    """Keras' own `export` leaves it in, and predictions of the file are random."""
+    model, x = augmented(kind), np.random.default_rng(3).random((8, 6, 6, 3), np.float32)
+    found = deploy.files(model, ["SavedModel", "LiteRT"])
+    written(found["SavedModel"], tmp_path / "saved")
+    saved = tf.saved_model.load(tmp_path / "saved")
+    expected = model(x, training=False).numpy()
+    assert np.allclose(saved.serve(x), expected, atol=1e-6)
+    assert np.allclose(deploy.predict(content(found), x), expected, atol=1e-5)
+    assert error(model(x, training=True).numpy(), expected) > 0.1
+
+
 @pytest.mark.parametrize("form", ["LiteRT dynamic int8", "LiteRT int8"])
 @pytest.mark.parametrize("case", ["dense", "lenet5", "resnet8"])
 def test_integers_are_near(case, form):

@@ -1,0 +1,96 @@
+"""The page "Which method, when": its tables are the stored results, its words and calls hold."""
+
+import importlib
+import re
+import statistics
+
+from prosper_utils.pruning import budgets, masks, networks
+from prosper_utils.study import results
+
+import keras
+import methods
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+
+PAGE = (ROOT / "book" / "which_method.md").read_text()
+CALLS = re.findall(r"^### (.*?)\n.*?```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", methods.PARTS)
+def test_its_tables_are_those_of_the_stored_results(name):
+    stored = (methods.FOLDER / f"{name}.md").read_text()
+    assert methods.PARTS[name]() == stored, "out of date: run `make front`"
+    assert f"{{include}} front_page/{name}.md" in PAGE
+    assert not re.search(r"\d\.\d%|\d points", PAGE)  # no result is typed on the page itself
+
+
+def test_a_cell_of_each_table_counted_by_hand():
+    rows = results.load("regrowth")[0].to_dict("records")
+    wanted = {"network": "LeNet-5", "arm": "credit", "variant": "as is", "sparsity": 0.99}
+    found = statistics.mean(r["error"] for r in rows if wanted.items() <= r.items())
+    (line,) = re.findall(r"\| regrowth by credit \|.*", methods.weights())
+    assert line.split(" | ")[-1] == f"{found:.1f} |"
+
+    rows = results.load("units")[0].to_dict("records")
+    wanted = {"network": "ResNet-8", "score": "Taylor per multiply-add", "share": 0.5}
+    wanted |= {"when": "trained", "variant": "kept"}
+    found = statistics.mean(r["error"] for r in rows if wanted.items() <= r.items())
+    (line,) = re.findall(r"\| ½ after: Taylor \|.*", methods.units())
+    assert line.split(" | ")[-1] == f"{found:.1f} |"
+
+
+def test_the_words_of_the_page_hold():
+    table = results.load("regrowth")[0]
+    table = table[(table.variant == "as is") & table.arm.isin(methods.ARMS.values())]
+    error = table.pivot_table(index="arm", columns=["network", "sparsity"], values="error")
+    error = error[methods.COLUMNS]
+    frozen = ["SNIP", "ProsPr", "iterative ProsPr", "SynFlow"]
+    assert (error.loc["gradual magnitude"] < error.min() + 0.6).all()  # lowest, or nearly so
+    assert (error.loc["gradual magnitude"] < error.loc[frozen].min()).all()
+    assert (error.loc["credit"] < error.loc[frozen].min()).all()
+    assert error.loc[frozen].idxmin()["LeNet-5", 0.99] == "SynFlow"
+    high = error["LeNet-300-100", 0.99]
+    assert high["gradual magnitude"] < high["magnitude"]
+    assert sum(error.loc["gradual magnitude"] < error.loc["credit"]) >= 3  # at most sparsities
+
+    dense = results.load("regrowth")[0].query("network == @methods.DENSE and sparsity == 0.99")
+    start = dense[dense.arm == "credit"].groupby("variant").error.mean()
+    assert start["from random"] > start["as is"] + 0.5
+
+    bench = results.load("bench_units")[0]
+    cut = bench[bench.model == "a quarter"]
+    assert (cut.faster_256.dropna() > 1).all()
+    assert (cut.smaller.dropna() > 1).all()
+
+
+SHORTER = {"=500": "=4", "3_000": "6", "every=100": "every=1", "epochs=10": "epochs=1"}
+
+
+@pytest.mark.parametrize("code", [code for _, code in CALLS], ids=[name for name, _ in CALLS])
+@pytest.mark.filterwarnings("ignore:.*shuffle=True")
+def test_its_calls_run_and_leave_what_they_say(code, digits):
+    x, y = (part[:128] for part in digits.train)
+    model = networks.dense_300_100("relu", units=(32, 16))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    found = {"model": model, "train": tf.data.Dataset.from_tensor_slices((x, y)).batch(16)}
+    for module in set(re.findall(r"\b([a-z]+)\.[A-Za-z]", code)) - {"model", "small"}:
+        found[module] = importlib.import_module(f"prosper_utils.pruning.{module}")
+    for long, short in SHORTER.items():
+        code = code.replace(long, short)
+    exec(code.replace(".fit(train", ".fit(train, verbose=0"), found)
+    if "small" in found:
+        assert budgets.cost(found["small"]) <= budgets.cost(model) / 2
+    else:
+        left = sum(kept for _, kept, _ in masks.per_layer(model))
+        assert left == masks.kept(sum(np.size(k) for k in networks.kernels(model)), 0.95)
+        assert masks.outside(model) == []
+
+
+def test_every_method_of_the_short_table_has_a_section_with_its_call():
+    targets = set(re.findall(r"^\((.*)\)=\n###", PAGE, re.MULTILINE))
+    assert len(CALLS) == len(targets) == 6
+    named = re.findall(r"\]\(([a-z-]+)\)", PAGE.split("## What they gave")[0])
+    assert set(named) <= targets
+    assert len(named) == 5
