@@ -313,7 +313,7 @@ def test_the_status_page_runs():
     """Only `make book` executes it, and tests build the pages without executing them."""
     found = {}
     cells = re.findall(r"```\{code-cell\}.*?\n\n(.*?)```", page("status"), re.DOTALL)
-    assert len(cells) == 2
+    assert len(cells) == 3
     for cell in cells:
         exec(cell, found)
     assert set(found["rows"]) == {path.stem for path in results.FOLDER.glob("*.csv")}
