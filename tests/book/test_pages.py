@@ -318,3 +318,5 @@ def test_the_status_page_runs():
         exec(cell, found)
     assert set(found["rows"]) == {path.stem for path in results.FOLDER.glob("*.csv")}
     assert {"jupyter-book", "prosper_utils", "tensorflow"} <= set(found["versions"])
+    assert len(found["mutants"]) >= 1
+    assert found["mutants"].score.between(0, 100).all()
