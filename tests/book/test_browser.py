@@ -340,7 +340,7 @@ WORDS = {
 @pytest.mark.parametrize("word", WORDS)
 def test_search_leads_from_a_readers_word_to_its_pages(tab, word):
     _, found = search(tab, word)
-    assert found[0] in WORDS[word] | {"api"}
+    assert WORDS[word] & set(found[:3])
     assert WORDS[word] <= set(found)
 
 
