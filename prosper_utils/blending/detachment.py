@@ -447,6 +447,8 @@ def _deduce(proof, axioms):
 
 
 def _checked(axioms):
+    if not isinstance(axioms, dict):
+        raise ValueError(f"axioms: expected {{name: formula}}, found {type(axioms).__name__}")
     for name in axioms:
         if len(name) != 1 or name == "D":
             raise ValueError(f"axioms: expected names of one character, not D, found {name!r}")

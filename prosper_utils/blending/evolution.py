@@ -75,12 +75,15 @@ class Table:
         met: {k: how many products had been computed when the object was first met}.
 
     Raises:
-        ValueError: if there are no axioms, two are equal, or the budget is less than 1.
+        ValueError: if there are no axioms, they have no names, two are equal, or the budget is less
+            than 1.
     """
 
     def __init__(self, axioms, product, budget=math.inf, show=str, batch=None, size=len):
         if not budget >= 1:
             raise ValueError(f"budget: expected at least 1 combination, found {budget}")
+        if not isinstance(axioms, dict):
+            raise ValueError(f"axioms: expected {{name: object}}, found {type(axioms).__name__}")
         self.places = index(axioms.values())
         self.axioms = list(self.places)
         self.objects = list(self.places)

@@ -760,6 +760,16 @@ def test_bad_goals_are_refused(goals, message):
         goal_weights(goals)
 
 
+def test_axioms_without_names_are_refused():
+    for axioms in ([parse("Cpp")], (parse("Cpp"),)):
+        with pytest.raises(
+            ValueError, match=r"axioms: expected \{name: object\}, found (list|tup)"
+        ):
+            detachment_table(axioms)
+        with pytest.raises(ValueError, match=r"axioms: expected \{name: formula\}, found"):
+            theorem("1", axioms)
+
+
 @pytest.mark.parametrize("budget", [0, -5, math.nan])
 def test_a_budget_of_nothing_is_refused(budget):
     with pytest.raises(
