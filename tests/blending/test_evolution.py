@@ -762,9 +762,7 @@ def test_bad_goals_are_refused(goals, message):
 
 def test_axioms_without_names_are_refused():
     for axioms in ([parse("Cpp")], (parse("Cpp"),)):
-        with pytest.raises(
-            ValueError, match=r"axioms: expected \{name: object\}, found (list|tup)"
-        ):
+        with pytest.raises(ValueError, match=r"axioms: expected \{name: object\}, found"):
             detachment_table(axioms)
         with pytest.raises(ValueError, match=r"axioms: expected \{name: formula\}, found"):
             theorem("1", axioms)
