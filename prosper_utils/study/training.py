@@ -152,13 +152,13 @@ def error(model, data, *, chunk=2000):
 class FusedNormalization(keras.layers.BatchNormalization):
     """Batch normalisation by one operation of TensorFlow where Keras takes several, over channels.
 
-    Its outputs and gradients are those of Keras' layer.  The moving variance is that of N/(N - 1),
-    as other libraries keep it.  Its second derivatives are not needed here and not checked.
+    Its outputs and derivatives, second ones too, are those of Keras' layer.  The moving variance is that of N/(N - 1),
+    as other libraries keep it.  In other float types than float32 it is Keras' layer.
     """
 
     def call(self, inputs, training=None, mask=None):
-        if not training:
-            return super().call(inputs, training=False, mask=mask)
+        if not training or inputs.dtype != "float32":
+            return super().call(inputs, training=training, mask=mask)
         outputs, mean, variance, *_ = tf.compat.v1.nn.fused_batch_norm(
             inputs, self.gamma, self.beta, epsilon=self.epsilon
         )
