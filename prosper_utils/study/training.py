@@ -152,8 +152,9 @@ def error(model, data, *, chunk=2000):
 class FusedNormalization(keras.layers.BatchNormalization):
     """Batch normalisation by one operation of TensorFlow where Keras takes several, over channels.
 
-    Its outputs and derivatives, second ones too, are those of Keras' layer.  The moving variance is that of N/(N - 1),
-    as other libraries keep it.  In other float types than float32 it is Keras' layer.
+    Its outputs and derivatives, second ones too, are those of Keras' layer.  The moving variance is
+    that of N/(N - 1), as other libraries keep it.  In other float types than float32 it is Keras'
+    layer.
     """
 
     def call(self, inputs, training=None, mask=None):
