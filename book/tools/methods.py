@@ -64,8 +64,8 @@ def weights():
 
     rows = [row(name, [error(arm, *column) for column in COLUMNS]) for name, arm in ARMS.items()]
     title = (
-        "Test error in %, the mean of five seeds, of networks on MNIST, pruned weight by weight to a "
-        "sparsity of 95 and 99%; all trained for the same number of steps. Dense is "
+        "Test error in %, the mean of five seeds, of networks on MNIST, pruned weight by weight to "
+        "a sparsity of 95 and 99%; all trained for the same number of steps. Dense is "
         f"{DENSE} with ReLU, conv is {LENET} with tanh."
     )
     names = {DENSE: "dense", LENET: "conv"}
