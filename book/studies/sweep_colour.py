@@ -38,11 +38,11 @@ UNTIL = 0.75  # the part of the training in which masks change
 TRIALS = {
     "SNIP": [{"batches": count} for count in (1, 8, 64)],
     "ProsPr": [{"learning_rate": alpha} for alpha in (0.001, 0.01, 0.1)],
-    "credit": [{"every": steps} for steps in (25, 50, 100)],
     "gradual magnitude": [{"until": share} for share in (0.5, 0.75, 0.9)],
     "iterative SNIP": [{"rounds": r} for r in (3, 10, 30)],
     "SynFlow": [{"rounds": r} for r in (10, 30, 100)],
     "GraSP": [{"temperature": t} for t in (1.0, 20.0, 200.0)],
+    "credit": [{"every": steps} for steps in (25, 50, 100)],
 }
 WHILE_TRAINING = ("credit", "gradual magnitude")
 REMOVED = {  # units: scores of groups, per multiply-add but for the uniform control
