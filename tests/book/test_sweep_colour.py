@@ -70,6 +70,12 @@ def test_shuffled_masks_keep_the_counts_of_each_layer(short):
     assert abs(as_it_is["loss"] - shuffled["loss"]) > 1e-6
 
 
+def test_regrowth_by_size_moves_other_weights(short):
+    as_it_is, by_size = run("credit"), run("credit", variant="by size")
+    assert sum(kept_of(as_it_is)) == sum(kept_of(by_size))
+    assert kept_of(as_it_is) != kept_of(by_size)
+
+
 def test_what_is_removed_is_gone_before_training(short):
     whole = budgets.cost(short())
     for arm in sweep_colour.REMOVED:

@@ -618,3 +618,79 @@ def test_weights_that_come_back_without_their_masks_are_refused(digits, tmp_path
             verbose=0,
             callbacks=callbacks if first else callbacks[::-1],
         )
+
+
+def normalised(scales=1.0, epsilon=1e-14):
+    """Return a network whose 20 hidden units are normalised, their kernels multiplied by scales."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((28, 28, 1), dtype="float64")
+    h = keras.layers.Dense(20, use_bias=False, dtype="float64")(
+        keras.layers.Flatten(dtype="float64")(x)
+    )
+    h = keras.layers.BatchNormalization(epsilon=epsilon, dtype="float64")(h)
+    h = keras.layers.Activation("tanh", dtype="float64")(h)  # at 0 it has a slope
+    y = keras.layers.Dense(10, dtype="float64")(h)
+    model = keras.Model(x, y)
+    kernels(model)[0].assign(scales * kernels(model)[0].numpy())
+    return model
+
+
+def regrown(model, chosen, batch, **options):
+    """Return the masks after one time of regrowth by the gradient of a batch."""
+
+    def credit(model):
+        return regrowth.gradient_credit(model, batch)
+
+    loop = regrowth.Regrowth(model, chosen, every=1, until=2, credit=credit, **options)
+    loop.after(1, OPTIMIZERS["momentum"]())
+    return kept(model)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_scale_free_regrowth_does_not_depend_on_the_scale_of_a_normalised_unit(digits, seed):
+    scales = 10 ** np.random.default_rng(seed).uniform(-2, 2, 20)
+    batch = tuple(part[:256] for part in digits.train)
+    chosen = masks.top_k(scores.random(normalised(), seed=seed % 100), 0.8)
+    once, scaled = (regrown(normalised(s), chosen, batch) for s in (1.0, scales))
+    assert any(np.any(a != b) for a, b in zip(once, chosen, strict=True))
+    for a, b in zip(once, scaled, strict=True):
+        np.testing.assert_array_equal(a, b)
+    by_size = regrown(normalised(scales), chosen, batch, scale_free=False)
+    assert np.any(by_size[0] != once[0])
+
+
+def test_a_normalised_unit_without_weights_is_not_grown_unless_asked_for(digits):
+    batch = tuple(part[:256] for part in digits.train)
+    model = normalised(epsilon=1e-5)
+    chosen = kept(model)
+    chosen[0][:, 3] = False
+    first = regrown(model, chosen, batch)
+    assert not np.any(first[0][:, 3])
+    model = normalised(epsilon=1e-5)
+    by_size = regrown(model, chosen, batch, scale_free=False)
+    assert np.any(by_size[0][:, 3])
+
+
+def test_where_nothing_is_normalised_sizes_are_compared_as_they_are():
+    for build, expected in ((small, False), (functional, True), (normalised, True)):
+        model = build()
+        chosen = masks.top_k(scores.random(model), 0.5)
+        assert regrowth.Regrowth(model, chosen, until=1).scale_free is expected
+        assert regrowth.Regrowth(model, chosen, until=1, scale_free=False).scale_free is False
+        weight, credit = regrowth.scale_free(model, [abs(k.value) for k in kernels(model)])
+        for w, e, kernel in zip(weight, credit, kernels(model), strict=True):
+            np.testing.assert_allclose(w * e, kernel.numpy() ** 2, rtol=1e-5)
+
+
+def test_the_norm_of_a_unit_is_over_what_it_reads():
+    x = keras.Input((8, 8, 3))
+    layers = keras.layers
+    h = layers.SeparableConv2D(5, 3)(x)
+    h = layers.DepthwiseConv2D(3, depth_multiplier=2)(h)
+    h = layers.Reshape((-1, 7))(layers.Conv2DTranspose(7, 3)(h))
+    h = layers.Flatten()(layers.Conv1D(4, 3)(h))
+    model = keras.Model(x, layers.Dense(10)(h))
+    over = [(0, 1), (0, 1, 2), (0, 1), (0, 1, 3), (0, 1), (0,)]
+    for kernel, axes, norm in zip(kernels(model), over, regrowth.unit_norms(model), strict=True):
+        expected = np.sqrt(np.sum(kernel.numpy() ** 2, axes, keepdims=True))
+        np.testing.assert_allclose(norm, expected, rtol=1e-5)
