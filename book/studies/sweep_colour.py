@@ -178,7 +178,9 @@ def chosen_rate():
 
 def chosen_options(arm):
     """Return the options of an arm that were chosen, {} if none are open."""
-    return TRIALS[arm][int(best("colour_tuning", "trial", arm=arm))] if arm in TRIALS else {}
+    if arm not in TRIALS:
+        return {}
+    return TRIALS[arm][int(best("colour_tuning", "trial", arm=arm, variant="as it is"))]
 
 
 def cases_of(network, arms, sparsities, seeds, variants=("as it is",)):
