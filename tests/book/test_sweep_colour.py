@@ -127,7 +127,12 @@ def test_what_is_chosen_is_best_on_validation_images(monkeypatch):
     stored = {
         "colour_rates": pd.DataFrame({"rate": [0.05, 0.1, 0.2], "error": [30.0, 28.0, None]}),
         "colour_tuning": pd.DataFrame(
-            {"arm": ["SNIP", "SNIP", "GraSP"], "trial": [0, 2, 1], "error": [50.0, 40.0, 60.0]}
+            {
+                "arm": ["SNIP", "SNIP", "GraSP", "SNIP"],
+                "variant": ["as it is"] * 3 + ["by size"],
+                "trial": [0, 2, 1, 1],
+                "error": [50.0, 40.0, 60.0, 30.0],
+            }
         ),
     }
     monkeypatch.setattr(results, "resume", stored.get)
