@@ -14,12 +14,12 @@ and every so many steps `regrow` purges by weight and admits by credit: of the k
 with the smallest :math:`|w|` is dropped, and as many of the others with the largest :math:`|e|` are
 grown, at the value zero and with fresh momentum.  The number of kept weights never changes.
 
-Behind a unit k with weights :math:`w_k`, batch normalisation takes its scale away,
-:math:`L(s \, w_k) = L(w_k)` for s > 0.
-So :math:`|w|` grows as s and e falls as 1/s, and neither compares weights of different units: a
-unit with hardly any weight earns most.  What does not depend on s is
+Batch normalisation takes away the scale of the weights :math:`w_G` of a unit,
+:math:`L(\kappa \, w_G) = L(w_G)` for :math:`\kappa > 0`.
+So :math:`|w|` grows as :math:`\kappa` and e as :math:`1 / \kappa`, and neither compares weights of
+different units: a unit with hardly any weight earns most.  What does not depend on the scale is
 
-.. math:: \frac{|w|}{\lVert w_k \rVert} \quad \text{and} \quad |e| \, \lVert w_k \rVert ,
+.. math:: \frac{|w|}{\lVert w_G \rVert} \quad \text{and} \quad |e| \, \lVert w_G \rVert ,
 
 and `scale_free` purges and admits by these.
 
@@ -180,7 +180,7 @@ def scale_free(model, credit):
         credit: a list of tensors, one per kernel, that are not negative.
 
     Returns:
-        :math:`|w| / \lVert w_k \rVert` and :math:`|e| \, \lVert w_k \rVert`, lists as `credit` is.
+        :math:`|w| / \lVert w_G \rVert` and :math:`|e| \, \lVert w_G \rVert`, lists as `credit` is.
     """
     norms, sizes = unit_norms(model), [tf.abs(kernel.value) for kernel in kernels(model)]
     weight = [tf.math.divide_no_nan(size, n) for size, n in zip(sizes, norms, strict=True)]
@@ -188,7 +188,7 @@ def scale_free(model, credit):
 
 
 def unit_norms(model):
-    r"""Return :math:`\lVert w_k \rVert`, one tensor per kernel that broadcasts against it.
+    r"""Return :math:`\lVert w_G \rVert`, one tensor per kernel that broadcasts against it.
 
     A unit is what one number is computed by: a column of a dense kernel, a filter of a convolution.
     """
