@@ -93,6 +93,11 @@ def test_the_words_of_the_findings_hold():
     assert error[frozen].idxmin() == "iterative ProsPr"
     assert error["credit"] < error[[*frozen, "random regrowth"]].min()
 
+    table = results.load("colour")[0]
+    table = table.query("network == 'ResNet-8' and variant == 'as it is' and sparsity == 0.95")
+    error = table.groupby("arm").error.mean()
+    assert error["gradual magnitude"] < error["credit"] < error[["SNIP", "ProsPr"]].min()
+
     table = results.load("proofs")[0]
     mean = table[table.steps.isin((0, 2))].groupby("arm").proved.mean()
     others = [arm for arm in mean.index if not arm.startswith(("blend", "purge", "a = 0."))]
