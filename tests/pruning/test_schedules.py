@@ -173,22 +173,22 @@ def test_a_plain_loop_prunes_too():
     assert masks.outside(model) == []
 
 
-def test_the_optimizer_that_is_given_is_held_to_the_masks():
+@pytest.mark.parametrize("way", ["prune", "after", "start"])
+def test_the_optimizer_that_is_given_is_held_to_the_masks(way):
     """Neither the compiled one nor a fit says which it is: its averages fill no zeros."""
-    model, rules = network(), [RULES["adam"]() for _ in range(2)]
-    for rule in rules:
-        rule.build(model.trainable_variables)
-    schedules.prune(model, 0.5, optimizer=rules[0])
-    rules[0].finalize_variable_values(model.trainable_variables)
-    assert masks.outside(model) == []
-    schedule = schedules.Gradual(model, 0.9, until=3, begin=3)
-    schedule.after(3, rules[1])
-    rules[1].finalize_variable_values(model.trainable_variables)
-    assert masks.outside(model) == []
-    schedule = schedules.Gradual(model, 0.95, until=4, begin=4)
-    schedule.start(4, rules[0])
-    rules[0].finalize_variable_values(model.trainable_variables)
-    assert masks.outside(model) == []
+    model, rule = network(), RULES["adam"]()
+    rule.build(model.trainable_variables)
+    for kernel in kernels(model):
+        optimizers.average(rule, kernel).assign(tf.ones_like(kernel))
+    schedule = schedules.Gradual(model, 0.8, begin=3, until=3)
+    {
+        "prune": lambda: schedules.prune(model, 0.8, optimizer=rule),
+        "after": lambda: schedule.after(3, rule),
+        "start": lambda: schedule.start(3, rule),
+    }[way]()
+    assert left(model) == masks.kept(SIZE, 0.8)
+    for kernel, mask in zip(kernels(model), masks.in_force(model), strict=True):
+        np.testing.assert_array_equal(optimizers.average(rule, kernel), mask)
 
 
 def test_from_the_beginning_its_kernels_have_masks_and_a_constant_sparsity_is_one():
