@@ -179,12 +179,11 @@ def test_of_equal_kinds_the_first_goes_and_blocks_count_by_their_mean(models):
     scores[first], scores[second] = 1.0, 1.0
     keep = budgets.choose(model, scores, limit=whole - 1)
     assert [n for n, kept in enumerate(keep) if not kept] == [first[0]]
-    scores[first], scores[second] = np.tile([0.0, 3.0], 12), np.tile([1.0, 1.1], 6)
-    keep = budgets.choose(model, scores, limit=whole - 1, multiple=2)
-    assert sum(keep[n] for n in first) == 22  # the mean of its two lowest is 0, the other's is 1
-    scores[first[2::2]] = 3.0
-    keep = budgets.choose(model, scores, limit=whole - 1, multiple=2)
-    assert [sum(keep[n] for n in kind) for kind in (first, second)] == [24, 10]
+    scores[first], scores[first[0]] = 3.0, 0.0  # the two lowest have the mean 1.5
+    for others, widths_left in ((2.0, [22, 12]), (1.0, [24, 10])):
+        scores[second] = others
+        keep = budgets.choose(model, scores, limit=whole - 1, multiple=2)
+        assert [sum(keep[n] for n in kind) for kind in (first, second)] == widths_left
 
 
 @pytest.mark.parametrize("of", [*budgets.OF, lambda model: model.count_params()])
