@@ -305,6 +305,65 @@ def test_gradient_credit_is_the_size_of_the_gradient(digits):
         np.testing.assert_allclose(found, abs(value), rtol=1e-4, atol=1e-7)
 
 
+def test_credit_is_of_the_loss_that_is_asked_for():
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.layers.Dense(6, "tanh", kernel_regularizer=keras.regularizers.L2(0.1)),
+        keras.layers.BatchNormalization(),
+        keras.layers.Dense(3),
+    ]
+    model = keras.Sequential([keras.Input((5,)), *layers])
+    masks.apply(model, [np.indices(k.shape).sum(0) % 2 for k in kernels(model)])
+    generator = np.random.default_rng(0)
+    batches = [(generator.normal(size=(8, 5)), np.arange(8) % 3) for _ in range(2)]
+    credits = []
+    for of_loss in ({}, {"statistics": "moving"}, {"regularisation": False}):
+        weights, loss = as_loss(model, **of_loss)
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            value = loss(weights, batches[0])
+        gradient = [g for g in tape.gradient(value, weights) if len(g.shape) > 1]
+        found = regrowth.gradient_credit(model, batches[0], **of_loss)
+        for a, b in zip(found, gradient, strict=True):
+            np.testing.assert_allclose(a, abs(b), rtol=1e-5, atol=1e-7)
+        credits.append(regrowth.lookahead_credit(model, batches, steps=1, **of_loss))
+    for one, other in itertools.combinations(credits, 2):
+        assert not all(np.allclose(a, b, rtol=1e-3) for a, b in zip(one, other, strict=True))
+
+
+def test_of_equal_credit_the_first_grow_and_double_precision_tells_the_rest():
+    model, chosen = pruned()
+    masks.apply(model, chosen)
+    before = kept(model)
+    free = [np.flatnonzero(~m) for m in before]
+    credit = [np.ones(k.shape) for k in kernels(model)]
+    credit[2].ravel()[free[2]] += 1e-12 * np.arange(len(free[2]))
+    moved = regrowth.regrow(model, 0.1, credit)
+    grown = [np.flatnonzero(a & ~b) for a, b in zip(kept(model), before, strict=True)]
+    rest = moved - (len(free[2]) - 1)
+    assert rest > 0
+    np.testing.assert_array_equal(grown[2], free[2][1:])
+    np.testing.assert_array_equal(grown[0], free[0][:rest])
+
+
+def test_an_optimizer_forgets_the_grown_in_every_kernel_and_averages_are_held():
+    model, chosen = pruned()
+    rule = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True)
+    rule.build(model.trainable_variables)
+    masks.apply(model, chosen)
+    for kernel in kernels(model):
+        for slot in optimizers.slots(rule, kernel).values():
+            slot.assign(tf.ones_like(slot))
+    before = kept(model)
+    credit = [np.random.default_rng(i).random(k.shape) for i, k in enumerate(kernels(model))]
+    regrowth.regrow(model, 0.5, credit, rule)
+    for kernel, a, b in zip(kernels(model), kept(model), before, strict=True):
+        assert np.any(a & ~b)
+        slots = optimizers.slots(rule, kernel)
+        np.testing.assert_array_equal(slots["momentums"], ~(a & ~b))
+        np.testing.assert_array_equal(optimizers.average(rule, kernel), a & b)
+
+
 def run(digits, path, *parts):
     """Train for 24 steps in one go, or in parts that go on from what was saved; return weights."""
     made = 0
@@ -439,8 +498,9 @@ def test_a_save_that_is_interrupted_leaves_the_last_one(digits, tmp_path, monkey
         loop.save(path, model.optimizer)
     assert path.read_bytes() == written
     monkeypatch.undo()
-    before = state(loop, model.optimizer)
+    before, moved = state(loop, model.optimizer), list(loop.moved)
     loop.load(path, model.optimizer)
+    assert loop.moved == moved == [(5, moved[0][1])]
     for a, b in zip(before, state(loop, model.optimizer), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -458,8 +518,10 @@ def test_bad_input_is_named():
     for interval in ({"every": 0}, {"until": 0}):
         with pytest.raises(ValueError, match="expected at least 1 step, found 0"):
             regrowth.Regrowth(model, chosen, **{"until": 10} | interval)
-    with pytest.raises(ValueError, match="decay: expected"):
-        regrowth.earn(model, chosen, decay=1.0)
+    for decay in (1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="decay: expected"):
+            regrowth.earn(model, chosen, decay=decay)
+    assert [k.constraint for k in kernels(model)] == [None] * 3
     with pytest.raises(ValueError, match="steps: expected M >= 1, found 0"):
         regrowth.lookahead_credit(model, [], steps=0)
     masks.apply(model, chosen)
@@ -467,6 +529,16 @@ def test_bad_input_is_named():
         regrowth.regrow(model, 0.1, credit[:2])
     with pytest.raises(ValueError, match="expected finite numbers >= 0"):
         regrowth.regrow(model, 0.1, [np.nan * c for c in credit])
+    for wrong, kept_there in itertools.product((np.nan, np.inf, -1e-300), (True, False)):
+        place = tuple(np.argwhere(chosen[-1].numpy() == kept_there)[-1])
+        bad = [c.copy() for c in credit]
+        bad[-1][place] = wrong  # a single one, kept or not
+        with pytest.raises(ValueError, match=r"credit of .*output.*: expected finite numbers >= 0"):
+            regrowth.regrow(model, 0.1, bad)
+    regrowth.earn(model, chosen)
+    masks.constrain(model, kernels(model)[1], masks.Mask(chosen[1]))
+    with pytest.raises(ValueError, match="expected weights that earn"):
+        regrowth.earned(model)
 
 
 @pytest.mark.parametrize(
@@ -476,6 +548,7 @@ def test_bad_input_is_named():
         (0.1, -1.0, 0.1, "credit of .*: expected finite numbers >= 0"),
         (0.1, 1.0, 1.0, "has changed since the mask was made"),
         (0.1, 1.0, np.nan, "expected finite weights"),
+        (0.1, 1.0, np.inf, "expected finite weights"),
     ],
 )
 def test_a_purge_that_is_refused_changes_nothing(share, credit, weight, message):
@@ -506,6 +579,15 @@ def test_what_fit_hides_from_the_loop_is_refused(digits):
     _, theirs = looped(small, OPTIMIZERS["momentum"]())
     with pytest.raises(ValueError, match="loop: expected one of the model that is fitted"):
         fit(looped(small, OPTIMIZERS["momentum"]())[0], theirs, digits)
+
+
+def test_a_second_fit_counts_only_steps_that_are_made(digits):
+    """Its first batch makes none, though some have been made before."""
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9, gradient_accumulation_steps=4)
+    model, loop = looped(small, optimizer, every=5, until=10)
+    for _ in range(2):
+        fit(model, loop, digits, epochs=1)
+    assert [step for step, _ in loop.moved] == [5, 10]
 
 
 def test_gradients_that_are_added_up_make_one_step(digits):
@@ -579,6 +661,7 @@ def test_branches_of_one_name_keep_their_own_momentum(digits):
         lambda: keras.optimizers.SGD(0.1),
         lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
         lambda: keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.1),
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True),
     ],
 )
 def test_steps_that_are_more_than_a_buffer_are_refused(rule):
