@@ -11,8 +11,8 @@ const figures = (() => {
     ink: "var(--pst-color-text-base, #222832)",
     faint: "var(--pst-color-border, #d1d5da)",
     paper: "var(--pst-color-background, #ffffff)",
-    orange: "#D55E00", // these two are Okabe and Ito's, as in every figure of the book
-    blue: "#0072B2",
+    orange: "var(--figure-orange, #D55E00)", // these two are Okabe and Ito's, as in every figure
+    blue: "var(--figure-blue, #0072B2)",
   };
 
   const STEP_TIME = 700; // milliseconds in which a playing figure makes a step

@@ -74,7 +74,7 @@ def test_the_drawings_are_up_to_date_and_small(drawn, draw):
     shown = [text for text in CHAPTERS.values() if f"{{figure}} ../book/drawings/{name}" in text]
     assert len(shown) == 1
     about = shown[0].partition(f"drawings/{name}\n")[2].partition("```")[0]
-    assert re.match(r":name: fig-\S+\n:width: 27rem\n:alt: .{40,}\n\n\w.{40,}\.\n", about)
+    assert re.match(r":name: fig-\S+\n:width: 430px\n:alt: .{40,}\n\n\w.{40,}\.\n", about)
 
 
 @pytest.mark.parametrize("path", [*BOOK.glob("drawings/*.png"), *BOOK.glob("front_page/*.png")])

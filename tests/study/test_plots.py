@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-LIGHT, DARK = "#ffffff", "#14181e"  # the grounds of the theme
+LIGHT, DARK = "#ffffff", "#121212"  # the grounds of the theme
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # WCAG 2.1, relative luminance
 GREY_OF = np.tile([0.213, 0.715, 0.072], (3, 1))  # Filter Effects 1, hue-rotate
 
@@ -36,6 +36,9 @@ def test_the_page_turns_inks_by_the_filter_that_is_computed_here():
         r'html\[data-theme="dark"\].*img.* {\n.*\n  filter: invert\(1\) hue-rot', style
     )
     assert turned(channels("#000000")) == pytest.approx(1)
+    for name, colour in (("blue", "#0072B2"), ("orange", "#D55E00")):
+        found = channels(re.search(rf"--figure-{name}: (#\w+);", style)[1])
+        assert found == pytest.approx(turned(channels(colour)), abs=1 / 255)
     assert turned(channels("#ffffff")) == pytest.approx(0)
 
 
