@@ -134,7 +134,7 @@ def pictures(folder):
 def canvas(title):
     """Return a figure with a title and two axes, a low one above a high one."""
     size = {"figsize": (4.4, 3.4), "height_ratios": [1, 2]}
-    figure, axes = plt.subplots(2, 1, facecolor="white", **size)
+    figure, axes = plt.subplots(2, 1, **size)
     figure.suptitle(title, fontsize=12)
     return figure, axes
 

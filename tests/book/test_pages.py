@@ -10,6 +10,7 @@ from prosper_utils.lookahead import conditioning, meta_gradient, streaming
 from prosper_utils.pruning import masks, networks, scores
 from prosper_utils.study import datasets, results
 
+import drawings
 import front
 import keras
 import matplotlib.pyplot as plt
@@ -53,6 +54,32 @@ def test_the_pictures_are_up_to_date_and_small(made, name):
     assert compare_images(front.FOLDER / name, made / name, tol=5) is None
     assert (front.FOLDER / name).stat().st_size < 100_000
     assert f"{{image}} front_page/{name}\n:alt: " in page("index")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Make the drawings of the chapters anew, in a folder of their own."""
+    folder = tmp_path_factory.mktemp("drawings")
+    with pytest.MonkeyPatch.context() as patch, plt.rc_context():
+        patch.setattr(drawings, "FOLDER", folder)
+        drawings.main()
+    return folder
+
+
+@pytest.mark.parametrize("draw", drawings.DRAWINGS)
+def test_the_drawings_are_up_to_date_and_small(drawn, draw):
+    name = f"{draw.__name__}.png"
+    assert compare_images(drawings.FOLDER / name, drawn / name, tol=5) is None
+    assert (drawings.FOLDER / name).stat().st_size < 100_000
+    shown = [text for text in CHAPTERS.values() if f"{{figure}} ../book/drawings/{name}" in text]
+    assert len(shown) == 1
+    about = shown[0].partition(f"drawings/{name}\n")[2].partition("```")[0]
+    assert re.match(r":name: fig-\S+\n:width: 430px\n:alt: .{40,}\n\n\w.{40,}\.\n", about)
+
+
+@pytest.mark.parametrize("path", [*BOOK.glob("drawings/*.png"), *BOOK.glob("front_page/*.png")])
+def test_the_ground_of_a_picture_is_transparent(path):
+    assert plt.imread(path)[0, 0, 3] == 0
 
 
 def rows(name):
