@@ -2,8 +2,8 @@ r"""Part III, blending: a finite distribution evolves, and terms of weight zero 
 
 One step keeps a share a of the distribution and combines all pairs of its objects,
 
-.. math:: F(p) = a \, p + (1 - a) \, \frac{\text{comb}(p)}{\|\text{comb}(p)\|_1}, \qquad
-          \text{comb}(p)(z) = \sum_{x \circ y = z} p(x) \, p(y) ,
+.. math:: F(p) &= a \, p + (1 - a) \, \frac{\text{comb}(p)}{\|\text{comb}(p)\|_1}, \\
+          \text{comb}(p)(z) &= \sum_{x \circ y = z} p(x) \, p(y) ,
 
 where the sum reaches beyond the support of p: its value is the same, its gradient is not.
 

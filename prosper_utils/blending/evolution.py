@@ -2,9 +2,9 @@ r"""Evolution: a distribution that earns weight where it has none, by credit pul
 
 A step combines what is there, and lets it persist with the weight a,
 
-.. math:: F(p) = a \, p + (1 - a) \, \frac{\operatorname{comb} p}{\lVert \operatorname{comb} p
-          \rVert_1}, \qquad
-          \operatorname{comb} p = \sum_{x, y} p(x) \, p(y) \, \delta_{x \circ y} ,
+.. math:: F(p) &= a \, p + (1 - a) \, \frac{\operatorname{comb} p}{\lVert \operatorname{comb} p
+          \rVert_1}, \\
+          \operatorname{comb} p &= \sum_{x, y} p(x) \, p(y) \, \delta_{x \circ y} ,
 
 and keeps the K largest weights.  One loop (Gadgil, "Blending pruning and backprop", 2015) is
 
@@ -330,8 +330,8 @@ def closed(table, states, extra, rounds):
     A round adds all products of which one factor is in the extra support and the other in the
     support of a state before the last one,
 
-    .. math:: S_{j+1} = S_j \cup \bigcup_{t < T} (S_j \circ \operatorname{supp} p_t \cup
-              \operatorname{supp} p_t \circ S_j), \qquad S_0 = \operatorname{supp} p_T .
+    .. math:: S_0 &= \operatorname{supp} p_T, \qquad D_t = \operatorname{supp} p_t, \\
+              S_{j+1} &= S_j \cup \bigcup_{t < T} (S_j \circ D_t \cup D_t \circ S_j) .
 
     How far credit reaches: let 0 < a < 1, let nothing be cut, and call the depth of an object the
     least t with the object in :math:`\operatorname{supp} p_t`, for a trajectory that goes on.  A

@@ -4,8 +4,8 @@ Metamath (Megill and Wheeler, 2019) knows one rule: an assertion may be used wit
 its variables.  So a condensed detachment is written out: if the lemma x proves C a b, the lemma y
 proves c, and :math:`\sigma` is their most general unifier, then
 
-.. math:: \frac{x : C a b, \quad y : c}{Dxy : \sigma b} \qquad \text{becomes} \qquad
-          \sigma a, \; \sigma b, \; y(\sigma), \; x(\sigma), \; \text{ax-mp} .
+.. math:: & \frac{x : C a b, \quad y : c}{Dxy : \sigma b} \quad \text{becomes} \\
+          & \sigma a, \; \sigma b, \; y(\sigma), \; x(\sigma), \; \text{ax-mp} .
 
 The database declares `wn` (¬p is a formula), `wi` (p → q is one), the rule `ax-mp` and the axioms;
 everything else is proved, one `$p` statement for each distinct subproof.

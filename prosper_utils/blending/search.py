@@ -9,8 +9,9 @@ second can take some by age.
 The *genetic algorithm* breeds a population: a child is the product of two parents, each the fittest
 of a few drawn at random, or, by mutation, anything met; and who is fit survives,
 
-.. math:: \text{population} \leftarrow \text{the fittest of (population} \cup \text{children)}
-          \cup \text{some of the others} .
+.. math:: \text{population} \leftarrow {}
+          & \text{the fittest of } (\text{population} \\
+          & \cup \text{children}) \cup \text{some others} .
 
 Its fitness is a function of the object alone (`similarity` to a goal, `smallness`), or counts the
 proofs of goals that it was of use in (`usefulness`).

@@ -3,8 +3,9 @@ r"""Worth: by how much the loss drops if an object without weight is given some,
 Credit promises what a little weight on an object would bring.  This is what it does bring, if the
 mass m moves to x from all others alike:
 
-.. math:: \operatorname{drop}_m(x) = L(p) - L\Big(\frac{p + m \, \delta_x}{1 + m}\Big), \quad
-          \lim_{m \to 0} \frac{\operatorname{drop}_m(x)}{m} = v_0(x) - \sum_y p(y) \, v_0(y) ,
+.. math:: & \operatorname{drop}_m(x) = L(p) - L\Big(\frac{p + m \, \delta_x}{1 + m}\Big), \\
+          & \lim_{m \to 0} \frac{\operatorname{drop}_m(x)}{m}
+          = v_0(x) - \sum_y p(y) \, v_0(y) ,
 
 where L is the divergence of the image from the target and :math:`v_0` the exact credit.  A credit
 that puts objects in the order of their drops tells what they are worth.

@@ -2,8 +2,9 @@ r"""Part I, looking ahead: carry a gradient back along a short trajectory, one s
 
 With :math:`J_m` the Jacobian of step m of a trajectory, what the end says of the beginning is
 
-.. math:: \frac{\partial L_M}{\partial s_0} = J_0^\top J_1^\top \cdots J_{M-1}^\top \,
-          \nabla L_M(s_M), \qquad \text{for gradient descent } J_m = I - \alpha H_m .
+.. math:: \frac{\partial L_M}{\partial s_0} &= J_0^\top J_1^\top \cdots J_{M-1}^\top \,
+          \nabla L_M(s_M), \\
+          J_m &= I - \alpha H_m \text{ for gradient descent} .
 
 Its modules, in the order in which to read them:
 

@@ -3,9 +3,9 @@ r"""Conditioning: how large an exact score is, how it grew, and whether its arit
 The exact score is :math:`s = w \odot v_0` with :math:`v_m = J_m^\top v_{m+1}`, the first-order one
 :math:`w \odot v_M`.  What the Jacobians between them do, and what rounding leaves, is seen in
 
-.. math:: \text{ratio} = \frac{\lVert w \odot v_0 \rVert}{\lVert w \odot v_M \rVert}, \qquad
-          \text{growth}_m = \frac{\lVert v_m \rVert}{\lVert v_{m+1} \rVert}, \qquad
-          \text{error} = \frac{\lVert s - s_{64} \rVert}{\lVert s_{64} \rVert}.
+.. math:: \text{ratio} &= \frac{\lVert w \odot v_0 \rVert}{\lVert w \odot v_M \rVert}, \\
+          \text{growth}_m &= \frac{\lVert v_m \rVert}{\lVert v_{m+1} \rVert}, \\
+          \text{error} &= \frac{\lVert s - s_{64} \rVert}{\lVert s_{64} \rVert}.
 
 Ratio and growth come out of the sweep itself and cost nothing.  The error is measured, not
 guessed, by a second sweep in float64, where reverse and unrolled agree to 1e-14.  A repetition in

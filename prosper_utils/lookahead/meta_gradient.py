@@ -6,7 +6,8 @@ Then M steps of gradient descent run free of the mask,
 With :math:`H_m` the Hessian of :math:`L_m` at :math:`w_m`,
 
 .. math:: \frac{\partial L_M(w_M)}{\partial c}
-          = w \odot (I - \alpha H_0)(I - \alpha H_1) \cdots (I - \alpha H_{M-1}) \nabla L_M(w_M)
+          &= w \odot J_0 J_1 \cdots J_{M-1} \nabla L_M(w_M), \\
+          J_m &= I - \alpha H_m
 
 (Alizadeh et al., 2022, equation 10, written for column vectors).  With heavy-ball momentum the
 state is the pair of weights and buffer, :math:`b_m = \mu b_{m-1} + \nabla L_m(w_m)`,

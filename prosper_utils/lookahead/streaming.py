@@ -3,9 +3,9 @@ r"""Streaming: one elementwise factor per step in place of each Jacobian of the 
 The meta-gradient multiplies by the matrices :math:`I - \alpha H_m` (see `meta_gradient`), last one
 first, so it has to come back to every step.  Streaming replaces each matrix by the diagonal one of
 
-.. math:: \gamma_m = 1 - \alpha h_m, \qquad
-          \text{score} = w \odot \gamma_0 \odot \gamma_1 \odot \cdots \odot \gamma_{M-1}
-                         \odot \nabla L_M(w_M),
+.. math:: \gamma_m &= 1 - \alpha h_m, \\
+          \text{score} &= w \odot \gamma_0 \odot \cdots \odot \gamma_{M-1}
+                          \odot \nabla L_M(w_M),
 
 which may be multiplied up in any order, so one pass in the direction of training and O(n) memory
 are enough, whatever M is.  With :math:`h_m = \operatorname{diag} H_m` the score is exact if every
@@ -211,8 +211,8 @@ def dense_diagonal(model):
     :math:`\delta = \partial L / \partial z` of one example, the Hessian with respect to z follows
     from that of the next layer, whose quantities carry a plus:
 
-    .. math:: H_z = (\varphi'(z) \varphi'(z)^\top) \odot (W_+ H_+ W_+^\top)
-                    + \operatorname{diag}(\varphi''(z) \odot W_+ \delta_+),
+    .. math:: H_z = {} & (\varphi'(z) \varphi'(z)^\top) \odot (W_+ H_+ W_+^\top) \\
+                    & + \operatorname{diag}(\varphi''(z) \odot W_+ \delta_+),
 
     and then :math:`\partial^2 L / \partial W_{ij}^2 = a_i^2 (H_z)_{jj}`, all averaged over examples
     (after Becker and LeCun, 1989, who keep only the diagonal of :math:`H_z`; kept whole it is
@@ -573,7 +573,8 @@ def step_errors(loss, weights, batches, learning_rate, curvature):
     exact one at m = 0 to the streamed one at m = M, one factor at a time.  So the norms of their
     differences add up to a bound on its distance, which needs no small learning rate:
 
-    .. math:: \lVert \text{streamed} - \text{exact} \rVert \le \sum_m \alpha \,
+    .. math:: & \lVert \text{streamed} - \text{exact} \rVert \\
+              & \le \sum_m \alpha \,
               \lVert w \odot \Gamma_m \odot (H_m - \operatorname{diag} h_m) \, v_{m+1} \rVert .
 
     Args:

@@ -5,8 +5,8 @@ state is: weights, weights with momentum, or a distribution.  `roll_out` keeps t
 only the last one; `pull_back` multiplies a cotangent by one transposed Jacobian after the other,
 last step first, and `push_forward` a tangent by one Jacobian after the other, first step first:
 
-.. math:: v_m = J_m^\top v_{m+1}, \qquad u_{m+1} = J_m u_m,
-          \qquad J_m = \partial s_{m+1} / \partial s_m .
+.. math:: v_m &= J_m^\top v_{m+1}, \qquad u_{m+1} = J_m u_m, \\
+          J_m &= \partial s_{m+1} / \partial s_m .
 
 The graph of only one step is alive at any time.  All four take the batches in one of two forms:
 

@@ -2,8 +2,8 @@ r"""Part II, pruning networks: score a Keras model's connections, keep the best,
 
 Every score reads off what a mask :math:`c` on the weights would do,
 
-.. math:: w_0 = c \odot w, \qquad
-          \text{score} = |\partial L_M(w_M) / \partial c| \; \text{ at } c = 1,
+.. math:: w_0 &= c \odot w, \\
+          \text{score} &= |\partial L_M(w_M) / \partial c| \; \text{ at } c = 1,
 
 and of n connections the best :math:`k = \lceil n (1 - \text{sparsity}) \rceil` are kept.
 

@@ -5,7 +5,8 @@ new labels; one that works on each channel passes them on; and what is added or 
 shares its labels.  So each axis of each weight has a vector of labels, and the classes of the
 equivalence relation that the layers generate,
 
-.. math:: a \sim b \iff \text{some layer meets channel } a \text{ where it meets channel } b ,
+.. math:: a \sim b \iff {} & \text{some layer meets channel } a \\
+          & \text{where it meets channel } b ,
 
 are the groups that live and die together (Fang et al., 2023, find them by a graph of
 dependencies).  Nothing is guessed: a layer that has no rule here fixes the channels that it meets,

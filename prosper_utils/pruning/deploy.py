@@ -2,8 +2,9 @@ r"""Deployment: the files that a pruned network is shipped as, their sizes and t
 
 Of n weights, k of them not zero, a LiteRT file takes about
 
-.. math:: 4n \text{ bytes}, \qquad n \text{ in 8-bit integers}, \qquad
-          6k \text{ with the sparse encoding},
+.. math:: 4n & \text{ bytes}, \\
+          n & \text{ in 8-bit integers}, \\
+          6k & \text{ with the sparse encoding},
 
 a float and an index of two bytes for each weight; the first two masked or not, since zeros are
 stored like other numbers, until the file is compressed.

@@ -5,8 +5,8 @@ of the variance :math:`v(x, \bar x) = \frac1n \sum_i (x_i - \bar x)^2`.  `tf.nn.
 mean inside v constant, which is right once and wrong twice:
 
 .. math:: \frac{\partial v}{\partial x_i} &= \frac2n (x_i - \bar x)
-            + \frac{\partial v}{\partial \bar x} \frac{\partial \bar x}{\partial x_i}, \quad
-          \frac{\partial v}{\partial \bar x} = -\frac2n \sum_j (x_j - \bar x) = 0, \\
+            + \frac{\partial v}{\partial \bar x} \frac{\partial \bar x}{\partial x_i}, \\
+          \frac{\partial v}{\partial \bar x} &= -\frac2n \sum_j (x_j - \bar x) = 0, \\
           \frac{\partial^2 v}{\partial x_i \partial x_j} &= \frac2n \Bigl(\delta_{ij}
             - \frac{\partial \bar x}{\partial x_j}\Bigr)
             = \frac2n \Bigl(\delta_{ij} - \frac1n\Bigr), \\

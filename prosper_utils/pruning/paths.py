@@ -4,8 +4,8 @@ Take away what bends the signal: every activation becomes the identity, every bi
 left is linear in each kernel, and for kernels that are nowhere negative and an input of ones the
 sum of its outputs counts the paths from input to output, each with the product of its weights,
 
-.. math:: R(w) = \mathbf 1^\top W_L \cdots W_2 W_1 \mathbf 1
-               = \sum_{\text{paths}} \; \prod_{i \in \text{path}} w_i .
+.. math:: R(w) &= \mathbf 1^\top W_L \cdots W_2 W_1 \mathbf 1 \\
+               &= \sum_{\text{paths}} \; \prod_{i \in \text{path}} w_i .
 
 So :math:`w_i \, \partial R / \partial w_i` is the part of R that passes through weight i: the score
 of SynFlow (Tanaka et al., 2020), and, with a mask for w, a test of which weights are on a path.

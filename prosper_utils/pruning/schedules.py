@@ -3,8 +3,8 @@ r"""Schedules: prune by magnitude while a network trains, all at once or little 
 Gradual magnitude pruning (Zhu and Gupta, 2017) removes the smallest weights in n + 1 rounds,
 :math:`\Delta t` steps of training apart, to the sparsity
 
-.. math:: s_t = s_f + (s_i - s_f) \left( 1 - \frac{t - t_0}{n \, \Delta t} \right)^3 ,
-          \qquad t \in \{ t_0, \; t_0 + \Delta t, \; \ldots, \; t_0 + n \, \Delta t \} .
+.. math:: s_t &= s_f + (s_i - s_f) \left( 1 - \frac{t - t_0}{n \, \Delta t} \right)^3 , \\
+          t &\in \{ t_0, \; t_0 + \Delta t, \; \ldots, \; t_0 + n \, \Delta t \} .
 
 It removes much while there is much to choose from, and little at the end.  With n = 0 all is
 removed at once, as is usual from a network that is trained, and then trained further.

@@ -4,7 +4,8 @@ Every score is a function `(model, batches, *, sparsity=None, seed=0, **of_loss)
 tensor per kernel, larger for what to keep.  Those that look at data read off what a mask :math:`c`
 on the weights would do:
 
-.. math:: \text{SNIP} &= |\partial L(c \odot w) / \partial c| = |w \odot \nabla L(w)|, \\
+.. math:: \text{SNIP} &= |\partial L(c \odot w) / \partial c| \\
+          &= |w \odot \nabla L(w)|, \\
           \text{GraSP} &= w \odot H \nabla L(w), \\
           \text{ProsPr} &= |\partial L_M(w_M) / \partial c|.
 
@@ -282,7 +283,9 @@ def _masked(loss, masks):
 
 
 def iterative_snip(model, batches, *, sparsity, seed=0, rounds=5, **of_loss):
-    """Return the SNIP score in the last of several rounds (de Jorge et al., 2021; Verdenius, 2020).
+    """Return the SNIP score in the last of several rounds.
+
+    Such rounds are from de Jorge et al., 2021, and Verdenius et al., 2020.
 
     Args:
         model, sparsity, seed, rounds, of_loss: as for `iterative_prospr`.

@@ -3,8 +3,8 @@ r"""Whole units: a network from which groups of channels are really gone.
 A mask leaves a network as large as it was.  A group of channels (see `channels`) whose readers are
 all zero counts for nothing, so it can be cut out: with :math:`S` the channels that are kept,
 
-.. math:: \sum_{i} x_i w_{ij} = \sum_{i \in S} x_i w_{ij}
-          \quad \text{if } w_{ij} = 0 \text{ for all } i \notin S .
+.. math:: & \sum_{i} x_i w_{ij} = \sum_{i \in S} x_i w_{ij} \\
+          & \text{if } w_{ij} = 0 \text{ for all } i \notin S .
 
 This is exact for any activation, bias and statistics.  It would not be so with the group's own
 weights at zero instead of its readers': a bias, a normalisation or an activation that does not

@@ -6,6 +6,8 @@ dark the page turns black into white and keeps the hues (`book/_static/book.css`
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import FixedLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 LOOKS = {
@@ -51,3 +53,28 @@ def use_style():
     """Use the book's figure style, at twice the resolution for sharp screens."""
     plt.rcParams.update(STYLE)
     set_matplotlib_formats("retina")
+
+
+def against_sparsity(axis, arms, sparsities):
+    """Draw the test errors of arms against sparsity, on a logarithmic axis, with their intervals.
+
+    Args:
+        axis: where to draw.
+        arms: {name in `LOOKS`: a list of `Interval`, in percent, one for each sparsity}.
+        sparsities: shares of the weights that are removed, evenly spaced in the drawing.
+
+    Raises:
+        ValueError: if an arm has not one interval for each sparsity.
+    """
+    for name, found in arms.items():
+        if len(found) != len(sparsities):
+            raise ValueError(f"{name}: expected {len(sparsities)} intervals, found {len(found)}")
+        mid = np.array([f.mean for f in found])
+        half = np.array([f.high for f in found]) - mid
+        below = np.minimum(half, 0.9 * mid)  # the axis is logarithmic
+        axis.errorbar(range(len(mid)), mid, [below, half], label=name, capsize=2, **LOOKS[name])
+    axis.set_yscale("log")
+    axis.set_xticks(range(len(sparsities)), [f"{100 * s:g}" for s in sparsities])
+    axis.yaxis.set_major_locator(FixedLocator([1, 2, 3, 5, 10, 20, 50, 90]))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()

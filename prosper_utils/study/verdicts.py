@@ -5,8 +5,10 @@ claim is shown (True), contradicted (False), or neither (None).  From the interv
 difference in error, first minus second, come the outcomes
 
 .. math:: \begin{aligned}
-          \text{lower:} \quad & u < 0 \text{ shown}, \; l > 0 \text{ contradicted}; \\
-          \text{no worse:} \quad & u < b \text{ shown, else } l > 0 \text{ contradicted},
+          \text{lower: } & u < 0 \text{ shown}, \\
+          & l > 0 \text{ contradicted}; \\
+          \text{no worse: } & u < b \text{ shown}, \\
+          & \text{else } l > 0 \text{ contradicted},
           \end{aligned}
 
 with a margin b of what we tolerate, and neither of them otherwise.  A difference from zero counts

@@ -121,6 +121,16 @@ def test_titles_of_exercises_have_one_form(stem):
 
 
 @pytest.mark.parametrize("stem", STEMS)
+def test_exercises_have_a_proof_and_a_computation_that_is_checked(stem):
+    text = (ROOT / "notebooks" / f"{stem}.md").read_text().partition("## Exercises")[2]
+    exercises = re.split(r"\n(?=\*\*\d\. )", text)[1:]
+    assert [e for e in exercises if "```{admonition} Solution\n:class: dropdown" not in e] == []
+    assert any("proof" in e.splitlines()[0] for e in exercises)
+    computed = [e for e in exercises if "computational" in e.splitlines()[0]]
+    assert any(re.search(r"```\{code-cell\}.*\bcheck\w*\(", e, re.DOTALL) for e in computed)
+
+
+@pytest.mark.parametrize("stem", STEMS)
 def test_prose_has_one_sentence_per_line(stem):
     for cell in notebook(stem).cells:
         if cell.cell_type == "markdown":

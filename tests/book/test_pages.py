@@ -1,5 +1,6 @@
 """The pages around the chapters say what the code, the stored results and the chapters say."""
 
+import ast
 import csv
 import functools
 import re
@@ -190,6 +191,69 @@ def test_the_names_in_the_notation_are_names_in_the_code():
     names = [name for cell in cells for name in re.findall(r"`(\w+)", cell)]
     assert len(names) > 30
     assert [name for name in names if not re.search(rf"\b{name}\b", code)] == []
+
+
+# A surname, perhaps a second author or "et al.", perhaps a title, and a year.
+PAPER = re.compile(
+    r"([A-Z][\w'-]+)(?: and [A-Z][\w'-]+| et al\.)?,? (?:\"[^\"]*\", )?\(?((?:19|20)\d\d)\b"
+)
+NOT_ONLINE = {("Huet", "1976")}  # a thesis on paper
+
+
+def papers(text):
+    """Return the papers that a text names, {(surname of the first author, year)}."""
+    return set(PAPER.findall(" ".join(text.split())))
+
+
+def docstrings():
+    for path in sorted((ROOT / "prosper_utils").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                yield ast.get_docstring(node) or ""
+
+
+def references():
+    """Return the entries of the references, {(surname of the first author, year): (key, text)}."""
+    found = {}
+    for entry in (BOOK / "references.bib").read_text().split("\n@"):
+        fields = dict(re.findall(r"^  (\w+) *= \{(.*)\},$", entry, re.MULTILINE))
+        surname = re.sub(r"\W", " ", fields["author"].partition(",")[0]).split()[-1]
+        found[surname, fields.get("year")] = entry.partition("{")[2].partition(",")[0], fields
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "paper"),
+    [
+        ("the rule (Holm, 1979).", ("Holm", "1979")),
+        ("as Okabe and Ito (2008) say", ("Okabe", "2008")),
+        ("after de Jorge\n    et al., 2021, who", ("Jorge", "2021")),
+        ('(Gadgil, "Blending pruning and backprop", 2015)', ("Gadgil", "2015")),
+    ],
+)
+def test_a_paper_in_a_docstring_is_seen(text, paper):
+    assert papers(text) == {paper}
+
+
+def test_every_paper_that_a_docstring_names_is_among_the_references_with_a_link():
+    known, named = references(), papers("\n\n".join(docstrings()))
+    assert len(named) > 25
+    assert named - set(known) == set(), "not in book/references.bib"
+    unlinked = {name for name in named if not {"doi", "eprint", "url"} & set(known[name][1])}
+    assert unlinked == NOT_ONLINE
+
+
+def test_every_reference_is_on_the_page_and_is_cited_or_named():
+    assert ":all:" in page("references")
+    named = papers("\n\n".join(docstrings()))
+    written = "".join(path.read_text() for path in BOOK.glob("*.md")) + "".join(CHAPTERS.values())
+    cited = set(
+        re.findall(r"[\w]+", " ".join(re.findall(r"\{cite\w*(?::\w+)?\}`([^`]*)`", written)))
+    )
+    idle = [
+        key for name, (key, _) in references().items() if name not in named and key not in cited
+    ]
+    assert idle == []
 
 
 def test_the_citation_is_that_of_the_citation_file():
