@@ -71,7 +71,9 @@ const zeroWeight = (() => {
     const [width, height] = [size, (size * (HIGH - LOW)) / (RIGHT - LEFT)];
     const scale = width / (RIGHT - LEFT);
     const place = ([x, y]) => [(x - LEFT) * scale, (HIGH - y) * scale];
-    const inside = add(svg, "svg", { x: 0, y: 0, width, height });
+    const cut = add(svg, "clipPath", { id: "zero-weight-plane" });
+    add(cut, "rect", { width, height });
+    const inside = add(svg, "g", { "clip-path": "url(#zero-weight-plane)" });
     const through = (points, look) => {
       const ends = points.map((w) => place(w).map((x) => x.toFixed(1)).join(","));
       add(inside, "polyline", { points: ends.join(" "), fill: "none", ...look });
