@@ -83,7 +83,8 @@ def record(stem, taken):
 def needs(notebook):
     """Return what the code of a chapter reads: 'no data', or the data set and the files."""
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    loaded = re.findall(r'results\.load\(f?"([^"]+)"', code)
+    asked = code + "".join(_helpers(code))
+    loaded = re.findall(r'(?:results\.load|stored)\(f?"([^"]+)"', asked)
     if "findings.families(" in code:
         loaded += [name for sweeps in findings.SWEEPS.values() for name in sweeps.values()]
     patterns = [f"book/studies/results/{re.sub(r'{.*?}', '*', name)}.csv" for name in loaded]
@@ -93,6 +94,14 @@ def needs(notebook):
     choice = {'datasets.load("digits")': digits, "datasets.load()": f"MNIST or {digits}"}
     data = [name for call, name in choice.items() if call in code]
     return ", ".join(data + [f"`{name}`" for name in files]) or "no data"
+
+
+def _helpers(code):
+    """Return the sources of the modules of `study` that a chapter imports as modules."""
+    lists = re.findall(r"^from prosper_utils\.study import (\([^)]*\)|.+)$", code, re.MULTILINE)
+    names = re.findall(r"\w+", " ".join(lists))
+    files = [ROOT / "prosper_utils" / "study" / f"{name}.py" for name in names]
+    return [file.read_text() for file in files if file.exists()]
 
 
 def line(notebook, details):

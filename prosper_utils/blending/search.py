@@ -11,7 +11,8 @@ of a few drawn at random, or, by mutation, anything met; and who is fit survives
 
 .. math:: \text{population} \leftarrow {}
           & \text{the fittest of } (\text{population} \\
-          & \cup \text{children}) \cup \text{some others} .
+          & \cup \text{children}) \\
+          & \cup \text{some of the others} .
 
 Its fitness is a function of the object alone (`similarity` to a goal, `smallness`), or counts the
 proofs of goals that it was of use in (`usefulness`).

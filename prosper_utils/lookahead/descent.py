@@ -2,7 +2,7 @@ r"""Gradient descent as a step of a trajectory, and the batches that it takes.
 
 A step of gradient descent with heavy-ball momentum maps a state and a batch to the next state,
 
-.. math:: b_m &= \mu b_{m-1} + \nabla L_m(w_m), \qquad b_{-1} = 0, \\
+.. math:: b_m &= \mu b_{m-1} + \nabla L_m(w_m), \quad b_{-1} = 0, \\
           w_{m+1} &= w_m - \alpha b_m.
 
 Without momentum the state is the weights alone.  Everything here works on plain tensors and

@@ -5,7 +5,7 @@ Then M steps of gradient descent run free of the mask,
 :math:`w_{m+1} = w_m - \alpha \nabla L_m(w_m)`, and the loss is taken once more, on the last batch.
 With :math:`H_m` the Hessian of :math:`L_m` at :math:`w_m`,
 
-.. math:: \frac{\partial L_M(w_M)}{\partial c}
+.. math:: \frac{\partial L_M}{\partial c}
           &= w \odot J_0 J_1 \cdots J_{M-1} \nabla L_M(w_M), \\
           J_m &= I - \alpha H_m
 

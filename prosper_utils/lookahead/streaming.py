@@ -4,8 +4,8 @@ The meta-gradient multiplies by the matrices :math:`I - \alpha H_m` (see `meta_g
 first, so it has to come back to every step.  Streaming replaces each matrix by the diagonal one of
 
 .. math:: \gamma_m &= 1 - \alpha h_m, \\
-          \text{score} &= w \odot \gamma_0 \odot \cdots \odot \gamma_{M-1}
-                          \odot \nabla L_M(w_M),
+          \text{score} &= w \odot \gamma_0 \odot \cdots \odot \gamma_{M-1} \\
+                       & \quad \odot \nabla L_M(w_M),
 
 which may be multiplied up in any order, so one pass in the direction of training and O(n) memory
 are enough, whatever M is.  With :math:`h_m = \operatorname{diag} H_m` the score is exact if every
@@ -574,8 +574,8 @@ def step_errors(loss, weights, batches, learning_rate, curvature):
     differences add up to a bound on its distance, which needs no small learning rate:
 
     .. math:: & \lVert \text{streamed} - \text{exact} \rVert \\
-              & \le \sum_m \alpha \,
-              \lVert w \odot \Gamma_m \odot (H_m - \operatorname{diag} h_m) \, v_{m+1} \rVert .
+              & \le \sum_m \alpha \, \lVert w \odot \Gamma_m \\
+              & \quad \odot (H_m - \operatorname{diag} h_m) \, v_{m+1} \rVert .
 
     Args:
         loss, weights, batches, learning_rate, curvature: as for `streamed`.  The 2 M lists of

@@ -8,8 +8,8 @@ mean inside v constant, which is right once and wrong twice:
             + \frac{\partial v}{\partial \bar x} \frac{\partial \bar x}{\partial x_i}, \\
           \frac{\partial v}{\partial \bar x} &= -\frac2n \sum_j (x_j - \bar x) = 0, \\
           \frac{\partial^2 v}{\partial x_i \partial x_j} &= \frac2n \Bigl(\delta_{ij}
-            - \frac{\partial \bar x}{\partial x_j}\Bigr)
-            = \frac2n \Bigl(\delta_{ij} - \frac1n\Bigr), \\
+            - \frac{\partial \bar x}{\partial x_j}\Bigr) \\
+          &= \frac2n \Bigl(\delta_{ij} - \frac1n\Bigr), \\
           &\phantom{=}\; \text{but } \frac2n \, \delta_{ij}
             \text{ with } \bar x \text{ held constant.}
 

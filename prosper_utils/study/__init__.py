@@ -12,6 +12,8 @@ No other wing needs this one.  Its modules, in the order in which to read them:
 * `comparison`: intervals over seeds, paired differences, and a correction for many claims.
 * `verdicts`: what follows for a claim, in one of five words.
 * `results`: stored results, and where they come from.
+* `arms`: what one arm of a stored sweep does better than another.
+* `attempt`, `journal`, `hopes`: every statement of our sources, and of ours, with its verdict.
 * `plots`: one style for all figures.
 * `checks`: how a chapter states a claim, or stops.
 """

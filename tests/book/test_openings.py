@@ -73,6 +73,13 @@ def test_what_a_chapter_needs_is_read_from_its_code():
     assert carried == "`colour.csv`, `pruning.csv`, `pruning_fashion.csv`, `regrowth.csv`"
 
 
+def test_what_the_helpers_of_a_chapter_read_is_needed_too():
+    found = openings.needs(notebook("from prosper_utils.study import hopes, plots"))
+    assert found == "`proofs.csv`, `proofs_credit.csv`, `proofs_domains.csv`, `pruning.csv`"
+    many = "from prosper_utils.study import (\n    checks,\n    hopes,\n)"
+    assert openings.needs(notebook(many)) == found
+
+
 def test_times_are_stored_chapter_by_chapter(tmp_path, monkeypatch):
     monkeypatch.setattr(openings, "SECONDS", tmp_path / "seconds.json")
     assert openings.seconds() == {}

@@ -1,0 +1,81 @@
+"""Arms of stored sweeps: differences are those of the rows, and words are those of the cells."""
+
+from prosper_utils.study import arms
+from prosper_utils.study.comparison import Interval, paired
+
+import numpy as np
+import pandas as pd
+import pytest
+
+
+@pytest.fixture
+def stored(monkeypatch):
+    """Give arms tables of our own, {name: rows}."""
+
+    def give(**tables):
+        tables = {name: pd.DataFrame(rows) for name, rows in tables.items()}
+        monkeypatch.setattr(arms, "stored", tables.__getitem__)
+
+    return give
+
+
+def pruned(score, errors, variant="as scored", sparsity=0.9):
+    at = {"network": arms.DENSE, "activation": "tanh", "score": score, "variant": variant}
+    return [at | {"sparsity": sparsity, "seed": s, "error": e} for s, e in enumerate(errors)]
+
+
+def test_a_table_is_read_once():
+    assert arms.stored("pruning") is arms.stored("pruning")
+
+
+def test_differences_are_paired_within_seeds_and_variants(stored):
+    rows = pruned("SNIP", [3.0, 5.0, 9.0]) + pruned("ProsPr", [2.0, 4.5, 7.0])
+    rows += pruned("ProsPr", [8.0, 8.0, 8.5], "shuffled") + pruned(
+        "ProsPr", [1.0] * 3, sparsity=0.8
+    )
+    stored(pruning=rows)
+    net = arms.DENSE, "tanh"
+    found = arms.minus((*net, "ProsPr"), (*net, "SNIP"), 0.9)
+    assert found.mean == pytest.approx(-3.5 / 3)
+    assert arms.versus("ProsPr", "SNIP", [(*net, 0.9)]) == {(*net, 0.9): found}
+    shuffled = arms.minus((*net, "ProsPr"), (*net, "ProsPr", "shuffled"), 0.9)
+    assert shuffled.mean == pytest.approx(np.mean([-6, -3.5, -1.5]))
+
+
+def test_cells_in_words():
+    cells = [(arms.DENSE, "relu", 0.98), (arms.DENSE, "relu", 0.995), (arms.LENET, "tanh", 0.9)]
+    assert arms.in_words(cells) == "ReLU at 98, 99.5%; LeNet-5, tanh at 90%"
+    assert arms.in_words([(arms.DENSE, 0.9)]) == f"{arms.DENSE} at 90%"
+    family = {cell: Interval(-2, -3, -1, 1e-6) for cell in cells}
+    assert arms.lower(family, "a − b").word == "holds"
+    family[cells[0]] = Interval(2, 1.5, 2.5, 1e-6)
+    assert str(arms.no_worse(family, "a − b")) == "holds if ReLU at 99.5%; LeNet-5, tanh at 90%"
+
+
+def test_the_best_frozen_mask_is_the_one_with_the_lowest_mean(stored):
+    rows = [
+        {"network": n, "arm": a, "variant": "as is", "sparsity": s, "seed": seed, "error": e + seed}
+        for n, s in arms.REGROWN
+        for a, e in (("SNIP", 5.0), ("SynFlow", 4.0), ("credit", 1.0), ("random regrowth", 9.0))
+        for seed in range(3)
+    ]
+    stored(regrowth=rows)
+    assert arms.best_frozen(arms.DENSE, 0.9) == {0: 4.0, 1: 5.0, 2: 6.0}
+    assert {f.mean for f in arms.credit_against().values()} == {-3.0}
+    assert {f.mean for f in arms.credit_against("random regrowth").values()} == {-8.0}
+    assert list(arms.credit_against()) == list(arms.REGROWN)
+
+
+def test_goals_are_compared_setting_by_setting(stored):
+    def runs(arm, numbers, steps=2):
+        return [
+            {"arm": arm, "steps": steps, "step_size": 0.03, "keep": k, "seed": 0, "proved": n}
+            for k, n in enumerate(numbers)
+        ]
+
+    stored(proofs=runs("blend", [20, 22]) + runs("blend", [9, 9], 3) + runs("fixed", [2, 3], 0))
+    assert arms.proved("blend").tolist() == [20, 22]
+    assert arms.proved("fixed", steps=3).tolist() == [2, 3]
+    assert arms.span("blend", "fixed") == "blend 20 to 22; fixed 2 to 3"
+    assert arms.goals("fixed") == paired({0: 2, 1: 3}, {0: 20, 1: 22})
+    assert arms.fewer({"fixed": Interval(-18, -19, -17, 1e-6)}).word == "holds"

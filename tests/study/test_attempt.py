@@ -1,0 +1,155 @@
+"""The earlier attempt and the paper: readings of the formula, and verdicts that can change."""
+
+import json
+
+from prosper_utils.lookahead.descent import loss_and_gradient
+from prosper_utils.lookahead.streaming import flat
+from prosper_utils.study import arms, attempt
+from prosper_utils.study.comparison import Interval
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+
+WRONG = "first first", "after the update", "counted from 1"
+BETTER, WORSE = Interval(-3, -4, -2, 1e-6), Interval(3, 2, 4, 1e-6)
+
+
+@pytest.fixture(scope="module")
+def known():
+    return attempt.reference(json.loads((ROOT / "tests" / "prospr_tiny.json").read_text()))
+
+
+@pytest.fixture
+def change(monkeypatch):
+    """Change the stored tables: give a function of the table for each name."""
+
+    def changed(**by_name):
+        tables = {name: function(arms.stored(name).copy()) for name, function in by_name.items()}
+        real = arms.stored
+        monkeypatch.setattr(arms, "stored", lambda name: tables.get(name, real(name)))
+
+    return changed
+
+
+def one_curvature(fixed=True, steps=3):
+    """Return a `Reference` of quadratic losses, with the same Hessian on all batches or not."""
+    draw = np.random.default_rng(1)
+    roots = draw.normal(size=(steps + 1, 4, 4)) / 2
+    batches = [(roots[0] if fixed else r, draw.normal(size=4)) for r in roots]
+
+    def loss(w, batch):
+        root, place = batch
+        return tf.reduce_sum(tf.linalg.matvec(tf.convert_to_tensor(root), w[0] - place) ** 2) / 2
+
+    return attempt.Reference(loss, [tf.constant(draw.normal(size=4))], batches, [])
+
+
+def test_the_hessian_is_that_of_finite_differences(known):
+    weights = known.weights
+    found = attempt.hessian(known.loss, weights, known.batches[0]).numpy()
+    place, step = 5, 1e-5
+
+    def slope(change):
+        moved = tf.tensor_scatter_nd_add(tf.reshape(weights[0], [-1]), [[place]], [change])
+        moved = [tf.reshape(moved, weights[0].shape), *weights[1:]]
+        return flat(loss_and_gradient(known.loss, moved, known.batches[0])[1]).numpy()
+
+    column = (slope(step) - slope(-step)) / (2 * step)
+    np.testing.assert_allclose(found[:, place], column, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(found, found.T, atol=1e-12)
+
+
+def test_only_one_reading_of_the_formula_is_the_meta_gradient(known):
+    error = attempt.readings(known)
+    assert max(error[name] for name in ("last first", "running product")) < 1e-10
+    assert min(error[name] for name in WRONG) > 0.05
+    assert error["column by column"] < 1e-10 < 0.05 < error["two tapes"]
+    assert error["entries"] == 1
+
+
+def test_with_one_step_there_is_no_order(known):
+    error = attempt.readings(known, steps=1)
+    assert max(error["first first"], error["last first"]) < 1e-10
+    assert min(error["after the update"], error["counted from 1"]) > 1e-3
+
+
+def test_where_all_hessians_are_equal_no_reading_differs():
+    error = attempt.readings(one_curvature(), learning_rate=0.1)
+    assert max(error[name] for name in ("last first", *WRONG)) < 1e-10
+    error = attempt.readings(one_curvature(fixed=False), learning_rate=0.1)
+    assert error["after the update"] < 1e-10  # it depends on the batch, and not on the weights
+    assert min(error["first first"], error["counted from 1"]) > 1e-3
+
+
+def test_ours_is_off_the_authors_scores_only_with_momentum(known):
+    assert attempt.off(known, 0) < 1e-10
+    assert attempt.off(known, 0.9) > 0.1
+    assert attempt.off(known, 0.9, momentum_start="as_released") < 1e-10
+
+
+def test_streaming_is_exact_where_every_hessian_is_diagonal():
+    assert attempt.exact_where_diagonal(seed=3, outputs=4, steps=2)
+
+
+def test_that_all_must_be_kept_fails_only_if_checkpoints_are_exact_and_smaller(change):
+    away = dict.fromkeys(("unrolled", "reverse", "checkpointed"), 1e-12)
+    assert str(attempt.memory(away)) == "fails: checkpoints suffice"
+    assert attempt.memory(away | {"checkpointed": 1e-3}).word == "holds"
+    change(bench_memory=lambda t: t.assign(bytes_per_step_and_weight=4.0))
+    assert attempt.memory(away).word == "holds"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "word"),
+    [(0, 0.2, "holds if"), (0, 0, "holds"), (0.1, 0.2, "fails")],
+)
+def test_a_formula_holds_as_it_is_read(right, wrong, word):
+    found = attempt.formula("read so", right, wrong)
+    assert (found.word, found.evidence) == (word, f"else {wrong:.0%} off, at M = 3")
+
+
+def test_released_stand_in_and_logarithms():
+    assert str(attempt.released(0, 0.5, 0)) == "holds if μ = 0"
+    assert attempt.released(0, 0, 0).word == "holds"
+    assert attempt.stand_in(False, False).word == "fails"
+    assert str(attempt.stand_in(True, False)) == "holds if γ is n by n"
+    assert str(attempt.logarithms(seed=1)) == "holds if one ranks by the sums"
+
+
+def test_an_elementwise_product_would_do_if_its_masks_were_the_exact_ones(change):
+    change(streaming_errors=lambda t: t.assign(iou_98=1.0))
+    assert attempt.stand_in(True, True).word == "holds"
+    assert attempt.first_order().word == "holds"
+
+
+def test_explosions_are_seen_in_the_stored_norms(change):
+    assert str(attempt.explosions()) == "holds if γ has the diagonal"
+    change(streaming_growth=lambda t: t.assign(streamed=0.0))
+    assert attempt.explosions().word == "holds"
+
+
+def test_a_claim_on_two_streams_needs_both(monkeypatch):
+    at = ("random", arms.LENET, ("tanh",), (0.9, 0.95))
+    monkeypatch.setattr(arms, "minus", lambda arm, other, s: BETTER)
+    assert attempt.beats(*at).word == "holds"
+    assert attempt.looking_ahead(arms.LENET).word == "holds"
+    monkeypatch.setattr(arms, "minus", lambda arm, other, s: BETTER if s == 0.9 else WORSE)
+    assert str(attempt.beats(*at)) == "holds if tanh at 90%"
+    one = {"row sums": BETTER, "diagonal": WORSE}
+    monkeypatch.setattr(arms, "minus", lambda arm, other, s: one[arm[2]])
+    assert attempt.beats(*at).word == "fails"
+
+
+def test_the_random_mask_is_global_or_of_the_same_counts(monkeypatch):
+    asked = []
+    monkeypatch.setattr(arms, "minus", lambda *found: asked.append(found) or BETTER)
+    attempt.beats("shuffled", arms.DENSE, ("relu",), (0.9,))
+    assert (
+        (arms.DENSE, "relu", "diagonal"),
+        (arms.DENSE, "relu", "diagonal", "shuffled"),
+        0.9,
+    ) in (asked)
+    attempt.beats("random", arms.DENSE, ("relu",), (0.9,))
+    assert asked[-1][1] == (arms.DENSE, "relu", "random")

@@ -1,0 +1,170 @@
+"""The journal and our hopes: verdicts follow from stored rows and from what was seen live."""
+
+from prosper_utils.study import arms, hopes, journal
+from prosper_utils.study.comparison import Interval
+
+import pandas as pd
+import pytest
+
+BETTER, OPEN, WORSE = (Interval(m, m - 1, m + 1, p) for m, p in ((-3, 1e-6), (0, 1), (3, 1e-6)))
+SEEN = {
+    "lemmas paid by fitness": 0,
+    "grown with a fixed support": 0,
+    "grown with the image's support": 5,
+    "credit off": 0.01,
+    "same value": True,
+    "other gradient": True,
+    "support decides": True,
+    "same states": True,
+    "products": "9 products in place of 20",
+    "by difference": 1e-12,
+    "needs no support": True,
+    "own feedback suffices": True,
+    "new": (3, 4),
+    "hasty": 2,
+    "patient": 6,
+}
+
+
+def verdicts_of(found):
+    return {claim.number: str(claim.verdict) for claim in found}
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Let the stored proof search have these goals, {arm: those of its two settings}."""
+
+    def give(**proved):
+        rows = [
+            {"arm": arm, "steps": 2, "step_size": 0.03, "keep": k, "seed": 0, "proved": n}
+            for arm, numbers in proved.items()
+            for k, n in zip((150, 200), numbers, strict=True)
+        ]
+        monkeypatch.setattr(arms, "stored", {"proofs": pd.DataFrame(rows)}.__getitem__)
+
+    return give
+
+
+@pytest.mark.parametrize(
+    ("seen", "changes"),
+    [
+        ({"lemmas paid by fitness": 1}, {"P1a": "fails"}),
+        ({"credit off": 0.1}, {"P2a": "fails"}),
+        ({"grown with a fixed support": 1}, {"P2b": "fails"}),
+        ({"same value": False}, {"S2a": "fails"}),
+        ({"other gradient": False}, {"S2b": "fails"}),
+        ({"grown with the image's support": 0}, {"S2c": "fails"}),
+        ({"support decides": False}, {"S3": "fails"}),
+        ({"by difference": 1e-3}, {"C1": "fails"}),
+        ({"same states": False}, {"C2": "fails", "C3b": "fails"}),
+        ({"needs no support": False}, {"I1": "fails"}),
+        ({"own feedback suffices": False}, {"I2": "fails"}),
+        ({"new": (0, 4)}, {"I2": "holds"}),
+        ({"hasty": 6}, dict.fromkeys(("S5b", "C6"), "fails: a purge leaves few")),
+    ],
+)
+def test_what_was_seen_decides_its_statements_and_no_other(seen, changes):
+    as_is = verdicts_of(journal.statements(SEEN))
+    found = verdicts_of(journal.statements(SEEN | seen))
+    assert {number: v for number, v in found.items() if as_is[number] != v} == changes
+
+
+def test_an_identity_term_must_be_there_where_nothing_is_proved_without(runs):
+    with_support, without = "without persistence", "identity, without persistence"
+    runs(fixed=(1, 2), blend=(20, 22), **{without: (0, 2), with_support: (9, 9)})
+    assert str(journal.must_there_be()) == "holds if there is no extra support"
+    runs(fixed=(1, 2), blend=(20, 22), **{without: (0, 2), with_support: (0, 0)})
+    assert journal.must_there_be().word == "holds"
+
+
+def test_weight_flows_by_credit_only_if_chance_does_less(runs):
+    runs(blend=(20, 22), **{"random growth": (15, 19)})
+    assert journal.flows(3).word == "holds"
+    assert journal.flows(0).word == "fails"
+    runs(blend=(20, 22), **{"random growth": (15, 20)})
+    assert journal.flows(3).word == "fails"
+
+
+@pytest.mark.parametrize(
+    ("found", "words"), [(BETTER, "holds"), (OPEN, "holds if a purge leaves few")]
+)
+def test_a_purge_at_once_harms_where_it_costs(monkeypatch, found, words):
+    monkeypatch.setattr(journal, "goals", lambda *arms: found)
+    assert str(journal.purge_late(2, 6)) == words
+
+
+@pytest.mark.parametrize(
+    ("found", "word"), [(BETTER, "holds"), (OPEN, "not shown"), (WORSE, "fails")]
+)
+def test_on_networks_a_difference_decides(monkeypatch, found, word):
+    monkeypatch.setattr(
+        journal.arms, "credit_against", lambda other=None: {(arms.DENSE, 0.9): found}
+    )
+    claims = verdicts_of(journal.on_networks())
+    assert claims["N1"].startswith(word)
+    assert claims["N2"].startswith(word)
+
+
+def test_harm_is_a_lower_error_as_is_and_gain_one_of_the_variant():
+    claims = {claim.number: claim.verdict for claim in journal.on_networks()}
+    assert str(claims["N4"]) == "holds if every 10"
+    assert "every 10 +" in claims["N4"].evidence  # minus as is
+    assert claims["N6"].word == "not shown"
+
+
+def test_floors_and_lemma_order_follow_their_rows(monkeypatch):
+    real = {name: arms.stored(name).copy() for name in ("pruning", "proofs_credit")}
+    assert str(hopes.floors()) == "holds if ProsPr, floor of 50"
+    real["pruning"]["error"] = 10.0
+    real["proofs_credit"]["correlation"] = 0.7
+    monkeypatch.setattr(arms, "stored", real.__getitem__)
+    assert hopes.floors().word == "holds"
+    assert hopes.lemma_order().word == "holds"
+    real["proofs_credit"]["correlation"] = 0.6
+    assert hopes.lemma_order().word == "fails"
+
+
+def test_the_worst_run_of_the_blend_is_set_against_the_best_of_others(runs):
+    kind = arms.GOALS_STORED
+    others = {
+        "breadth first": (3, 12),
+        "genetic, size": (13, 4),
+        "breadth first, held out": (9, 24),
+    }
+    kept = {f"blend{kind}": (18, 20), f"breadth first{kind}": (18, 11)}
+    runs(blend=(14, 22), **others, **kept)
+    assert str(hopes.beats_searches()) == "holds if they are not"
+    runs(blend=(13, 22), **others, **kept)
+    assert hopes.beats_searches().word == "fails"
+
+
+def test_the_lead_carries_over_where_the_worst_run_is_above_the_best_search(monkeypatch):
+    arm = [f"{a}{arms.GOALS_STORED}" for a in ("blend", "blend", "breadth first")]
+    rows = [("circuits", *x) for x in zip(arm, (5, 7, 4), strict=True)]
+    rows += [("ladder", *x) for x in zip(arm, (5, 7, 5), strict=True)]
+    table = pd.DataFrame(rows, columns=["domain", "arm", "proved"])
+    monkeypatch.setattr(arms, "stored", {"proofs_domains": table}.__getitem__)
+    assert str(hopes.carries_over()) == "holds if circuits"
+
+
+def test_a_rate_serves_within_five_points(monkeypatch):
+    monkeypatch.setattr(arms, "minus", lambda arm, other, s: Interval(3, 2, 4.9, 1e-6))
+    assert hopes.one_rate().word == "holds"
+    monkeypatch.setattr(arms, "minus", lambda arm, other, s: Interval(3, 2, 5.1, 1e-6))
+    assert hopes.one_rate().word == "fails"
+
+
+def test_our_errors_are_those_published_within_three_tenths(monkeypatch):
+    def table(offset):
+        columns = {"network": arms.DENSE, "activation": "relu", "variant": "as scored"}
+        rows = [
+            columns | {"score": "SNIP" if s else "dense", "sparsity": s, "seed": k, "error": e}
+            for s, theirs in hopes.PUBLISHED.items()
+            for k, e in enumerate((theirs + offset, theirs + offset + 0.01))
+        ]
+        return {"pruning": pd.DataFrame(rows)}.__getitem__
+
+    monkeypatch.setattr(arms, "stored", table(0.1))
+    assert hopes.published().word == "holds"
+    monkeypatch.setattr(arms, "stored", table(2.0))
+    assert hopes.published().word == "fails"
