@@ -29,7 +29,7 @@ for (const cell of document.querySelectorAll(".cell_output :is(th, td)")) {
 
 // Nor does it anywhere between a hyphen and a digit, as in LeNet-5 or 1e-07, or inside an arrow.
 const hyphened = /(\S*-[\d>]\S*)/;
-const fixed = "pre, code, .math, .unbroken, svg, script, style, select, textarea";
+const fixed = "pre, code, .math, .unbroken, .citation a, svg, script, style, select, textarea";
 const texts = document.createTreeWalker(document.querySelector(".bd-main") ?? document.body, 4);
 const breaking = [];
 while (texts.nextNode()) {

@@ -10,8 +10,7 @@ mean inside v constant, which is right once and wrong twice:
           \frac{\partial^2 v}{\partial x_i \partial x_j} &= \frac2n \Bigl(\delta_{ij}
             - \frac{\partial \bar x}{\partial x_j}\Bigr) \\
           &= \frac2n \Bigl(\delta_{ij} - \frac1n\Bigr), \\
-          &\phantom{=}\; \text{but } \frac2n \, \delta_{ij}
-            \text{ with } \bar x \text{ held constant.}
+          &\phantom{=}\; \text{but } \frac2n \, \delta_{ij} \text{ with } \bar x \text{ fixed.}
 
 The product with the wrong Hessian is still symmetric, so only differences of gradients notice.
 """
