@@ -283,7 +283,8 @@ def on_colour():
         "On colour images (CIFAR-10), with 5% of the weights of a residual network and five epochs "
         f"of training, it is {means[0]} by credit, {means[1]} with the mask of SNIP, {means[4]} "
         f"with that mask shuffled in each layer, {means[2]} with that of ProsPr, and {means[3]} if "
-        f"a dense network is pruned while it trains; credit minus SNIP is {less} points ([](../notebooks/12_colour_images.ipynb))."
+        f"a dense network is pruned while it trains; credit minus SNIP is {less} points "
+        "([](../notebooks/12_colour_images.ipynb))."
     )
 
 
