@@ -51,7 +51,8 @@ links: $(READY)  ## check the links to other places; needs the network
 notebooks: $(READY)  ## sync the pairs of notebooks and execute them in place
 	$(BIN)/python book/tools/chapters.py
 
-pictures: $(READY)  ## draw the still pictures of the interactive figures again (with Chromium)
+pictures: $(READY)  ## make the drawings, and the still pictures of interactive figures (with Chromium)
+	$(BIN)/python book/tools/drawings.py
 	$(BIN)/python book/tools/pictures.py
 
 results: $(READY)  ## recompute the stored sweeps; it goes on where it stopped

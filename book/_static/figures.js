@@ -11,9 +11,11 @@ const figures = (() => {
     ink: "var(--pst-color-text-base, #222832)",
     faint: "var(--pst-color-border, #d1d5da)",
     paper: "var(--pst-color-background, #ffffff)",
-    orange: "#D55E00", // these two are Okabe and Ito's, as in every figure of the book
-    blue: "#0072B2",
+    orange: "var(--figure-orange, #D55E00)", // these two are Okabe and Ito's, as in every figure
+    blue: "var(--figure-blue, #0072B2)",
   };
+
+  const STEP_TIME = 700; // milliseconds in which a playing figure makes a step
 
   const SHAPE = {
     circle: "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0",
@@ -90,6 +92,62 @@ const figures = (() => {
     show();
   }
 
+  /** Add a button that plays a figure along its slider, or steps it where motion is unwanted.
+   *
+   * A figure plays once by itself, when it is first seen.
+   */
+  function player(box, figure, state, redrawn) {
+    const slider = box.querySelector("input[type=range]");
+    const [{ key, limits }] = figure.controls;
+    const moves = matchMedia("(prefers-reduced-motion: no-preference)");
+    const button = add(box.querySelector(".live-controls"), "button", { type: "button" });
+    let playing = false;
+    const name = () => {
+      button.textContent = playing ? "pause" : moves.matches ? "play" : "next step";
+      box.querySelector(".live-words").setAttribute("aria-live", playing ? "off" : "polite");
+    };
+    const put = (value) => {
+      slider.value = value;
+      slider.dispatchEvent(new Event("input"));
+    };
+    const frame = (start) => (now) => {
+      if (!playing) return;
+      const time = Math.min((now - start) / STEP_TIME, limits.max);
+      if (Math.floor(time) !== Math.floor(state[key])) put(Math.floor(time));
+      state[key] = time;
+      redrawn();
+      if (time < limits.max) requestAnimationFrame(frame(start));
+      else stop();
+    };
+    const stop = () => {
+      playing = false;
+      name();
+    };
+    const play = () => {
+      playing = true;
+      if (state[key] >= limits.max) put(limits.min);
+      requestAnimationFrame((now) => frame(now - state[key] * STEP_TIME)(now));
+      name();
+    };
+    button.addEventListener("click", () => {
+      if (playing) stop();
+      else if (moves.matches) play();
+      else put(state[key] < limits.max ? state[key] + 1 : limits.min);
+    });
+    slider.addEventListener("pointerdown", stop);
+    slider.addEventListener("keydown", stop);
+    moves.addEventListener("change", stop);
+    name();
+    const seen = new IntersectionObserver(([{ isIntersecting }]) => {
+      if (!isIntersecting) return;
+      seen.disconnect();
+      if (!moves.matches) return;
+      put(limits.min);
+      play();
+    }, { threshold: 0.7 });
+    seen.observe(box);
+  }
+
   /** Draw a figure into an SVG element, in place of what that holds. */
   function redraw(svg, figure, state, width) {
     svg.replaceChildren();
@@ -118,6 +176,7 @@ const figures = (() => {
     for (const each of figure.controls) {
       control(controls, `${figure.id}-${each.key}`, state, each, update);
     }
+    if (figure.plays) player(box, figure, state, fit);
     picture.replaceWith(box);
     window.addEventListener("resize", fit);
     update();

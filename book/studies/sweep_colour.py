@@ -98,9 +98,10 @@ def scores_of(model, arm, sparsity, seed, batches=1, **options):
 def run_case(network, arm, variant, sparsity, seed, *, rate, options, part="test"):
     """Return the row of one case.
 
-    Variants: "as it is"; "shuffled", as many weights of each layer anywhere in it; and "fresh",
-    what is left of the units with new weights.  A training that diverges, or a score that fails, is
-    a result: a row without an error of the network.
+    Variants: "as it is"; "shuffled", as many weights of each layer anywhere in it; "by size",
+    regrowth that compares weights of units of any scale; and "fresh", what is left of the units
+    with new weights.  A training that diverges, or a score that fails, is a result: a row without
+    an error of the network.
     """
     case = dict(zip(CASE, (network, arm, variant, sparsity, seed), strict=True))
     keras.utils.clear_session(free_memory=True)
@@ -147,9 +148,8 @@ def prune_and_train(model, case, rate, options):
         return trained, train(every=steps // 50 or 1, after=after)[-1]
     if arm == "credit":
         snip = scores_of(model, "SNIP", sparsity, seed, **chosen_options("SNIP"))
-        loop = regrowth.Regrowth(
-            trained, masks.top_k(snip, sparsity), until=int(UNTIL * steps), **LOOP | options
-        )
+        how = LOOP | {"until": int(UNTIL * steps), "scale_free": variant != "by size"} | options
+        loop = regrowth.Regrowth(trained, masks.top_k(snip, sparsity), **how)
         return trained, train(every=loop.every, after=loop.after)[-1]
     if arm not in ("dense", *REMOVED):
         chosen = masks.top_k(scores_of(model, arm, sparsity, seed, **options), sparsity)
@@ -178,7 +178,9 @@ def chosen_rate():
 
 def chosen_options(arm):
     """Return the options of an arm that were chosen, {} if none are open."""
-    return TRIALS[arm][int(best("colour_tuning", "trial", arm=arm))] if arm in TRIALS else {}
+    if arm not in TRIALS:
+        return {}
+    return TRIALS[arm][int(best("colour_tuning", "trial", arm=arm, variant="as it is"))]
 
 
 def cases_of(network, arms, sparsities, seeds, variants=("as it is",)):
@@ -201,11 +203,15 @@ def plan():
     for seed in few:
         cases += small(("dense",), (0.0,), [seed]) + small(HEADLINE, (0.95,), [seed])
         cases += small(("SNIP", "ProsPr"), (0.95,), [seed], ("shuffled",))
+    cases += small(("iterative SNIP", "magnitude"), (0.95,), few)
+    cases += small(("SNIP", "ProsPr", "credit"), (0.95,), range(3, 5))
+    cases += small(("credit",), (0.95,), few, ("by size",))
     for seed in few:
         cases += small(HEADLINE, (0.98,), [seed])
         cases += small(("SNIP", "ProsPr"), (0.98,), [seed], ("shuffled",))
-    cases += small(("SNIP", "ProsPr", "credit"), (0.95, 0.98), range(3, 5))
-    cases += small(REST, (0.95, 0.98), few)
+    cases += small(("SNIP", "ProsPr", "credit"), (0.98,), range(3, 5))
+    cases += small(("iterative SNIP", "magnitude"), (0.98,), few)
+    cases += small(("SynFlow", "GraSP"), (0.95, 0.98), few)
     cases += small(tuple(REMOVED), (0.5, 0.75), few)
     cases += small(("removed by ProsPr",), (0.5, 0.75), few, ("fresh",))
     cases += small((*HEADLINE, *REST), (0.9,), few)

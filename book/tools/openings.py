@@ -13,6 +13,8 @@ import platform
 import re
 from pathlib import Path
 
+from prosper_utils.study import findings
+
 import nbformat
 import yaml
 
@@ -82,7 +84,9 @@ def needs(notebook):
     """Return what the code of a chapter reads: 'no data', or the data set and the files."""
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     asked = code + "".join(_helpers(code))
-    loaded = re.findall(r'(?:results\.load|\bstored)\(f?"([^"]+)"', asked)
+    loaded = re.findall(r'(?:results\.load|stored)\(f?"([^"]+)"', asked)
+    if "findings.families(" in code:
+        loaded += [name for sweeps in findings.SWEEPS.values() for name in sweeps.values()]
     patterns = [f"book/studies/results/{re.sub(r'{.*?}', '*', name)}.csv" for name in loaded]
     patterns += re.findall(r'Path\("\.\./([^"]+)"\)', code)
     files = sorted({path.name for pattern in patterns for path in ROOT.glob(pattern)})

@@ -10,7 +10,11 @@ import sys
 from pathlib import Path
 
 STATIC = Path(__file__).parents[1] / "_static"
-FIGURES = {"two_weights": "twoWeights", "words": "bananaWords"}  # script: the object it makes
+FIGURES = {
+    "two_weights": "twoWeights",
+    "words": "bananaWords",
+    "zero_weight": "zeroWeight",
+}  # script: object
 
 
 def chromium():

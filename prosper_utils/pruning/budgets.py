@@ -85,7 +85,8 @@ def choose(model, scores, *, share=None, limit=None, of="multiply_adds", floor=0
 
     Args:
         model: as for `channels.groups`; it is not changed.
-        scores: one number per group, larger for what to keep; infinity keeps it.
+        scores: one number per group, larger for what to keep; infinity keeps it, and -inf, the
+            logarithm of a score of zero, goes first.
         share: the budget as a share of what the model costs, in (0, 1].
         limit: or the budget itself.
         of: what is counted, `"multiply_adds"`, `"parameters"` or `"bytes"`; or what is measured, a
@@ -193,7 +194,7 @@ def _order(groups, scores, floor, multiple):
     """
     found = []
     for kind in channels.kinds(groups):
-        free = [n for n in kind if not groups[n].fixed and np.isfinite(scores[n])]
+        free = [n for n in kind if not groups[n].fixed and scores[n] < np.inf]
         ranked = sorted(free, key=lambda n: (scores[n], n))
         least = max(1, math.ceil(floor * len(kind)))
         width, first = len(kind), 0

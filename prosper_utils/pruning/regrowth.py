@@ -14,6 +14,15 @@ and every so many steps `regrow` purges by weight and admits by credit: of the k
 with the smallest :math:`|w|` is dropped, and as many of the others with the largest :math:`|e|` are
 grown, at the value zero and with fresh momentum.  The number of kept weights never changes.
 
+Batch normalisation takes away the scale of the weights :math:`w_G` of a unit,
+:math:`L(\kappa \, w_G) = L(w_G)` for :math:`\kappa > 0`.
+So :math:`|w|` grows as :math:`\kappa` and e as :math:`1 / \kappa`, and neither compares weights of
+different units: a unit with hardly any weight earns most.  What does not depend on the scale is
+
+.. math:: \frac{|w|}{\lVert w_G \rVert} \quad \text{and} \quad |e| \, \lVert w_G \rVert ,
+
+and `scale_free` purges and admits by these.
+
 With chance in place of credit this is SET (Mocanu et al., 2018), with the gradient of one batch
 RigL (Evci et al., 2020), with momentum near to sparse momentum (Dettmers and Zettlemoyer, 2019).
 """
@@ -24,7 +33,7 @@ from pathlib import Path
 
 from prosper_utils.lookahead.descent import batch_list, loss_and_gradient
 from prosper_utils.lookahead.trajectory import pull_back, roll_out
-from prosper_utils.pruning import masks, optimizers
+from prosper_utils.pruning import channels, masks, mode, optimizers
 from prosper_utils.pruning.networks import as_loss, kernel_indices, kernels
 
 import keras
@@ -160,6 +169,51 @@ def last_step(model, optimizer):
     return [tf.abs(optimizers.slots(optimizer, k)["momentums"].value) for k in kernels(model)]
 
 
+def scale_free(model, credit):
+    r"""Return what neither depends on the scale of a unit: its weights, and their credit.
+
+    A unit without a weight has no credit: normalised, its gradient would be divided by the square
+    root of the layer's epsilon, and the first step would leave all others behind.
+
+    Args:
+        model: any built Keras 3 model.
+        credit: a list of tensors, one per kernel, that are not negative.
+
+    Returns:
+        :math:`|w| / \lVert w_G \rVert` and :math:`|e| \, \lVert w_G \rVert`, lists as `credit` is.
+    """
+    norms, sizes = unit_norms(model), [tf.abs(kernel.value) for kernel in kernels(model)]
+    weight = [tf.math.divide_no_nan(size, n) for size, n in zip(sizes, norms, strict=True)]
+    return weight, [tf.cast(c, n.dtype) * n for c, n in zip(credit, norms, strict=True)]
+
+
+def unit_norms(model):
+    r"""Return :math:`\lVert w_G \rVert`, one tensor per kernel that broadcasts against it.
+
+    A unit is what one number is computed by: a column of a dense kernel, a filter of a convolution.
+    """
+    owners = {id(v): layer for layer in mode.layers(model) for v in layer._trainable_variables}
+    return [
+        tf.sqrt(tf.reduce_sum(tf.square(k.value), _inputs(owners[id(k)], k), keepdims=True))
+        for k in kernels(model)
+    ]
+
+
+def _inputs(layer, kernel):
+    """Return the axes of a kernel that its units extend over."""
+    rank = len(kernel.shape)
+    if isinstance(layer, tuple(channels.DEPTHWISE)) or kernel.name == "depthwise_kernel":
+        return list(range(rank - 2))
+    outputs = rank - 2 if isinstance(layer, tuple(channels.TRANSPOSED)) else rank - 1
+    return [axis for axis in range(rank) if axis != outputs]
+
+
+def normalises(model):
+    """Return whether a model has a layer that takes the scale of single units away."""
+    kinds = keras.layers.BatchNormalization, keras.layers.GroupNormalization
+    return any(isinstance(layer, kinds) for layer in mode.layers(model))
+
+
 def regrow(model, share, credit, optimizer=None, weight=None):
     """Drop a share of the kept weights, the lightest, and grow as many others by credit.
 
@@ -232,6 +286,8 @@ class Regrowth:
         credit: a function of the model that returns one tensor per kernel, not negative.
         weight: a function of the model and the optimizer that returns what to purge by, one tensor
             per kernel; by default the size of each weight.
+        scale_free: whether to take credit, and the size of each weight, apart from the scale of its
+            unit, as the function of this name does; by default where a model `normalises`.
 
     Attributes:
         moved: one pair (step, how many weights were dropped and grown) for each time.
@@ -252,6 +308,7 @@ class Regrowth:
         decay=0.98,
         credit=earned,
         weight=None,
+        scale_free=None,
     ):
         for name, found in (("every", every), ("until", until)):
             if found < 1:
@@ -261,12 +318,15 @@ class Regrowth:
         earn(model, chosen, decay)
         self.model, self.every, self.until = model, every, until
         self.share, self.credit, self.weight, self.moved = share, credit, weight, []
+        self.scale_free = normalises(model) if scale_free is None else scale_free
 
     def after(self, step, optimizer):
         """Take note that a step of training has been made; regrow if it is time."""
         if step % self.every == 0 and step <= self.until:
             share = self.share * (1 + math.cos(math.pi * step / self.until)) / 2
             credit, weight = self.credit(self.model), None
+            if self.scale_free:
+                weight, credit = scale_free(self.model, credit)
             if self.weight is not None:
                 weight = self.weight(self.model, optimizer)
             count = regrow(self.model, share, credit, optimizer, weight)

@@ -1,7 +1,8 @@
 """One quiet style for every figure: colours that the colour-blind can tell apart, and markers too.
 
 The colours are those of Okabe and Ito (2008); a score has the same colour, marker and line style in
-every chapter.
+every chapter.  The ground is transparent: a figure stands on that of its page, and where that is
+dark the page turns black into white and keeps the hues (`book/_static/book.css`).
 """
 
 import matplotlib.pyplot as plt
@@ -31,15 +32,18 @@ LOOKS = {
 
 STYLE = {
     "axes.axisbelow": True,
+    "axes.facecolor": "none",
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "figure.constrained_layout.use": True,
     "figure.dpi": 100,
+    "figure.facecolor": "none",
     "figure.figsize": (6.4, 3.6),
     "font.size": 10.5,
     "grid.color": "#DDDDDD",
     "image.cmap": "cividis",
+    "legend.facecolor": "white",
     "legend.frameon": False,
     "lines.markersize": 5,
 }

@@ -123,6 +123,26 @@ def test_bad_weights_are_refused(weights, message):
         distribution(index("abc"), weights)
 
 
+@given(st.integers(1, 6), st.data())
+def test_one_bad_weight_is_refused_wherever_it_is(n, data):
+    weights = dict.fromkeys(range(n), 1.0)
+    weights[data.draw(st.integers(0, n - 1))] = bad = data.draw(
+        st.sampled_from([-1e-300, float("nan"), float("inf"), -float("inf")])
+    )
+    with pytest.raises(ValueError, match=f"expected finite ones >= 0, not all zero, found {bad}"):
+        distribution(index(range(n)), weights)
+
+
+def test_weights_are_compared_in_double_precision():
+    """What single precision rounds to zero has weight, and what it takes for equal is not."""
+    assert support(tf.constant([1e-60, 0.0, 1e-300], tf.float64)) == [0, 2]
+    assert support(np.array([1.0, 1 + 1e-12]), 1 + 1e-13) == [1]
+    p = tf.constant([1.0, 1 + 1e-12, 1 - 1e-12], tf.float64)
+    np.testing.assert_array_equal(top_k(p, 1), [0, p[1], 0])
+    np.testing.assert_array_equal(top_k(p, 2), [p[0], p[1], 0])
+    assert float(normalised(1e-60 * p)[0]) == pytest.approx(1 / 3, rel=1e-11)
+
+
 def test_the_essential_support_is_what_is_above_epsilon():
     p = tf.constant([0.0, 0.2, 1e-7, 0.5])
     assert support(p) == [1, 2, 3]

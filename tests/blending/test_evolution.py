@@ -5,7 +5,7 @@ import itertools
 import math
 import warnings
 
-from prosper_utils.blending.detachment import detach, parse, show, theorem
+from prosper_utils.blending.detachment import AXIOMS, detach, parse, show, theorem
 from prosper_utils.blending.distributions import combine, distribution, pairs, support
 from prosper_utils.blending.evolution import (
     CREDITS,
@@ -23,6 +23,7 @@ from prosper_utils.blending.evolution import (
     goal_weights,
     loops,
     move_weights,
+    named,
     one_loop,
     propagate,
     recompute,
@@ -368,15 +369,32 @@ def test_one_round_less_than_steps_makes_the_credit_exact(magma, steps, data):
 
 def test_a_run_closes_the_extra_support_in_its_rounds():
     p = tf.constant([0.5, 0.5], tf.float64)
-    for rounds, far in ((0, 3), (1, 4), (2, 4)):
-        seen = []
-        for depth in range(3, 6):
-            table, chosen = successors(20), Settings(rounds=rounds)
+    for steps, rounds, far in ((2, 0, 3), (2, 1, 4), (2, 2, 4), (3, 0, 4), (3, 1, 5), (3, 2, 6)):
+        seen, image = [], range(2, steps + 2)
+        for depth in range(3, 8):
+            table, chosen = successors(20), Settings(steps=steps, rounds=rounds)
             loop = one_loop(table, p, {depth + 1: 1.0}, chosen)
-            assert {table.objects[k] for k in loop.extra} == {0, 1, 2, 3}
-            if any(loop.credit[table.places[x]] > 1e-9 for x in (2, 3)):
+            assert {table.objects[k] for k in loop.extra} == {0, 1, *image}
+            if any(loop.credit[table.places[x]] > 1e-9 for x in image):
                 seen.append(depth)
         assert max(seen) == far
+
+
+def test_epsilon_bounds_the_feedback_and_the_support_of_the_image():
+    products = {("a", "a"): "x", ("a", "b"): "c"}
+    for epsilon in (1e-6, 0.02, 0.3):
+        table = Table({x: x for x in "ab"}, lambda x, y: products.get((x, y)))
+        p = distribution(table.places, {"a": 0.9, "b": 0.1})
+        chosen = Settings(steps=1, credit="fitness", epsilon=epsilon)
+        loop = one_loop(table, p, {"c": 1.0}, chosen)
+        image = np.array([0.45, 0.05, 0.45, 0.05])
+        np.testing.assert_allclose(loop.states[-1], image, rtol=1e-12)
+        assert loop.extra == list(np.flatnonzero(image > epsilon))
+        np.testing.assert_allclose(loop.credit, [0, 0, 0, 1 / (0.05 + epsilon)], rtol=1e-12)
+        chosen = Settings(steps=1, loops=1, credit="identity", epsilon=epsilon)
+        (found,) = evolve(table, {"c": 1.0}, chosen)[0].rows
+        reached = 0.5 * 0.25 / 0.5  # from equal weights on the two letters
+        assert found["divergence"] == pytest.approx(-np.log(reached + epsilon), rel=1e-12)
 
 
 # What tells the arms from their neighbours
@@ -505,6 +523,9 @@ def test_a_stationary_point_has_average_credit_where_there_is_weight_and_no_more
     assert distance(1.0, 1.0, 3.0, 0.0, extra=(3,)) == 0
     assert distance(1.0, 1.0, 3.0, 0.0, barred=(2,)) == 0
     assert distance(0.0, 2.0, 0.0, 0.0) == 1
+    light = tf.constant([1 - 1e-9, 1e-9, 0.0], tf.float64)  # however little it is, it is weight
+    credit = tf.constant([1.0, -4.0, -9.0], tf.float64)
+    assert unsettled(Loop([light], [2], credit)) == pytest.approx(5, rel=1e-8)
     advantage, allowed = advantages(Loop([p], [2], tf.constant([0.0, 2.0, 5.0, 7.0])))
     assert advantage.tolist() == [-1, 1, 4, 0]
     assert allowed.tolist() == [True, True, True, False]
@@ -592,6 +613,41 @@ def test_a_table_keeps_the_shorter_proof_and_improves_what_is_built_on_it():
     assert table.proof(4) == "Dab"
     assert table.proof(5) == "DDaba"
     assert table.lengths[four] == 3
+
+
+def test_of_proofs_of_one_length_the_first_stays():
+    table = Table({"a": 1, "b": 2}, lambda x, y: x + y)
+    assert table.product(0, 1) == table.product(1, 0)
+    assert table.proof(3) == "Dab"
+
+
+@pytest.mark.parametrize("budget", [1, 2.5, 40, math.inf])
+def test_many_products_are_those_of_one_after_the_other_whatever_the_budget(budget):
+    """The table numbers objects beyond 256, and a budget need not be whole."""
+
+    def product(x, y):
+        return (x * 31 + y * 7) % 1009 if (x + y) % 5 else None
+
+    axioms = {chr(200 + k): k for k in range(300)}
+    generator = np.random.default_rng(0)
+    asked = [generator.integers(0, 300, (size, 2)) for size in (1, 60, 0, 60, 30)]
+    asked += [np.concatenate([asked[3][::-1], asked[1]])]  # what is known, in another order
+    asked += [np.array([(i, j) for i in (0, 1, 2) for j in (0, 1, 2, 256, 257, 258)])]
+    tables = [Table(axioms, product, budget) for _ in range(3)]
+    tables[2].batch = lambda objects, new: [product(objects[i], objects[j]) for i, j in new]
+    for batch in asked:
+        results = []
+        for table, method in zip(tables, ("product", "at_once", "at_once"), strict=True):
+            try:
+                if method == "product":
+                    found = [table.product(*pair) for pair in map(tuple, batch.tolist())]
+                    found = [-1 if k is None else k for k in found]
+                else:
+                    found = table.at_once(batch).tolist()
+            except BudgetSpent:
+                found = "spent"
+            results.append((found, len(table.products), table.objects, table.met))
+        assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -696,6 +752,43 @@ def test_weights_move_by_the_credit_above_average():
     assert sum(few.numpy()) == pytest.approx(1, abs=1e-15)
 
 
+def test_the_largest_change_is_the_step_size_whatever_its_sign():
+    p, credit = np.array([0.3, 0.3, 0.4]), np.array([4.0, -9.0, 1.0])
+    advantage = credit - p @ credit
+    moved = move_weights(Loop([tf.constant(p)], [], tf.constant(credit)), (), Settings(), None)
+    expected = p + 0.05 * advantage / -advantage[1]
+    np.testing.assert_allclose(moved, expected / expected.sum(), rtol=1e-12)
+
+
+def test_chance_is_drawn_anew_in_each_loop_from_the_generator_of_the_run():
+    n = 12
+    p, credit = np.zeros(n), np.arange(1.0, n + 1)
+    p[0] = 1.0
+    loop = Loop([tf.constant(p)], list(range(n)), tf.constant(credit))
+    chosen, found = Settings(credit="random", seed=0), []
+    run, same = np.random.default_rng(7), np.random.default_rng(7)
+    for _ in range(2):
+        moved = move_weights(loop, (), chosen, run).numpy()
+        order = same.permutation(credit[1:] - 1)
+        expected = np.array([1.0, *0.05 * order / order.max()])
+        np.testing.assert_allclose(moved, expected / expected.sum(), rtol=1e-12)
+        found.append(moved)
+    assert not np.array_equal(*found)
+
+
+def test_the_heaviest_come_first_of_equals_the_first_met_and_proofs_in_the_order_of_meeting():
+    products = {("a", "b"): "z", ("b", "a"): "y", ("b", "b"): "x"}
+    table = Table({x: x for x in "abc"}, lambda x, y: products.get((x, y)))
+    p = tf.constant([0.2, 0.4, 0.4, 0.0], tf.float64)
+    assert list(named(table, p)) == ["b", "c", "a"]
+    target = {"x": 0.2, "y": 0.5, "z": 0.3}
+    history, _ = evolve(table, target, Settings(credit="fixed", steps=1, loops=1))
+    assert list(history.proofs) == ["z", "y", "x"]
+    assert [hit["proof"] for hit in history.proofs.values()] == ["Dab", "Dba", "Dbb"]
+    assert [hit["combinations"] for hit in history.proofs.values()] == [2, 4, 5]
+    assert table.axioms == ["a", "b", "c"]  # what is met later is no axiom
+
+
 def test_a_history_can_be_saved_and_loaded(tmp_path):
     _, history, _ = small(loops=4, purge_every=2)
     assert history.purges
@@ -717,6 +810,8 @@ def test_a_history_can_be_saved_and_loaded(tmp_path):
         ({"purge_to": 0}, "purge_to: expected at least 1, found 0"),
         ({"step_size": 0}, "step_size: expected more than 0, found 0"),
         ({"epsilon": -1.0}, "epsilon: expected more than 0, found -1.0"),
+        ({"epsilon": math.nan}, "epsilon: expected more than 0, found nan"),
+        ({"step_size": math.nan}, "step_size: expected more than 0, found nan"),
         ({"persistence": 1.5}, r"persistence: expected a number in \[0, 1\], found 1.5"),
         ({"persistence": math.nan}, r"persistence: expected a number in \[0, 1\], found nan"),
         ({"credit": "blend"}, "credit: expected one of fixed, .*; found 'blend'"),
@@ -738,7 +833,10 @@ def test_bad_settings_are_refused(chosen, message):
         ({parse("Cpp"): -1.0}, "not all zero, found -1.0"),
         ({parse("Cpp"): 0.0}, "not all zero, found zero for every object"),
         ({"nonsense": 1.0}, "formula: expected a tuple as parse returns it, found 'nonsense'"),
-        ({parse("CpCqp"): 1.0}, "expected goals that are no axioms, found CpCqp"),
+        *(
+            ({parse("Cpp"): 0.5, formula: 0.5}, f"that are no axioms, found {show(formula)}")
+            for formula in AXIOMS.values()
+        ),
     ],
 )
 def test_bad_targets_are_refused(target, message):
@@ -785,6 +883,8 @@ def test_goals_weigh_by_their_size():
     weights = goal_weights(["Cpp", "CpCqCrCsp", parse("CNpNp")])
     assert sum(weights.values()) == pytest.approx(1, abs=1e-15)
     assert weights[parse("Cpp")] / weights[parse("CpCqCrCsp")] == pytest.approx(2, rel=1e-14)
+    weights = goal_weights(["Cpp", "CpCqCrCsp"], halving=3)
+    assert list(weights.values()) == pytest.approx([0.8, 0.2], rel=1e-14)
 
 
 # What it proves

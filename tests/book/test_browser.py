@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from prosper_utils.blending import evolution
 from prosper_utils.blending.evolution import Settings, Table
 from prosper_utils.lookahead import streaming
+from prosper_utils.lookahead.descent import loss_and_gradient
 from prosper_utils.lookahead.meta_gradient import meta_gradient
 from prosper_utils.study.checks import relative_error
 
@@ -32,6 +33,7 @@ MADE = (
     "_modules/prosper_utils/pruning/scores",
 )
 FIGURES = {
+    "fig-zero-weight": "book/index",
     "fig-two-weights-live": "notebooks/05_streaming_against_unrolled",
     "fig-words-live": "notebooks/13_big_sums",
 }
@@ -258,10 +260,13 @@ def test_everything_has_its_room_on_a_phone(narrow):
     assert narrow.page.evaluate(FAULTS) == NO_FAULTS
 
 
-def test_the_frame_of_a_picture_has_its_white_in_the_dark(narrow):
-    frames = "all => all.map((e) => getComputedStyle(e).backgroundColor)"
-    colours = narrow.page.locator(".cell_output img").evaluate_all(frames)
-    assert set(colours) <= {"rgb(255, 255, 255)"}
+def test_a_picture_has_the_ground_of_its_page_and_turns_its_inks_in_the_dark(narrow):
+    looks = """all => all.map((e) => {
+        const { backgroundColor, filter } = getComputedStyle(e);
+        return [backgroundColor, filter];
+    })"""
+    for look in narrow.page.locator("article img").evaluate_all(looks):
+        assert look == ["rgba(0, 0, 0, 0)", "invert(1) hue-rotate(180deg)"]
 
 
 def test_html_that_a_cell_shows_is_dark_too(tab):
@@ -362,7 +367,7 @@ def look(page, figure):
 def test_every_control_changes_the_figure_from_the_keyboard(tab, figure):
     visit(tab, FIGURES[figure])
     controls = tab.page.locator(f"#{figure} .live-control").all()
-    assert len(controls) == 3
+    assert len(controls) == (1 if figure == "fig-zero-weight" else 3)
     for control in controls:
         before = look(tab.page, figure)
         tab.page.get_by_label(control.locator("label").inner_text(), exact=True).focus()
@@ -437,6 +442,51 @@ def test_the_two_weights_have_the_scores_of_the_package(tab, alpha, steps, angle
     assert found.keys() == expected.keys()
     for name, scores in expected.items():
         assert relative_error([np.array(found[name])], scores) < 1e-10, name
+
+
+def test_the_weight_at_zero_moves_as_under_a_mask(tab):
+    pictures.drawn(tab.page)
+    found = tab.page.evaluate("zeroWeight.path(16)")
+    batch = (np.array([[1, -0.4], [-0.4, 1.2]]), np.array([1.4, 0.8]))
+    weights, pulls = [tf.constant([0.1, 0.0], tf.float64)], []
+    for m in range(17):
+        loss, (gradient,) = loss_and_gradient(quadratic, weights, batch)
+        assert found[m] == pytest.approx(weights[0].numpy(), abs=1e-12)
+        assert tab.page.evaluate(f"zeroWeight.loss({found[m]})") == pytest.approx(float(loss))
+        pulls.append(-float(gradient[1]))
+        weights = [(weights[0] - 0.3 * gradient) * ([1, 0] if m < 6 else [1, 1])]
+    assert [w[1] for w in found[:7]] == [0] * 7
+    assert min(pulls[:7]) > 0.4  # at zero, and not without a gradient
+    assert all(w[1] > 0 for w in found[7:])
+
+
+def value(tab):
+    return int(tab.page.locator("#fig-zero-weight input").input_value())
+
+
+def test_a_figure_is_stepped_where_motion_is_unwanted(tab):
+    visit(tab, FIGURES["fig-zero-weight"])
+    assert value(tab) == 4
+    tab.page.get_by_role("button", name="next step").focus()
+    for due in (5, 6):
+        tab.page.keyboard.press("Enter")
+        assert value(tab) == due
+    tab.page.wait_for_timeout(1000)
+    assert value(tab) == 6
+
+
+def test_a_figure_plays_once_when_it_is_seen_and_can_be_paused(browser, html):
+    page = browser.new_context(viewport=DESK, offline=True).new_page()
+    page.goto((html / "book/index.html").as_uri())
+    figure = page.locator("#fig-zero-weight")
+    figure.scroll_into_view_if_needed()
+    figure.get_by_role("button", name="pause").click()
+    at = figure.locator("svg").first.inner_html()
+    page.wait_for_timeout(300)
+    assert figure.locator("svg").first.inner_html() == at
+    figure.get_by_role("button", name="play").click()
+    page.wait_for_function("document.querySelector('#fig-zero-weight input').value === '16'")
+    figure.get_by_role("button", name="play").wait_for()
 
 
 def in_order(values, table, words):

@@ -69,6 +69,8 @@ def test_what_a_chapter_needs_is_read_from_its_code():
     assert openings.needs(notebook(data, 'results.load("pruning")')).endswith(
         "digits, `pruning.csv`"
     )
+    carried = openings.needs(notebook("families = findings.families()"))
+    assert carried == "`colour.csv`, `pruning.csv`, `pruning_fashion.csv`, `regrowth.csv`"
 
 
 def test_what_the_helpers_of_a_chapter_read_is_needed_too():

@@ -11,6 +11,7 @@ from prosper_utils.lookahead import conditioning, meta_gradient, streaming
 from prosper_utils.pruning import masks, networks, scores
 from prosper_utils.study import datasets, results
 
+import drawings
 import front
 import keras
 import matplotlib.pyplot as plt
@@ -56,6 +57,32 @@ def test_the_pictures_are_up_to_date_and_small(made, name):
     assert f"{{image}} front_page/{name}\n:alt: " in page("index")
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Make the drawings of the chapters anew, in a folder of their own."""
+    folder = tmp_path_factory.mktemp("drawings")
+    with pytest.MonkeyPatch.context() as patch, plt.rc_context():
+        patch.setattr(drawings, "FOLDER", folder)
+        drawings.main()
+    return folder
+
+
+@pytest.mark.parametrize("draw", drawings.DRAWINGS)
+def test_the_drawings_are_up_to_date_and_small(drawn, draw):
+    name = f"{draw.__name__}.png"
+    assert compare_images(drawings.FOLDER / name, drawn / name, tol=5) is None
+    assert (drawings.FOLDER / name).stat().st_size < 100_000
+    shown = [text for text in CHAPTERS.values() if f"{{figure}} ../book/drawings/{name}" in text]
+    assert len(shown) == 1
+    about = shown[0].partition(f"drawings/{name}\n")[2].partition("```")[0]
+    assert re.match(r":name: fig-\S+\n:width: 430px\n:alt: .{40,}\n\n\w.{40,}\.\n", about)
+
+
+@pytest.mark.parametrize("path", [*BOOK.glob("drawings/*.png"), *BOOK.glob("front_page/*.png")])
+def test_the_ground_of_a_picture_is_transparent(path):
+    assert plt.imread(path)[0, 0, 3] == 0
+
+
 def rows(name):
     with (results.FOLDER / f"{name}.csv").open() as file:
         return list(csv.DictReader(file))
@@ -93,6 +120,11 @@ def test_the_words_of_the_findings_hold():
     frozen = ["SNIP", "ProsPr", "iterative ProsPr", "SynFlow"]
     assert error[frozen].idxmin() == "iterative ProsPr"
     assert error["credit"] < error[[*frozen, "random regrowth"]].min()
+
+    table = results.load("colour")[0]
+    table = table.query("network == 'ResNet-8' and variant == 'as it is' and sparsity == 0.95")
+    error = table.groupby("arm").error.mean()
+    assert error["gradual magnitude"] < error["credit"] < error[["SNIP", "ProsPr"]].min()
 
     table = results.load("proofs")[0]
     mean = table[table.steps.isin((0, 2))].groupby("arm").proved.mean()

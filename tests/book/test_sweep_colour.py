@@ -70,6 +70,12 @@ def test_shuffled_masks_keep_the_counts_of_each_layer(short):
     assert abs(as_it_is["loss"] - shuffled["loss"]) > 1e-6
 
 
+def test_regrowth_by_size_moves_other_weights(short):
+    as_it_is, by_size = run("credit"), run("credit", variant="by size")
+    assert sum(kept_of(as_it_is)) == sum(kept_of(by_size))
+    assert kept_of(as_it_is) != kept_of(by_size)
+
+
 def test_what_is_removed_is_gone_before_training(short):
     whole = budgets.cost(short())
     for arm in sweep_colour.REMOVED:
@@ -121,7 +127,12 @@ def test_what_is_chosen_is_best_on_validation_images(monkeypatch):
     stored = {
         "colour_rates": pd.DataFrame({"rate": [0.05, 0.1, 0.2], "error": [30.0, 28.0, None]}),
         "colour_tuning": pd.DataFrame(
-            {"arm": ["SNIP", "SNIP", "GraSP"], "trial": [0, 2, 1], "error": [50.0, 40.0, 60.0]}
+            {
+                "arm": ["SNIP", "SNIP", "GraSP", "SNIP"],
+                "variant": ["as it is"] * 3 + ["by size"],
+                "trial": [0, 2, 1, 1],
+                "error": [50.0, 40.0, 60.0, 30.0],
+            }
         ),
     }
     monkeypatch.setattr(results, "resume", stored.get)

@@ -4,7 +4,7 @@ import functools
 import itertools
 import json
 
-from prosper_utils.pruning import masks, regrowth
+from prosper_utils.pruning import masks, optimizers, regrowth
 from prosper_utils.pruning.networks import dense_300_100, kernels
 from prosper_utils.study import datasets, results, training
 
@@ -170,6 +170,37 @@ def test_each_seed_draws_its_own_chance_and_its_own_batches(short, digits):
                 np.testing.assert_array_equal(a, b)
 
 
+def test_credit_is_for_the_data_and_not_for_the_decay(short, monkeypatch, digits):
+    """And a lookahead takes its batches from the seed, as far ahead as its name says."""
+    credits = []
+    for decay in (0.0, 0.5):
+        model = dense_300_100(units=(30, 10))
+        for variable in model.trainable_variables:
+            variable.regularizer = keras.regularizers.L2(decay)
+        credits.append(sweep_regrowth.loop_options({"credit": "batch"}, 0)["credit"](model))
+    for a, b in zip(*credits, strict=True):
+        np.testing.assert_array_equal(a, b)
+    seen = []
+    monkeypatch.setattr(
+        regrowth,
+        "lookahead_credit",
+        lambda model, batches, **options: seen.append((next(batches)[0], options)),
+    )
+    changes = sweep_regrowth.VARIANTS["lookahead, M = 10"]
+    sweep_regrowth.loop_options(changes, 4)["credit"](model)
+    ((x, options),) = seen
+    supply = datasets.batches(digits.train, sweep_regrowth.BATCH_SIZE, seed=10_004)
+    np.testing.assert_array_equal(x, next(supply)[0])
+    assert options == {"steps": 10, "regularisation": False}
+
+
+def test_chance_is_drawn_anew_each_time(short):
+    model = dense_300_100(units=(30, 10))
+    credit = sweep_regrowth.loop_options({"credit": "random"}, 0)["credit"]
+    for a, b in zip(credit(model), credit(model), strict=True):
+        assert not np.any(a == b)
+
+
 def test_a_score_starts_with_the_options_chosen_for_it(short, monkeypatch):
     asked, scored = [], []
     monkeypatch.setattr(
@@ -215,15 +246,20 @@ def test_a_training_that_diverges_is_a_row_without_an_error(short):
 
 def test_gradual_pruning_follows_its_schedule():
     model = dense_300_100("relu", units=(30, 10))
-    optimizer = keras.optimizers.SGD()
+    optimizer = keras.optimizers.SGD(use_ema=True)
     until = sweep_regrowth.LOOP["until"]
     masks.apply(model, [np.ones(k.shape) for k in kernels(model)])
+    optimizer.build(model.trainable_variables)
+    for kernel in kernels(model):
+        optimizers.average(optimizer, kernel).assign(tf.ones_like(kernel))
     left = []
     for step in (until // 3, until // 2, until, until + 500):
         sweep_regrowth.prune_gradually(model, 0.99, step, optimizer)
         left.append(sum(count for _, count, _ in masks.per_layer(model)))
     expected = [0.99 * (1 - (1 - t) ** 3) for t in (1 / 3, 1 / 2, 1, 1)]
     assert left == [masks.kept(SIZE, round(s, 6)) for s in expected]
+    for kernel, mask in zip(kernels(model), masks.in_force(model), strict=True):
+        np.testing.assert_array_equal(optimizers.average(optimizer, kernel), mask)
 
 
 def test_options_are_those_that_did_best(monkeypatch):

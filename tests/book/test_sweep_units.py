@@ -3,11 +3,12 @@
 import functools
 import json
 
-from prosper_utils.pruning import budgets, networks
-from prosper_utils.study import results
+from prosper_utils.pruning import budgets, gates, networks
+from prosper_utils.study import controls, datasets, results, training
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import sweep_units
 
@@ -101,6 +102,117 @@ def test_in_rounds_the_network_is_scored_as_small_as_it_is(short, monkeypatch):
     assert len(asked) == sweep_units.ROUNDS
     assert asked[0] == whole
     assert asked == sorted(set(asked), reverse=True)
+
+
+def test_scores_follow_their_seed_options_and_batches(short, digits, monkeypatch):
+    """On one model: what is drawn hangs on the seed, and so do the batches that are looked at."""
+    model = short("relu", seed=5)
+    for score in ("random", "uniform", "SNIP"):
+        one, again, other = (sweep_units.rule_of(score, seed)(model) for seed in (1, 1, 2))
+        np.testing.assert_array_equal(one, again)
+        assert not np.array_equal(one, other)
+    taken = sweep_units.batches(3, 2)
+    supply = datasets.batches(digits.train, sweep_units.BATCH_SIZE, seed=10_003)
+    for (x, y), expected in zip(taken, supply, strict=False):
+        np.testing.assert_array_equal(x, expected[0])
+        np.testing.assert_array_equal(y, expected[1])
+    assert sweep_units.SCORES["ProsPr, M = 10"] == (gates.prospr, {"steps": 10})
+    given = {}
+    spy = lambda model, batches, **options: given.update(options, count=len(batches))  # noqa: E731
+    monkeypatch.setitem(sweep_units.SCORES, "spy", (spy, {"steps": 10}))
+    sweep_units.rule_of("spy", 4)(model)
+    assert given == {"steps": 10, "seed": 4, "count": sweep_units.SCORED}
+    by_cost = sweep_units.rule_of(f"SNIP{sweep_units.PER_COST}", 1)(model)
+    plain = sweep_units.rule_of("SNIP", 1)(model)
+    np.testing.assert_array_equal(by_cost, budgets.per_cost(model, plain))
+
+
+def test_each_control_draws_by_the_seed_of_its_case(short, monkeypatch):
+    drawn = []
+    fresh, shuffled = controls.fresh, budgets.shuffled
+    monkeypatch.setattr(
+        controls, "fresh", lambda model, seed: drawn.append(seed) or fresh(model, seed)
+    )
+    monkeypatch.setattr(
+        budgets, "shuffled", lambda model, keep, seed: drawn.append(seed) or shuffled(model, keep)
+    )
+    for seed in (0, 3):
+        for variant in sweep_units.VARIANTS:
+            sweep_units.smaller(short("relu", seed=0), "random", variant, 0.4, seed)
+    assert drawn == [0, 1000, 3, 1003]
+
+
+def test_training_warms_up_and_falls_and_takes_the_order_of_its_seed(short, monkeypatch):
+    made = []
+
+    def trainer(model, optimizer):
+        return lambda data, **options: made.append((optimizer, data, options))
+
+    monkeypatch.setattr(training, "trainer", trainer)
+    for steps in (40, 4000):
+        model = short("relu")
+        assert sweep_units.fit(model, 0.3, steps, seed=7) is model
+        optimizer, data, options = made.pop()
+        warm = min(sweep_units.WARM_UP, steps // 4)
+        found = [float(optimizer._learning_rate(t)) for t in (0, warm, (warm + steps) / 2, steps)]
+        assert found == pytest.approx([0, 0.3, 0.15, 0], abs=1e-6)
+        assert optimizer.momentum == sweep_units.MOMENTUM
+        assert data is sweep_units.data().train
+        assert options == {"steps": steps, "batch_size": sweep_units.BATCH_SIZE, "seed": 7}
+
+
+def test_a_row_has_each_value_in_its_column_and_the_error_of_its_part(short, monkeypatch, digits):
+    parts = []
+    monkeypatch.setattr(training, "error", lambda model, part: parts.append(part) or 12.5)
+    monkeypatch.setattr(sweep_units, "fit", lambda model, *rest: model)
+    for part in ("validation", "test"):
+        row = sweep_units.run_case(
+            **CASE | {"score": "random", "variant": "kept"}, rates=RATES, part=part
+        )
+        assert parts.pop() is getattr(digits, part)
+        first, second, _ = map(int, row["widths"].split())
+        products = 784 * first + first * second + second * 10
+        assert (row["error"], row["rate"], row["failure"]) == (12.5, 0.05, "")
+        assert row["multiply_adds"] == products
+        assert row["parameters"] == products + first + second + 10
+        assert [row[key] for key in sweep_units.CASE] == [
+            *("small", sweep_units.START, "random", "kept", 0.4, 0),
+        ]
+
+
+def test_rates_are_chosen_on_validation_images_and_seeds_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    errors = {
+        ("small", sweep_units.START): {0.02: (3.0, None), 0.05: (9.0, 9.0)},
+        ("small", sweep_units.TRAINED): {0.005: (2.0, 4.0), 0.02: (2.5, 3.0), 0.05: (9.0, 1.0)},
+        ("other", sweep_units.START): {0.02: (1.0, 1.0), 0.05: (9.0, 9.0)},
+    }
+    for (network, when), by_rate in errors.items():
+        name = "units_tuning" + "_after" * (when == sweep_units.TRAINED)
+        rows = [
+            {"network": network, "when": when, "rate": rate, "seed": 100 + n, "error": error}
+            for rate, pair in by_rate.items()
+            for n, error in enumerate(pair)
+        ]
+        results.append(name, rows)
+    chosen = {sweep_units.START: 0.05, sweep_units.TRAINED: 0.02}
+    assert sweep_units.chosen_rates("small") == chosen
+    calls, seeds = [], {}
+    monkeypatch.setattr(sweep_units, "run_case", lambda **given: calls.append(given) or {})
+    monkeypatch.setattr(sweep_units, "chosen_rates", lambda network: chosen)
+    for name, (left, work) in sweep_units.SWEEPS.items():
+        for case in left(pd.DataFrame()):
+            work(case)
+            given = calls.pop()
+            seeds.setdefault(name == "units", set()).add(given["seed"])
+            if name == "units":
+                assert given == case | {"rates": chosen}  # of the test images, which is the default
+                continue
+            rates = {case["when"]: case["rate"]}
+            if case["when"] == sweep_units.TRAINED:
+                rates[sweep_units.START] = chosen[sweep_units.START]
+            assert (given["part"], given["rates"]) == ("validation", rates)
+    assert not seeds[True] & seeds[False]
 
 
 def test_a_budget_that_cannot_be_met_is_a_row(short):

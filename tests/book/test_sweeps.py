@@ -1,9 +1,11 @@
 """What the sweeps share: the command stores what is missing, once, and goes on where it stopped."""
 
+import itertools
 import os
 import signal
 import sys
 import time
+import types
 
 from prosper_utils.study import results
 
@@ -51,6 +53,38 @@ def test_a_worker_that_is_killed_loses_nothing():
         os.kill(first["process"], signal.SIGKILL)
         rows = [first, *(row for (row,) in done)]
     assert sorted(row["square"] for row in rows) == [n**2 for n in range(8)]
+
+
+def test_minutes_threads_and_processes_are_what_the_command_line_says(tmp_path, monkeypatch):
+    """The clock goes on by 20 seconds for each case, so that in one minute two are begun."""
+    seen = []
+
+    def in_parallel(one, cases, jobs):
+        seen.append(jobs)
+        return map(one, cases)
+
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(sweeps, "in_parallel", in_parallel)
+    ticks = itertools.count(1000, 20)
+    clock = types.SimpleNamespace(monotonic=lambda: next(ticks))
+    monkeypatch.setattr(sweeps, "time", clock)
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    monkeypatch.delenv("TF_NUM_INTEROP_THREADS", raising=False)
+    monkeypatch.setattr(sys, "argv", ["sweep.py", "--jobs", "7", "--minutes", "1"])
+    sweeps.command(sweeps, {"squares": (left, one)}, lambda: {})
+    assert results.resume("squares").n.tolist() == [0, 1]
+    assert seen == [7]
+    assert [os.environ[name] for name in sweeps.THREADS] == ["3", "1"]
+
+
+def test_what_took_time_is_added_up_whatever_it_is_called(tmp_path, monkeypatch):
+    def rows(case):
+        return [case | {"train_seconds": 1.0, "seconds": 2.0, "seconds_per_step": 50.0}]
+
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sweep.py", "--jobs", "1"])
+    sweeps.command(sweeps, {"squares": (left, rows)}, lambda: {})
+    assert results.load("squares")[1]["seconds"] == 15
 
 
 def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch):

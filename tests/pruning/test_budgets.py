@@ -150,6 +150,113 @@ def test_rounds_look_at_the_network_as_it_is_by_then(models):
         assert np.array_equal(a, b)
 
 
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(0, 3), min_size=36, max_size=36), st.integers(0, 13))
+def test_of_equal_scores_the_first_go_and_logarithms_choose_the_same(models, drawn, tenths):
+    """Also where scores differ by less than single precision can tell."""
+    model = models["dense"]
+    groups = channels.groups(model)
+    free = np.flatnonzero([not group.fixed for group in groups])
+    limit = 20_000 - 1_300 * tenths
+    found = []
+    for values in (np.array(drawn), 1 + 1e-12 * np.array(drawn), np.array(drawn) - 1.0):
+        scores = np.full(len(groups), np.inf)
+        scores[free] = values if values.min() >= 0 else [-np.inf if v < 0 else v for v in values]
+        found.append(budgets.choose(model, scores, limit=limit))
+    assert found[0] == found[1] == found[2]
+    keep = np.array(found[0])
+    for kind in channels.kinds([groups[n] for n in free]):
+        order = sorted(kind, key=lambda n: (drawn[n], n))
+        gone = [n for n in order if not keep[free[n]]]
+        assert gone == order[: len(gone)]
+
+
+def test_of_equal_kinds_the_first_goes_and_blocks_count_by_their_mean(models):
+    model = models["dense"]
+    groups = channels.groups(model)
+    first, second = channels.kinds(groups)[1:3]
+    whole, scores = budgets.cost(model), np.full(len(groups), np.inf)
+    scores[first], scores[second] = 1.0, 1.0
+    keep = budgets.choose(model, scores, limit=whole - 1)
+    assert [n for n, kept in enumerate(keep) if not kept] == [first[0]]
+    scores[first], scores[first[0]] = 3.0, 0.0  # the two lowest have the mean 1.5
+    for others, widths_left in ((2.0, [22, 12]), (1.0, [24, 10])):
+        scores[second] = others
+        keep = budgets.choose(model, scores, limit=whole - 1, multiple=2)
+        assert [sum(keep[n] for n in kind) for kind in (first, second)] == widths_left
+
+
+@pytest.mark.parametrize("of", [*budgets.OF, lambda model: model.count_params()])
+def test_the_whole_budget_removes_nothing(models, of):
+    for model in models.values():
+        assert all(budgets.choose(model, gates.random(model), share=1, of=of))
+
+
+def test_what_costs_nothing_keeps_its_score():
+    layers = [keras.layers.Embedding(5, 4), keras.layers.GlobalAveragePooling1D()]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    scores = np.arange(float(len(channels.groups(model))))
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(budgets.per_cost(model, scores), scores)
+
+
+def test_rounds_hand_on_what_they_are_given():
+    model = dense_300_100(units=(24, 12))
+    model.compile("sgd", "mse")
+    for of in (*budgets.OF, lambda model: float(widths(model)[0])):
+        small = budgets.in_rounds(model, gates.random, share=0.5, rounds=2, of=of)
+        keep = budgets.choose(model, gates.random(model), share=0.5**0.5, of=of)
+        half = units.shrink(model, keep)
+        limit = 0.5 * budgets.cost(model, of)
+        again = budgets.choose(half, gates.random(half), limit=limit, of=of)
+        assert widths(small) == widths(units.shrink(half, again))
+    seen = []
+
+    def rule(small):
+        seen.append(small.compiled)
+        return gates.random(small)
+
+    kept = budgets.in_rounds(model, rule, share=0.6, rounds=2, multiple=4, floor=0.5, compiled=True)
+    assert seen == [True, True]
+    assert kept.compiled
+    assert not small.compiled
+    assert widths(kept)[0] >= 12
+    assert widths(kept)[1] >= 6
+    assert all(width % 4 == 0 for width in widths(kept)[:2])
+    for wrong in (0, 1.1, np.nan):
+        with pytest.raises(ValueError, match=r"share: expected a number in \(0, 1\]"):
+            budgets.in_rounds(model, rule, share=wrong, rounds=2)
+    assert len(seen) == 2
+
+
+def test_shuffling_draws_each_layer_apart_and_changes_nothing_that_it_is_given():
+    model = dense_300_100(units=(24, 24))
+    groups = channels.groups(model)
+    first, second = channels.kinds(groups)[1:3]
+    keep = np.array([bool(group.fixed) or n % 2 == 0 for n, group in enumerate(groups)])
+    before = keep.copy()
+    found = budgets.shuffled(model, keep, seed=3)
+    np.testing.assert_array_equal(keep, before)
+    patterns = [[found[n] != bool(before[n]) for n in kind] for kind in (first, second)]
+    assert [found[n] for n in first] != [found[n] for n in second]
+    assert any(patterns[0])
+    assert any(patterns[1])
+
+
+@pytest.mark.parametrize("place", [0, 17, -1])
+def test_one_score_that_is_nan_is_refused_wherever_it_is(models, place):
+    model = models["dense"]
+    scores = gates.random(model)
+    scores[place] = np.nan
+    for call in (
+        lambda: budgets.choose(model, scores, share=0.5),
+        lambda: budgets.per_cost(model, scores),
+        lambda: budgets.shuffled(model, scores),
+    ):
+        with pytest.raises(ValueError, match=f"expected {len(scores)} numbers, .* found NaN"):
+            call()
+
+
 def test_shuffling_keeps_the_widths(models):
     for model in models.values():
         keep = budgets.choose(model, gates.random(model), share=0.6)

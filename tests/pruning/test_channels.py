@@ -86,6 +86,43 @@ def test_costs_where_the_input_size_is_not_known():
     assert channels.count_multiply_adds(outer) == 36 * 9 * 3 * 4
 
 
+@pytest.mark.parametrize("known_first", [True, False])
+def test_one_unknown_size_makes_the_cost_of_what_it_meets_unknown(known_first):
+    sizes = [(8, 8, 3), (None, None, 3)]
+    inputs = [keras.Input(shape) for shape in (sizes if known_first else sizes[::-1])]
+    conv, pool = layers.Conv2D(4, 3, name="conv"), layers.GlobalAveragePooling2D()
+    x = layers.Add()([pool(conv(x)) for x in inputs])
+    model = keras.Model(inputs, layers.Dense(2, name="dense")(x))
+    found = channels.groups(model)
+    outputs = [g for g in found if ("dense/bias", 0) in held(g)]
+    assert [g.multiply_adds for g in found if g not in outputs] == [None] * (len(found) - 2)
+    assert [g.multiply_adds for g in outputs] == [4, 4]
+    assert all(g.fixed == (channels.INPUT,) for g in found if ("conv/kernel", 2) in held(g))
+
+
+def test_every_input_is_fixed():
+    inputs = [keras.Input((3,)), keras.Input((2,))]
+    x = layers.Add()([layers.Dense(4, name=name)(x) for name, x in zip("ab", inputs, strict=True)])
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    fixed = [held(g) for g in channels.groups(model) if g.fixed == (channels.INPUT,)]
+    assert fixed == [{("a/kernel", 0): (i,)} for i in range(3)] + [
+        {("b/kernel", 0): (i,)} for i in range(2)
+    ]
+
+
+def test_costs_of_attention_by_hand():
+    """A query of 5 positions, a value of 7 and a key of 7, each with a width of its own."""
+    query, value, key = (keras.Input(shape) for shape in ((5, 3), (7, 4), (7, 6)))
+    x = layers.MultiHeadAttention(2, 8, value_dim=9, name="mha")(query, value, key)
+    model = keras.Model([query, value, key], layers.Dense(1)(x))
+    expected = 5 * 3 * 2 * 8 + 7 * 6 * 2 * 8 + 7 * 4 * 2 * 9 + 5 * 2 * 9 * 3 + 5 * 3
+    assert channels.count_multiply_adds(model) == expected
+    read = {key: len(i) for g in channels.groups(model) for key, i in held(g).items()}
+    assert read["mha/key/kernel", 0] == 1
+    widths = [sum(("mha/key/kernel", 0) in held(g) for g in channels.groups(model))]
+    assert widths == [6]
+
+
 def test_a_shared_layer_counts_each_call_and_its_weights_once():
     shared = layers.Dense(4, use_bias=False)
     model = build((4,), shared, layers.ReLU(), shared, layers.Dense(2, use_bias=False))
@@ -129,6 +166,21 @@ def test_concatenate_lines_channels_up(twice):
     model = keras.Model(inputs, layers.Dense(1, name="c")(x))
     read = [f["c/kernel", 0] for f in free(model)]
     assert read == ([(0, 2), (1, 3)] if twice else [(0,), (1,), (2,), (3,)])
+
+
+@pytest.mark.parametrize("axis", [-1, 2, 1])
+def test_concatenate_along_any_axis(axis):
+    inputs = keras.Input((4, 5))
+    a, b = (layers.Dense(2, name=name)(inputs) for name in "ab")
+    x = layers.Concatenate(axis=axis)([a, b])
+    model = keras.Model(inputs, layers.Dense(1, name="c")(x))
+    found = [f["c/kernel", 0] for f in free(model)]
+    assert found == ([(0,), (1,)] if axis == 1 else [(0,), (1,), (2,), (3,)])
+
+
+def test_kinds_are_told_apart_by_their_axes():
+    model = build((3,), layers.Dense(2, use_bias=False))
+    assert channels.kinds(channels.groups(model)) == [[0, 1, 2], [3, 4]]
 
 
 @pytest.mark.parametrize("merge", ["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"])
@@ -341,9 +393,13 @@ def softmax_like(x):
         (layers.Dense(8, "glu", name="odd"), "Dense 'odd' has the activation glu"),
         (layers.Normalization(name="odd"), "Normalization 'odd' holds statistics"),
         (layers.Rescaling([1.0, 2.0, 3.0, 4.0], name="odd"), "Rescaling 'odd' has constants"),
+        (layers.Rescaling(2.0, [1.0, 2.0, 3.0, 4.0], name="odd"), "Rescaling 'odd' has constants"),
+        (lambda x: keras.ops.add(np.ones(4, "f"), x), "Add 'add.*combines channels with"),
         (lambda x: x * np.arange(1.0, 5, dtype="f"), "Multiply 'multiply.*combines channels with"),
         (lambda x: keras.ops.mean(x, -1, keepdims=True), "Mean 'mean.*reduces over channels"),
         (lambda x: x * layers.Dense(1)(x), "Multiply 'multiply.*combines one channel with many"),
+        (lambda x: layers.Dense(1)(x) * x, "Multiply 'multiply.*combines one channel with many"),
+        (lambda x: keras.ops.pad(x, [[0, 0], [0, 1]]), "Pad 'pad.*adds channels"),
         (lambda x: x[:, 1:], "GetItem 'get_item.*picks out channels"),
         (lambda x: keras.ops.pad(x, [[0, 0], [1, 0]]), "Pad 'pad.*adds channels"),
         (lambda x: keras.ops.split(x, 2, -1)[0], "Split 'split.*is not understood"),
@@ -364,6 +420,16 @@ def test_channels_first_and_moved_axes_are_fixed():
     conv = layers.Conv2D(4, 1, data_format="channels_first", name="conv")
     model = build((3, 6, 6), conv, layers.Flatten(), layers.Dense(2))
     assert any("Conv2D 'conv' has its channels first" in r for r in reasons(model))
+    conv = layers.Conv2D(4, 1, name="conv")
+    pool = layers.MaxPooling2D(2, data_format="channels_first", name="pool")
+    model = build((6, 6, 3), conv, pool, layers.Flatten(), layers.Dense(2))
+    assert any("MaxPooling2D 'pool' has its channels first" in r for r in reasons(model))
+    dense = layers.Dense(4, name="dense")
+    model = build((3,), dense, layers.Dense(2))
+    assert len(free(model)) == 4
+    dense.enable_lora(1)
+    assert any("Dense 'dense' is quantised or has low-rank" in r for r in reasons(model))
+    assert free(model) == []
     conv, move = layers.Conv2D(4, 1, name="conv"), layers.Permute((3, 1, 2), name="move")
     model = build((6, 6, 3), conv, move, layers.Flatten(), layers.Dense(2))
     assert any("Permute 'move' moves the channels" in r for r in reasons(model))
@@ -387,6 +453,8 @@ def test_the_report_says_what_and_why():
     assert f"because: {channels.OUTPUT}" in text
     assert "2 groups, each" in text
     assert "and 10 more" in text
+    assert "more" not in channels.report(dense_300_100(units=(4, 3)), most=3)
+    assert "and 1 more" in channels.report(dense_300_100(units=(4, 3)), most=2)
     dense = channels.report(dense_300_100(units=(4, 3)))
     assert "784 each" in dense  # the pixels are one channel, flattened
 

@@ -432,6 +432,38 @@ def test_median_and_quartiles(monkeypatch):
     assert found["b"] == {"low": 20, "median": 30, "high": 40}
 
 
+def test_a_measurement_is_the_mean_of_its_calls(monkeypatch):
+    class Timer:
+        def __init__(self, call):
+            self.call = call
+
+        def timeit(self, number):
+            return sum(2.0 for _ in range(number) if self.call() is not None)
+
+    calls = []
+    monkeypatch.setattr(deploy.timeit, "Timer", Timer)
+    assert deploy._seconds(lambda x: calls.append(x) or x, 5.0, 3) == 2.0
+    assert calls == [5.0] * 3
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 11, 12, 13])
+def test_batches_have_every_input_once_and_in_order(batch):
+    sizes, x = [], np.arange(24.0).reshape(12, 2)
+    found = deploy._in_batches(lambda part: sizes.append(len(part)) or 2 * part, x, batch)
+    np.testing.assert_array_equal(found, 2 * x)
+    assert sizes == [batch] * (12 // batch) + [12 % batch] * (12 % batch > 0)
+
+
+def test_threads_are_handed_on(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        deploy, "runner", lambda content, *, threads=1: given.append(threads) or np.negative
+    )
+    deploy.predict(b"", np.ones((2, 2)), threads=3)
+    deploy._run(None, "LiteRT", {"a.tflite": b""}, 4)
+    assert given == [3, 4]
+
+
 def test_a_table_of_three_models():
     dense = dense_300_100(units=(60, 40))
     groups = channels.groups(dense)

@@ -182,6 +182,69 @@ def test_taylor_is_the_root_mean_square_over_batches():
     assert not np.allclose(expected, gates.snip(model, batches), rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("on", "method", "of_loss"),
+    [
+        ("readers", "reverse", {"statistics": "moving"}),
+        ("writers", "forward", {"loss": "mean_squared_error"}),
+        ("scales", "checkpointed", {}),
+    ],
+)
+def test_where_a_gate_sits_and_all_options_are_handed_on(on, method, of_loss):
+    model, batches = in_double(normalised), taken(2)
+    if "loss" in of_loss:
+        batches = [(x, np.eye(3)[y]) for x, y in batches]
+    weights, loss = as_loss(model, **of_loss)
+    where = gates.places(model, on)
+    free = np.isfinite(gates.random(model))
+
+    def expected(taken, **options):
+        return np.abs(gates.sums(where, meta_gradient(loss, weights, taken, **options)))[free]
+
+    single = [expected([batch], learning_rate=RATE) for batch in batches]
+    found = gates.snip(model, batches[:1], on=on, **of_loss)[free]
+    np.testing.assert_allclose(found, single[0], rtol=1e-10, atol=1e-14)
+    found = gates.taylor(model, batches, on=on, **of_loss)[free]
+    root = np.sqrt(np.mean(np.square(single), axis=0))
+    np.testing.assert_allclose(found, root, rtol=1e-10, atol=1e-14)
+    options = {"learning_rate": 0.3, "momentum": 0.5}
+    ahead = expected(batches, **options)
+    found = gates.prospr(model, batches, on=on, method=method, steps=1, **options, **of_loss)
+    np.testing.assert_allclose(found[free], ahead, rtol=1e-9, atol=1e-13)
+
+
+def test_the_signs_follow_the_seed_of_the_score():
+    model, batches = plain(), taken(1)
+    options = {"method": "signs", "probes": 3, "steps": 0}
+    found = [gates.prospr(model, batches, seed=seed, **options) for seed in (7, 7, 8)]
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("of_loss", [{}, {"statistics": "moving"}])
+def test_what_judges_a_sweep_is_the_same_loss_in_float64(monkeypatch, of_loss):
+    model, batches, seen = normalised(), taken(2), {}
+
+    def checked(loss, weights, batches, **options):
+        seen.update(options)
+        return weights
+
+    monkeypatch.setattr("prosper_utils.lookahead.conditioning.checked", checked)
+    gates.meta_gradient(model, batches, steps=1, **of_loss)
+    fine, judged = seen["double"]
+    weights, loss = as_loss(model, **of_loss, dtype="float64")
+    assert float(judged(fine, batches[1])) == float(loss(weights, batches[1]))
+
+
+def test_layers_of_one_width_are_ranked_apart():
+    model = dense_300_100(units=(40, 40))
+    first, second = channels.kinds(channels.groups(model))[1:3]
+    for score in (gates.random, gates.uniform):
+        found = score(model, seed=2)
+        assert abs(np.corrcoef(found[first], found[second])[0, 1]) < 0.6
+        assert np.all((found[[*first, *second]] > 0) & (found[[*first, *second]] < 1))
+
+
 def test_magnitude_is_the_norm_of_what_reads():
     model = plain()
     found = gates.magnitude(model)

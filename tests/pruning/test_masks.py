@@ -96,6 +96,17 @@ def test_top_k_is_nested(seed, sparsity):
     assert np.all(more.numpy() >= fewer.numpy())
 
 
+def test_what_differs_in_double_precision_only_is_no_tie():
+    scores = [1 + 1e-12 * np.arange(6.0), 1 + 1e-12 * np.arange(6.0, 10)]
+    assert [int(np.sum(m)) for m in masks.top_k(scores, 0.6)] == [0, 4]
+    for mask in masks.top_k(scores, 0.5, per_layer=True):
+        np.testing.assert_array_equal(mask, np.arange(len(mask)) >= len(mask) / 2)
+    with pytest.warns(UserWarning, match="the floor of"):
+        first, second = masks.top_k(scores, 0.6, floor=1)
+    assert list(np.flatnonzero(first)) == [5]
+    assert list(np.flatnonzero(second)) == [1, 2, 3]
+
+
 def test_per_layer_keeps_the_same_share_everywhere():
     scores = [np.arange(1.0, 101.0), 1000 + np.arange(1.0, 51.0)]
     kept = masks.top_k(scores, 0.9, per_layer=True)
@@ -284,6 +295,29 @@ def test_a_constraint_that_was_there_still_holds(digits, tmp_path):
         assert norms.max() < 0.1 + 1e-6
 
 
+def test_an_inner_constraint_sees_masked_weights_and_cannot_fill_the_zeros():
+    mask = masks.Mask([[1, 0], [0, 1]], inner=lambda w: w + tf.reduce_sum(w))
+    np.testing.assert_array_equal(mask(tf.ones((2, 2))), [[3, 0], [0, 3]])
+
+
+def test_what_is_stripped_is_as_it_was_and_trains_its_zeros():
+    """Frozen or not, with a constraint of its own or none, in the kernel and in the layer."""
+    norm = keras.constraints.MaxNorm(9.0)
+    layers = [keras.layers.Dense(4, kernel_constraint=norm), *map(keras.layers.Dense, (4, 3))]
+    model = keras.Sequential([keras.Input((5,)), *layers])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    masks.apply(model, [np.indices(k.shape).sum(0) % 2 for k in kernels(model)])
+    layers[1].trainable = False
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    data = np.random.default_rng(0).normal(size=(8, 5)), np.ones((8, 3))
+    model.fit(*data, verbose=0)
+    masks.strip(model)
+    assert [layer.kernel.constraint for layer in layers] == [norm, None, None]
+    assert [layer.kernel_constraint for layer in layers] == [norm, None, None]
+    model.fit(*data, verbose=0)
+    assert all(np.all(layer.kernel.numpy() != 0) for layer in (layers[0], layers[2]))
+
+
 def test_depthwise_and_recurrent_kernels_are_saved_with_their_masks(tmp_path):
     model = keras.Sequential(
         [
@@ -449,6 +483,27 @@ def test_connected_starts_with_a_floor_of_one():
     assert [int(np.sum(m)) for m in found] == [masks.kept(795, 0.9) - 2, 1, 1]
 
 
+@pytest.mark.filterwarnings("ignore:the floor of")
+def test_connected_prunes_only_what_it_is_told_to():
+    model = dense_300_100(units=(30, 20))
+    scores = [np.random.default_rng(i).random(k.shape) for i, k in enumerate(kernels(model))]
+    found = masks.connected(model, scores, 0.99, prune=[True, True, False])
+    assert np.all(found[2])
+    assert sum(int(np.sum(m)) for m in found[:2]) == masks.kept(24_120, 0.99)
+
+
+def test_connected_doubles_its_floor(monkeypatch):
+    model = dense_300_100(units=(30, 20))
+    scores = [i + np.random.default_rng(i).random(k.shape) for i, k in enumerate(kernels(model))]
+    monkeypatch.setattr(masks, "effective", lambda model, masks: [np.zeros(3)])  # never a path
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(ValueError, match="found 1224: 512 in each of 3"):
+            masks.connected(model, scores, 0.97)
+    floors = [int(str(w.message).split("floor of ")[1].split()[0]) for w in said]
+    assert floors == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+
+
 def test_connected_leaves_alone_what_has_a_path():
     """One of two parallel branches may be empty: the other one is a path."""
     model = functional()
@@ -550,6 +605,9 @@ def test_where_weights_differ_from_zero_outside_their_masks():
     assert masks.outside(model) == expected
     masks.apply(model, masks.in_force(model))
     assert masks.outside(model) == []
+    place = tuple(np.argwhere(~masks.in_force(model)[2])[-1])
+    kernels(model)[2].value[place].assign(1e-30)
+    assert masks.outside(model) == [("lenet_300_100/output/kernel", 1)]
     assert masks.outside(dense_300_100(units=(2, 2))) == []  # without masks there is no outside
 
 
@@ -561,6 +619,8 @@ def test_shuffling_keeps_the_counts_of_the_layers():
     assert not np.array_equal(found[0], chosen[0])
     assert np.array_equal(found[0], masks.shuffled(chosen, seed=0)[0])
     assert not np.array_equal(found[0], masks.shuffled(chosen, seed=1)[0])
+    twice = masks.shuffled([chosen[0]] * 2)
+    assert not np.array_equal(*twice)  # each kernel in an order of its own
     often = np.mean([masks.shuffled(chosen, seed)[0] for seed in range(400)], axis=0)
     assert often == pytest.approx(np.full((4, 5), 7 / 20), abs=0.1)  # anywhere in the kernel
 
@@ -577,6 +637,12 @@ def test_masks_that_do_not_fit_change_nothing():
         masks.apply(model, [good[0], tf.transpose(good[1]), good[2]])
     with pytest.raises(ValueError, match="expected zeros and ones, found other values"):
         masks.apply(model, [good[0], good[1], 2 * tf.ones((100, 10))])
+    for wrong in (0.5, 2, -1, np.nan):  # a single one is enough
+        last = np.ones((100, 10))
+        last[-1, -1] = wrong
+        with pytest.raises(ValueError, match=r"output/kernel: expected zeros and ones"):
+            masks.apply(model, [good[0], good[1], last])
+    assert [k.constraint for k in kernels(model)] == [None] * 3
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
     with pytest.raises(ValueError, match="expected a built model"):
         masks.apply(keras.Sequential([keras.layers.Dense(3)]), [])

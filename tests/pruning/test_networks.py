@@ -28,13 +28,39 @@ def test_parameter_counts_and_logits(build, count):
     assert model(np.zeros((2, 28, 28, 1), "float32")).shape == (2, 10)
 
 
-@pytest.mark.parametrize("build", [dense_300_100, lenet5])
+EVERY = [dense_300_100, lenet5, lenet5_caffe, vgg, networks.resnet8]
+
+
+@pytest.mark.parametrize("build", EVERY)
 def test_the_seed_fixes_the_weights(build):
-    once, again, other = (build(seed=s).get_weights() for s in (3, 3, 4))
+    once, again, other = ([k.numpy() for k in kernels(build(seed=s))] for s in (3, 3, 4))
     assert all(np.array_equal(a, b) for a, b in zip(once, again, strict=True))
-    assert not any(np.array_equal(a, b) for a, b in zip(once[::2], other[::2], strict=True))
-    layers = [w.ravel()[:50] for w in once[::2]]
+    assert not any(np.array_equal(a, b) for a, b in zip(once, other, strict=True))
+    layers = [w.ravel()[:50] for w in once]
     assert not np.allclose(layers[0] / layers[0].max(), layers[1] / layers[1].max())
+
+
+@pytest.mark.parametrize("build", [vgg, networks.resnet8])
+def test_normalised_networks_begin_he_normal(build):
+    for kernel in kernels(build()):
+        fan_in = np.prod(kernel.shape[:-1])
+        assert np.std(kernel) == pytest.approx(np.sqrt(2 / fan_in), rel=0.25)
+
+
+@pytest.mark.parametrize("build", EVERY)
+def test_activation_and_type_are_a_choice_throughout(build):
+    model = build("elu", dtype="float64")
+    assert {v.dtype for v in model.weights} == {"float64"}
+    layers = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
+    assert {layer.compute_dtype for layer in layers} == {"float64"}
+    found = [getattr(layer, "activation", None) for layer in model.layers]
+    found = [activation.__name__ for activation in found if activation is not None]
+    assert set(found) == {"elu", "linear"}
+    assert found[-1] == "linear"
+    plain = {keras.layers.Dense, keras.layers.Conv2D}
+    norms = sum(isinstance(x, keras.layers.BatchNormalization) for x in model.layers)
+    mixing = sum(type(layer) in plain for layer in model.layers)
+    assert found.count("elu") == (mixing - 1 if not norms else norms - 2 * (build is not vgg))
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])

@@ -192,6 +192,20 @@ def test_averages_are_held_in_a_custom_loop_after_loading(compile_it, tmp_path):
     assert masks.outside(model) == []
 
 
+def test_averages_of_the_optimizer_given_and_of_the_compiled_one_are_held():
+    model, chosen = network()
+    rules = [keras.optimizers.SGD(0.1, use_ema=True), keras.optimizers.Adam(0.1, use_ema=True)]
+    compiled(model, rules[0])
+    for rule in rules:
+        rule.build(model.trainable_variables)
+        for kernel in kernels(model):
+            optimizers.average(rule, kernel).assign(tf.ones_like(kernel))
+    masks.apply(model, chosen, rules[1])
+    for rule in rules:
+        for kernel, mask in zip(kernels(model), chosen, strict=True):
+            np.testing.assert_array_equal(optimizers.average(rule, kernel), mask)
+
+
 def test_averages_would_fill_the_zeros_otherwise(monkeypatch):
     """What the constraint does for averages is needed: without it these tests would fail."""
     monkeypatch.setattr(optimizers, "average", lambda optimizer, variable: None)

@@ -419,6 +419,63 @@ def test_each_layer_without_paths_is_named(link, why):
         paths.flow(outer)
 
 
+def between(link):
+    """Return a network with a link between a convolution and a dense layer."""
+    inputs = keras.Input((6, 3))
+    x = link(layers.Conv1D(4, 1)(inputs))
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+
+
+def padded(x):
+    return keras.ops.pad(x, [[0, 0], [2, 0], [0, 0]], constant_values=5.0)
+
+
+@pytest.mark.parametrize(
+    ("link", "alike"),
+    [
+        (lambda x: -0.5 * x, lambda x: 0.5 * x),
+        (lambda x: x / -4.0, lambda x: 0.25 * x),
+        (lambda x: 3.0 - x, lambda x: x),
+        (lambda x: x + 1.0, lambda x: x),
+        (padded, layers.ZeroPadding1D((2, 0))),
+        (layers.GlobalAveragePooling1D(keepdims=True), lambda x: keras.ops.mean(x, 1)),
+        (layers.GlobalMaxPooling1D(), layers.GlobalAveragePooling1D()),
+        (layers.MaxPooling1D(2, 1), layers.AveragePooling1D(2, 1)),
+        (lambda x: layers.Minimum()([x, x]), lambda x: x),
+        (lambda x: layers.Average()([x, x, 2.0 * x]), lambda x: x * (4 / 3)),
+        (lambda x: x[:, 2:], layers.Cropping1D((2, 0))),
+        (
+            layers.Conv1D(5, 3, padding="causal"),
+            lambda x: layers.Conv1D(5, 3)(layers.ZeroPadding1D((2, 0))(x)),
+        ),
+    ],
+)
+def test_constants_count_by_their_size_and_what_is_filled_in_as_nothing(link, alike):
+    model, other = between(link), between(alike)
+    generator = np.random.default_rng(3)
+    values = [tf.constant(generator.random(k.shape)) for k in kernels(model)]
+    found, expected = (paths.passing(paths.flow(m), values) for m in (model, other))
+    assert relative_error(found, expected) < 1e-7  # constants of Keras are in float32
+    assert float(paths.flow(model)(values)) > 0
+
+
+def test_what_has_negative_weights_of_its_own_is_refused():
+    inputs = keras.Input((4, 4, 3))
+    for kind in ("bilinear", "bicubic"):
+        x = layers.UpSampling2D(2, interpolation=kind, name="up")(inputs)
+        model = keras.Model(inputs, layers.Conv2D(2, 3)(x))
+        if kind == "bilinear":
+            paths.flow(model)
+            continue
+        with pytest.raises(ValueError, match="'up', whose interpolation bicubic has negative"):
+            paths.flow(model)
+    model = between(layers.Dense(4, name="dense"))
+    paths.flow(model)
+    model.get_layer("dense").enable_lora(1)
+    with pytest.raises(ValueError, match="Dense 'dense', which is quantised or has low-rank"):
+        paths.flow(model)
+
+
 def test_an_unknown_size_is_refused():
     model = keras.Sequential([keras.Input((None, 3)), layers.Conv1D(2, 2)])
     with pytest.raises(ValueError, match=r"expected inputs of known size, found \(None, None, 3\)"):

@@ -305,6 +305,65 @@ def test_gradient_credit_is_the_size_of_the_gradient(digits):
         np.testing.assert_allclose(found, abs(value), rtol=1e-4, atol=1e-7)
 
 
+def test_credit_is_of_the_loss_that_is_asked_for():
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.layers.Dense(6, "tanh", kernel_regularizer=keras.regularizers.L2(0.1)),
+        keras.layers.BatchNormalization(),
+        keras.layers.Dense(3),
+    ]
+    model = keras.Sequential([keras.Input((5,)), *layers])
+    masks.apply(model, [np.indices(k.shape).sum(0) % 2 for k in kernels(model)])
+    generator = np.random.default_rng(0)
+    batches = [(generator.normal(size=(8, 5)), np.arange(8) % 3) for _ in range(2)]
+    credits = []
+    for of_loss in ({}, {"statistics": "moving"}, {"regularisation": False}):
+        weights, loss = as_loss(model, **of_loss)
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            value = loss(weights, batches[0])
+        gradient = [g for g in tape.gradient(value, weights) if len(g.shape) > 1]
+        found = regrowth.gradient_credit(model, batches[0], **of_loss)
+        for a, b in zip(found, gradient, strict=True):
+            np.testing.assert_allclose(a, abs(b), rtol=1e-5, atol=1e-7)
+        credits.append(regrowth.lookahead_credit(model, batches, steps=1, **of_loss))
+    for one, other in itertools.combinations(credits, 2):
+        assert not all(np.allclose(a, b, rtol=1e-3) for a, b in zip(one, other, strict=True))
+
+
+def test_of_equal_credit_the_first_grow_and_double_precision_tells_the_rest():
+    model, chosen = pruned()
+    masks.apply(model, chosen)
+    before = kept(model)
+    free = [np.flatnonzero(~m) for m in before]
+    credit = [np.ones(k.shape) for k in kernels(model)]
+    credit[2].ravel()[free[2]] += 1e-12 * np.arange(len(free[2]))
+    moved = regrowth.regrow(model, 0.1, credit)
+    grown = [np.flatnonzero(a & ~b) for a, b in zip(kept(model), before, strict=True)]
+    rest = moved - (len(free[2]) - 1)
+    assert rest > 0
+    np.testing.assert_array_equal(grown[2], free[2][1:])
+    np.testing.assert_array_equal(grown[0], free[0][:rest])
+
+
+def test_an_optimizer_forgets_the_grown_in_every_kernel_and_averages_are_held():
+    model, chosen = pruned()
+    rule = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True)
+    rule.build(model.trainable_variables)
+    masks.apply(model, chosen)
+    for kernel in kernels(model):
+        for slot in optimizers.slots(rule, kernel).values():
+            slot.assign(tf.ones_like(slot))
+    before = kept(model)
+    credit = [np.random.default_rng(i).random(k.shape) for i, k in enumerate(kernels(model))]
+    regrowth.regrow(model, 0.5, credit, rule)
+    for kernel, a, b in zip(kernels(model), kept(model), before, strict=True):
+        assert np.any(a & ~b)
+        slots = optimizers.slots(rule, kernel)
+        np.testing.assert_array_equal(slots["momentums"], ~(a & ~b))
+        np.testing.assert_array_equal(optimizers.average(rule, kernel), a & b)
+
+
 def run(digits, path, *parts):
     """Train for 24 steps in one go, or in parts that go on from what was saved; return weights."""
     made = 0
@@ -439,8 +498,9 @@ def test_a_save_that_is_interrupted_leaves_the_last_one(digits, tmp_path, monkey
         loop.save(path, model.optimizer)
     assert path.read_bytes() == written
     monkeypatch.undo()
-    before = state(loop, model.optimizer)
+    before, moved = state(loop, model.optimizer), list(loop.moved)
     loop.load(path, model.optimizer)
+    assert loop.moved == moved == [(5, moved[0][1])]
     for a, b in zip(before, state(loop, model.optimizer), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -458,8 +518,10 @@ def test_bad_input_is_named():
     for interval in ({"every": 0}, {"until": 0}):
         with pytest.raises(ValueError, match="expected at least 1 step, found 0"):
             regrowth.Regrowth(model, chosen, **{"until": 10} | interval)
-    with pytest.raises(ValueError, match="decay: expected"):
-        regrowth.earn(model, chosen, decay=1.0)
+    for decay in (1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="decay: expected"):
+            regrowth.earn(model, chosen, decay=decay)
+    assert [k.constraint for k in kernels(model)] == [None] * 3
     with pytest.raises(ValueError, match="steps: expected M >= 1, found 0"):
         regrowth.lookahead_credit(model, [], steps=0)
     masks.apply(model, chosen)
@@ -467,6 +529,16 @@ def test_bad_input_is_named():
         regrowth.regrow(model, 0.1, credit[:2])
     with pytest.raises(ValueError, match="expected finite numbers >= 0"):
         regrowth.regrow(model, 0.1, [np.nan * c for c in credit])
+    for wrong, kept_there in itertools.product((np.nan, np.inf, -1e-300), (True, False)):
+        place = tuple(np.argwhere(chosen[-1].numpy() == kept_there)[-1])
+        bad = [c.copy() for c in credit]
+        bad[-1][place] = wrong  # a single one, kept or not
+        with pytest.raises(ValueError, match=r"credit of .*output.*: expected finite numbers >= 0"):
+            regrowth.regrow(model, 0.1, bad)
+    regrowth.earn(model, chosen)
+    masks.constrain(model, kernels(model)[1], masks.Mask(chosen[1]))
+    with pytest.raises(ValueError, match="expected weights that earn"):
+        regrowth.earned(model)
 
 
 @pytest.mark.parametrize(
@@ -476,6 +548,7 @@ def test_bad_input_is_named():
         (0.1, -1.0, 0.1, "credit of .*: expected finite numbers >= 0"),
         (0.1, 1.0, 1.0, "has changed since the mask was made"),
         (0.1, 1.0, np.nan, "expected finite weights"),
+        (0.1, 1.0, np.inf, "expected finite weights"),
     ],
 )
 def test_a_purge_that_is_refused_changes_nothing(share, credit, weight, message):
@@ -506,6 +579,15 @@ def test_what_fit_hides_from_the_loop_is_refused(digits):
     _, theirs = looped(small, OPTIMIZERS["momentum"]())
     with pytest.raises(ValueError, match="loop: expected one of the model that is fitted"):
         fit(looped(small, OPTIMIZERS["momentum"]())[0], theirs, digits)
+
+
+def test_a_second_fit_counts_only_steps_that_are_made(digits):
+    """Its first batch makes none, though some have been made before."""
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9, gradient_accumulation_steps=4)
+    model, loop = looped(small, optimizer, every=5, until=10)
+    for _ in range(2):
+        fit(model, loop, digits, epochs=1)
+    assert [step for step, _ in loop.moved] == [5, 10]
 
 
 def test_gradients_that_are_added_up_make_one_step(digits):
@@ -579,6 +661,7 @@ def test_branches_of_one_name_keep_their_own_momentum(digits):
         lambda: keras.optimizers.SGD(0.1),
         lambda: keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
         lambda: keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.1),
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True),
     ],
 )
 def test_steps_that_are_more_than_a_buffer_are_refused(rule):
@@ -618,3 +701,79 @@ def test_weights_that_come_back_without_their_masks_are_refused(digits, tmp_path
             verbose=0,
             callbacks=callbacks if first else callbacks[::-1],
         )
+
+
+def normalised(scales=1.0, epsilon=1e-14):
+    """Return a network whose 20 hidden units are normalised, their kernels multiplied by scales."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((28, 28, 1), dtype="float64")
+    h = keras.layers.Dense(20, use_bias=False, dtype="float64")(
+        keras.layers.Flatten(dtype="float64")(x)
+    )
+    h = keras.layers.BatchNormalization(epsilon=epsilon, dtype="float64")(h)
+    h = keras.layers.Activation("tanh", dtype="float64")(h)  # at 0 it has a slope
+    y = keras.layers.Dense(10, dtype="float64")(h)
+    model = keras.Model(x, y)
+    kernels(model)[0].assign(scales * kernels(model)[0].numpy())
+    return model
+
+
+def regrown(model, chosen, batch, **options):
+    """Return the masks after one time of regrowth by the gradient of a batch."""
+
+    def credit(model):
+        return regrowth.gradient_credit(model, batch)
+
+    loop = regrowth.Regrowth(model, chosen, every=1, until=2, credit=credit, **options)
+    loop.after(1, OPTIMIZERS["momentum"]())
+    return kept(model)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_scale_free_regrowth_does_not_depend_on_the_scale_of_a_normalised_unit(digits, seed):
+    scales = 10 ** np.random.default_rng(seed).uniform(-2, 2, 20)
+    batch = tuple(part[:256] for part in digits.train)
+    chosen = masks.top_k(scores.random(normalised(), seed=seed % 100), 0.8)
+    once, scaled = (regrown(normalised(s), chosen, batch) for s in (1.0, scales))
+    assert any(np.any(a != b) for a, b in zip(once, chosen, strict=True))
+    for a, b in zip(once, scaled, strict=True):
+        np.testing.assert_array_equal(a, b)
+    by_size = regrown(normalised(scales), chosen, batch, scale_free=False)
+    assert np.any(by_size[0] != once[0])
+
+
+def test_a_normalised_unit_without_weights_is_not_grown_unless_asked_for(digits):
+    batch = tuple(part[:256] for part in digits.train)
+    model = normalised(epsilon=1e-5)
+    chosen = kept(model)
+    chosen[0][:, 3] = False
+    first = regrown(model, chosen, batch)
+    assert not np.any(first[0][:, 3])
+    model = normalised(epsilon=1e-5)
+    by_size = regrown(model, chosen, batch, scale_free=False)
+    assert np.any(by_size[0][:, 3])
+
+
+def test_where_nothing_is_normalised_sizes_are_compared_as_they_are():
+    for build, expected in ((small, False), (functional, True), (normalised, True)):
+        model = build()
+        chosen = masks.top_k(scores.random(model), 0.5)
+        assert regrowth.Regrowth(model, chosen, until=1).scale_free is expected
+        assert regrowth.Regrowth(model, chosen, until=1, scale_free=False).scale_free is False
+        weight, credit = regrowth.scale_free(model, [abs(k.value) for k in kernels(model)])
+        for w, e, kernel in zip(weight, credit, kernels(model), strict=True):
+            np.testing.assert_allclose(w * e, kernel.numpy() ** 2, rtol=1e-5)
+
+
+def test_the_norm_of_a_unit_is_over_what_it_reads():
+    x = keras.Input((8, 8, 3))
+    layers = keras.layers
+    h = layers.SeparableConv2D(5, 3)(x)
+    h = layers.DepthwiseConv2D(3, depth_multiplier=2)(h)
+    h = layers.Reshape((-1, 7))(layers.Conv2DTranspose(7, 3)(h))
+    h = layers.Flatten()(layers.Conv1D(4, 3)(h))
+    model = keras.Model(x, layers.Dense(10)(h))
+    over = [(0, 1), (0, 1, 2), (0, 1), (0, 1, 3), (0, 1), (0,)]
+    for kernel, axes, norm in zip(kernels(model), over, regrowth.unit_norms(model), strict=True):
+        expected = np.sqrt(np.sum(kernel.numpy() ** 2, axes, keepdims=True))
+        np.testing.assert_allclose(norm, expected, rtol=1e-5)

@@ -68,6 +68,7 @@ def test_the_formula(final, part, begin, rounds, every):
     assert schedules.cubic(until, **ends) == final
     found = [schedules.cubic(begin + t, **ends) for t in range(rounds * every + 2)]
     assert all(b - a >= -2e-6 for a, b in itertools.pairwise(found))
+    assert [round(s, 6) for s in found[: rounds * every]] == found[: rounds * every]
     assert found[0] == (pytest.approx(initial, abs=6e-7) if rounds else final)
 
 
@@ -170,6 +171,99 @@ def test_a_plain_loop_prunes_too():
     assert masks.per_layer(model)[0][1] == masks.kept(320, 0.8)
     assert masks.per_layer(model)[1][1] == 48
     assert masks.outside(model) == []
+
+
+@pytest.mark.parametrize("way", ["prune", "after", "start"])
+def test_the_optimizer_that_is_given_is_held_to_the_masks(way):
+    """Neither the compiled one nor a fit says which it is: its averages fill no zeros."""
+    model, rule = network(), RULES["adam"]()
+    rule.build(model.trainable_variables)
+    for kernel in kernels(model):
+        optimizers.average(rule, kernel).assign(tf.ones_like(kernel))
+    schedule = schedules.Gradual(model, 0.8, begin=3, until=3)
+    {
+        "prune": lambda: schedules.prune(model, 0.8, optimizer=rule),
+        "after": lambda: schedule.after(3, rule),
+        "start": lambda: schedule.start(3, rule),
+    }[way]()
+    assert left(model) == masks.kept(SIZE, 0.8)
+    for kernel, mask in zip(kernels(model), masks.in_force(model), strict=True):
+        np.testing.assert_array_equal(optimizers.average(rule, kernel), mask)
+
+
+def test_from_the_beginning_its_kernels_have_masks_and_a_constant_sparsity_is_one():
+    model = network()
+    schedule = schedules.Gradual(model, 0.5, initial=0.5, until=4, every=2)
+    assert all(isinstance(kernel.constraint, masks.Mask) for kernel in kernels(model))
+    assert left(model) == SIZE
+    for step in range(6):
+        schedule.after(step)
+    assert schedule.pruned == [(t, masks.kept(SIZE, 0.5)) for t in (0, 2, 4)]
+
+
+def test_kept_weights_are_counted_by_their_masks():
+    model = network()
+    kernels(model)[0].assign(tf.zeros_like(kernels(model)[0]))
+    schedule = schedules.Gradual(model, 0.5, until=0)
+    schedule.after(0)
+    assert schedule.pruned == [(0, masks.kept(SIZE, 0.5))]
+
+
+def pruned_up_to(step, **choice):
+    """Return a model that a schedule has pruned up to a step, and one that takes it up."""
+    model, ends = network(), {"until": 8, "every": 2}
+    schedules.Gradual(model, 0.9, **ends, **choice).after(step)
+    return model, schedules.Gradual(model, 0.9, **ends, **choice)
+
+
+@pytest.mark.parametrize("choice", [{}, {"per_layer": True}, {"prune": [False, True]}])
+def test_taken_up_with_its_own_choice(choice):
+    model, schedule = pruned_up_to(6, **choice)
+    schedule.start(7)
+    assert schedule.pruned == [(6, left(model))]
+    model, schedule = pruned_up_to(6, **choice)
+    with pytest.raises(ValueError, match="begin: expected at least 9, the steps that have been"):
+        schedule.start(9)
+    model, schedule = pruned_up_to(6, **choice)
+    kernel, mask = kernels(model)[-1], masks.in_force(model)[-1].numpy()
+    kernel.value[tuple(np.argwhere(~mask)[-1])].assign(1.0)  # a single weight too many
+    with pytest.raises(ValueError, match=r"found 0 and more weights in .*output"):
+        schedule.start(7)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 5, "auto"])
+def test_taken_up_where_several_steps_are_made_at_once(at_once):
+    """After 7 steps, pruned up to the fourth: by 3 at a time that is right, one by one late."""
+    model, schedule = pruned_up_to(4)
+    model.steps_per_execution = at_once
+    model.optimizer.iterations.assign(7)
+    callback = schedules.GradualCallback(schedule)
+    callback.set_model(model)
+    callback.set_params({"steps": 10, "epochs": 1})
+    callback.on_train_begin()
+    if at_once == 1:
+        with pytest.raises(ValueError, match="begin: expected at least 7"):
+            callback.on_train_batch_begin(0)
+        return
+    callback.on_train_batch_begin(0)
+    assert schedule.pruned[-1][0] == 6
+
+
+def test_a_second_fit_counts_on_and_says_again_if_it_is_short():
+    model = network()
+    schedule = schedules.Gradual(model, 0.9, until=18, every=9)
+    callback = schedules.GradualCallback(schedule)
+    with pytest.warns(UserWarning, match="found at most 10 in"):
+        fit(model, callback, epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(model, callback, epochs=1)
+    model = network()
+    callback = schedules.GradualCallback(schedules.Gradual(model, 0.9, until=40, every=10))
+    for made in (10, 20):
+        with pytest.warns(UserWarning, match=f"found at most {made} in") as said:
+            fit(model, callback, epochs=1)
+        assert len(said) == 1
 
 
 @pytest.mark.parametrize("at_once", [3, 7])

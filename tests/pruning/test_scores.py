@@ -17,6 +17,7 @@ from prosper_utils.pruning.networks import (
 )
 from prosper_utils.pruning.scores import (
     SCORES,
+    _masked,
     grasp,
     iterative_prospr,
     magnitude,
@@ -342,6 +343,150 @@ def test_how_the_model_is_run_and_its_loss_are_handed_on(name):
         assert relative_error(a, b) > 1e-3
 
 
+def parts_of_one_batch():
+    """Return one batch, and the same examples in uneven parts."""
+    generator = np.random.default_rng(5)
+    x, y = generator.normal(size=(21, 5)), generator.integers(0, 3, 21)
+    return (x, y), [(x[a:b], y[a:b]) for a, b in ((0, 4), (4, 14), (14, 21))]
+
+
+AT_ONE_MOMENT = {
+    "SNIP": snip,
+    "GraSP": functools.partial(grasp, temperature=1.0),
+    "ProsPr without steps": functools.partial(prospr, steps=0),
+    "iterative SNIP": functools.partial(SCORES["iterative SNIP"], sparsity=0.5, rounds=2),
+}
+
+
+@pytest.mark.parametrize("name", AT_ONE_MOMENT)
+def test_what_ends_is_averaged_over_all_examples_and_of_the_rest_the_first_is_taken(tiny, name):
+    model, _ = tiny
+    whole, parts = parts_of_one_batch()
+    score = AT_ONE_MOMENT[name]
+    for a, b in zip(score(model, parts), score(model, [whole]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-15)
+    first = score(model, itertools.repeat(parts[0]))
+    for a, b in zip(first, score(model, parts[:1]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    endless = score(model, itertools.cycle(parts))
+    equal = all(np.allclose(a, b, rtol=1e-9) for a, b in zip(endless, first, strict=True))
+    assert equal != name.startswith("iterative")  # each round takes the next batch
+
+
+@pytest.mark.parametrize(("name", "steps"), [("iterative SNIP", 0), ("iterative ProsPr", 3)])
+def test_every_round_takes_new_batches_of_what_goes_on(tiny, name, steps):
+    model, _ = tiny
+    given, options = small_batches(2 * steps + 3), {"sparsity": 0.6, "rounds": 2}
+    options |= {"method": "first_order"} if steps else {}
+    supply = iter(given)
+    found = SCORES[name](model, supply, **options)
+    assert next(supply)[0] is given[-1][0]
+    ended = SCORES[name](model, given[: steps + 1], **options)
+    assert not all(np.array_equal(a, b) for a, b in zip(found, ended, strict=True))
+
+
+def ordinary():
+    """Return a small network with a penalty and a layer that says how the model is run."""
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((5,)),
+        keras.layers.Dense(4, "relu", kernel_regularizer=keras.regularizers.L2(0.1)),
+        TwiceInTraining(),
+        keras.layers.Dense(3),
+    ]
+    return keras.Sequential(layers)
+
+
+@pytest.mark.parametrize(
+    "of_loss",
+    [{}, {"regularisation": False}, {"statistics": "moving"}, {"loss": "mean_squared_error"}],
+)
+def test_what_judges_a_score_is_the_same_loss_at_the_same_sparsity(monkeypatch, of_loss):
+    model, batches, seen = ordinary(), small_batches(2), {}
+    if "loss" in of_loss:
+        batches = [(x, np.eye(3)[y]) for x, y in batches]
+
+    def checked(loss, weights, batches, **options):
+        seen.update(options)
+        return meta_gradient(loss, weights, batches, learning_rate=options["learning_rate"])
+
+    monkeypatch.setattr("prosper_utils.lookahead.conditioning.checked", checked)
+    prospr(model, batches, steps=1, sparsity=0.7, **of_loss)
+    fine, judged = seen["double"]
+    weights, loss = as_loss(model, **of_loss, dtype="float64")
+    assert float(judged(fine, batches[1])) == float(loss(weights, batches[1]))
+    assert seen["sparsity"] == 0.7
+    assert list(seen["scored"]) == [0, 2]
+
+
+@pytest.mark.parametrize("statistics", ["batch", "moving"])
+def test_the_curvature_is_that_of_the_model_as_it_is_run(statistics):
+    model, batches = ordinary(), small_batches(2)
+    run = {"statistics": statistics, "dtype": "float64"}
+    found = SCORES["diagonal"](model, batches, steps=1, regularisation=False, **run)
+    weights, loss = as_loss(model, regularisation=False, **run)
+    h = gauss_newton_diagonal(as_logits(model, **run)[1])(loss, weights, batches[0])
+    ends = [loss_and_gradient(loss, weights, batches[0])[1]]
+    moved = [w - 0.1 * g for w, g in zip(weights, ends[0], strict=True)]
+    ends.append(loss_and_gradient(loss, moved, batches[1])[1])
+    expected = [abs(w * (1 - 0.1 * c) * g) for w, c, g in zip(weights, h, ends[1], strict=True)]
+    assert relative_error(found, expected[::2]) < 1e-10
+
+
+def test_a_curvature_that_is_not_of_this_loss_is_refused():
+    diagonal, batches = SCORES["diagonal"], small_batches(2)
+    model, plain = ordinary(), {"steps": 1, "regularisation": False}
+    weighted = [(x, y, np.ones(7)) for x, y in batches]
+    for given, options, message in (
+        (batches, {"steps": 1}, "expected nothing added to the loss"),
+        (batches, plain | {"loss": "mean_squared_error"}, "softmax cross-entropy of logits"),
+        (batches, plain | {"dropout": True}, "found dropout"),
+        (weighted, plain, "found sample weights"),
+    ):
+        with pytest.raises(ValueError, match=f"diagonal: expected .*{message}|diagonal: {message}"):
+            diagonal(model, given, **options)
+
+
+def test_a_look_ahead_through_masks_is_judged_through_masks():
+    """The double of a masked loss, by which wrong second derivatives are found, is masked, too."""
+    weights, loss = as_loss(ordinary())
+    masks = [tf.cast(np.arange(np.size(w)).reshape(w.shape) % 2, w.dtype) for w in weights]
+    masked, (batch,) = _masked(loss, masks), small_batches(1)
+    assert (masked.names, masked.layers) == (loss.names, loss.layers)
+    fine = [tf.cast(w, tf.float64) for w in weights]
+    expected = loss.in_float64()(
+        [w * tf.cast(m, w.dtype) for w, m in zip(fine, masks, strict=True)], batch
+    )
+    assert float(masked.in_float64()(fine, batch)) == float(expected)
+    assert float(masked(weights, batch)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_synflow_takes_a_hundred_rounds():
+    model = dense_300_100(units=(12, 8))
+    found = SCORES["SynFlow"](model, sparsity=0.9)
+    for a, b in zip(found, synflow(model, sparsity=0.9, rounds=100), strict=True):
+        np.testing.assert_array_equal(a, b)
+    size = sum(int(tf.size(s)) for s in found)
+    gone = sum(int(np.sum(np.isneginf(s))) for s in found)
+    assert gone == size - int(np.ceil(size * 0.1 ** (99 / 100)))
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_an_option_that_no_score_takes_is_refused(tiny, name):
+    model, batch = tiny
+    with pytest.raises(TypeError, match="stepz"):
+        SCORES[name](model, [batch] * 101, sparsity=0.5, stepz=3)
+
+
+def test_random_scores_are_uniform_and_each_kernel_has_its_own():
+    layers = [keras.layers.Dense(50) for _ in range(2)]
+    first, second = random(keras.Sequential([keras.Input((50,)), *layers]))
+    assert abs(np.corrcoef(np.ravel(first), np.ravel(second))[0, 1]) < 0.1
+    for found in (first, second):
+        shares = np.histogram(found, bins=5, range=(0, 1))[0] / 2500
+        assert shares == pytest.approx([0.2] * 5, abs=0.05)
+
+
 def test_random_follows_its_seed():
     model = dense_300_100()
     assert relative_error(random(model, seed=1), random(model, seed=1)) == 0
@@ -371,7 +516,8 @@ def test_bad_input_is_named(batches):
                 sparsity=0.5,
             )
     for score in (synflow, iterative_prospr):
-        with pytest.raises(ValueError, match=r"needs one in \[0, 1\), found None"):
-            score(model, batches, sparsity=None)
+        for wrong in (None, -0.1, 1, np.nan):
+            with pytest.raises(ValueError, match=rf"needs one in \[0, 1\), found {wrong}"):
+                score(model, batches, sparsity=wrong)
         with pytest.raises(ValueError, match="rounds: expected at least 1, found 0"):
             score(model, batches, sparsity=0.5, rounds=0)

@@ -475,6 +475,44 @@ def test_one_that_is_compiled_and_has_not_been_trained():
     assert not units.shrink(model, some(model)).compiled
 
 
+def test_metrics_of_either_kind_count_for_each_model_alone(double):
+    options = {"metrics": [keras.metrics.SparseCategoricalAccuracy(name="plain")]}
+    options["weighted_metrics"] = [keras.metrics.SparseCategoricalAccuracy(name="weighted")]
+    model, batches = in_training("sgd", **options)
+    small = units.shrink(model, some(model), compiled=True)
+    for (metric,) in options.values():
+        metric.count.assign(777.0)
+    small.evaluate(*batches[0], verbose=0)
+    assert [float(metric.count) for (metric,) in options.values()] == [777, 777]
+
+
+def test_a_loss_that_was_not_scaled_is_not_scaled_now():
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_float16")
+        model = dense_300_100(units=(6, 5))
+        for scaled in (False, True):
+            model.compile("adam", "mse", auto_scale_loss=scaled)
+            small = units.shrink(model, some(model), compiled=True)
+            assert type(small.optimizer) is type(model.optimizer)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize(
+    "name", ["compile", "train_step", "test_step", "compute_loss", "compute_metrics"]
+)
+def test_a_model_with_a_method_of_its_own_is_not_compiled_without_it(name):
+    own = type("OwnMethod", (keras.Model,), {name: getattr(keras.Model, name)})
+    inputs = keras.Input((3,))
+    model = own(inputs, layers.Dense(2)(layers.Dense(4)(inputs)), name="own")
+    model.compile("sgd", "mse")
+    units.shrink(model, some(model), compiled=True)
+    setattr(own, name, lambda self, *args, **kwargs: getattr(keras.Model, name)(self, *args))
+    with pytest.raises(ValueError, match=f"'own': expected .* found a method {name} of its own"):
+        units.shrink(model, some(model), compiled=True)
+
+
 class OwnStep(keras.Model):
     def train_step(self, data):
         return {}
@@ -546,6 +584,12 @@ def test_what_cannot_be_removed_is_named(untouched):
         units.shrink(model, [0.3] * len(groups))
     with pytest.raises(ValueError, match="keep: expected booleans, or groups, found array"):
         units.shrink(model, [np.ones(3)] * len(groups))
+    free, *_, last = (n for n, g in enumerate(groups) if not g.fixed or g is groups[-1])
+    for refuse in (units.shrink, units.unread):
+        with pytest.raises(ValueError, match=r"booleans, or groups, found 2"):
+            refuse(model, [*[True] * (len(groups) - 1), 2])  # a single one, the last
+        with pytest.raises(ValueError, match=r"output/kernel is not: output of the network"):
+            refuse(model, [n not in (free, last) for n in range(len(groups))])
 
 
 def test_groups_say_whose_they_are(untouched):
@@ -559,6 +603,8 @@ def test_groups_say_whose_they_are(untouched):
     assert all(map(np.array_equal, units.unread(model, kept), units.unread(model, keep)))
     with pytest.raises(ValueError, match=r"groups of this model, .*hidden_1/kernel, which belongs"):
         units.shrink(other, kept)
+    with pytest.raises(ValueError, match=r"groups of this model, .*/kernel, which belongs"):
+        units.shrink(model, [*kept, channels.groups(other)[-1]])
 
 
 def test_networks_that_cannot_be_walked_are_refused(untouched):
@@ -601,6 +647,58 @@ def test_channels_first_stay_as_they_are():
     model = channels_first()
     small = units.shrink(model, [True] * len(channels.groups(model)))
     assert [w.shape for w in small.weights] == [w.shape for w in model.weights]
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, NotImplementedError])
+def test_however_a_layer_says_that_it_cannot_be_made_again(error):
+    class Refuses(layers.Layer):
+        def call(self, x):
+            return x
+
+        def get_config(self):
+            raise error("no configuration")
+
+    model = with_lambda(Refuses(name="own"))
+    with pytest.raises(ValueError, match="found Refuses 'own', which cannot") as raised:
+        units.shrink(model, some(model))
+    assert isinstance(raised.value.__cause__, error)
+
+
+def test_what_is_not_understood_keeps_all_its_options():
+    options = {"arguments": {"by": 2}, "mask": lambda x, mask: None, "trainable": False}
+    link = layers.Lambda(lambda x, by: keras.ops.roll(x, by, -1), name="odd", **options)
+    model = with_lambda(link)
+    found = units.shrink(model, some(model)).get_layer("odd")
+    assert (found.function, found.mask, found.arguments, found.trainable) == (
+        *(link.function, link.mask, link.arguments, link.trainable),
+    )
+
+
+@pytest.mark.parametrize("groups", [-1, 3])
+def test_a_normalisation_in_groups_keeps_their_size(groups):
+    def make():
+        x = inputs = keras.Input((4, 5))
+        x = layers.GroupNormalization(groups, name="norm")(layers.Dense(6, "tanh")(x))
+        return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+
+    model = in_double(make)
+    free = [n for n, g in enumerate(channels.groups(model)) if not g.fixed]
+    assert len(free) == {-1: 6, 3: 3}[groups]
+    keep = [n != free[1] for n in range(len(channels.groups(model)))]
+    small = units.shrink(model, keep)
+    assert small.get_layer("norm").groups == {-1: 5, 3: 2}[groups]
+    assert_alike(model, small, units.unread(model, keep), examples(model))
+
+
+def test_a_sequential_of_models_is_shrunk_and_a_fixed_batch_stays():
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(5, "relu"), layers.Dense(4)])
+    model = keras.Sequential([keras.Input(batch_shape=(3, 6)), inner, layers.Dense(2)])
+    keep = some(model)
+    small = units.shrink(model, keep)
+    assert small.input_shape == model.input_shape == (3, 6)
+    x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
+    with held_at_zero(model, units.unread(model, keep)):
+        np.testing.assert_allclose(small(x), model(x), rtol=1e-4, atol=1e-6)
 
 
 def test_a_layer_that_cannot_be_made_again_is_named():

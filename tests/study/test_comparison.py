@@ -59,6 +59,7 @@ def test_an_arm_of_a_table_by_seed():
     columns = {"score": ["a", "a", "b", "a"], "seed": [1, 0, 0, 1], "error": [3.0, 2.0, 9.0, 4.0]}
     table = pd.DataFrame(columns | {"sparsity": [0.9, 0.9, 0.9, 0.5]})
     assert by_seed(table, score="a", sparsity=0.9) == {1: 3.0, 0: 2.0}
+    assert by_seed(table, "sparsity", score="a", error=3.0) == {1: 0.9}
     with pytest.raises(ValueError, match="found a seed twice"):
         by_seed(table, score="a")
     with pytest.raises(ValueError, match="found none"):
@@ -87,8 +88,12 @@ def test_holm_follows_a_permutation_and_lies_between_the_bounds(p_values, random
 def test_bad_input():
     with pytest.raises(ValueError, match="at least two"):
         interval([1.0])
-    with pytest.raises(ValueError, match="finite"):
-        interval([1.0, np.nan])
+    with pytest.raises(ValueError, match=r"found shape \(2, 3\)"):
+        interval(np.ones((2, 3)))
+    for wrong in (np.nan, np.inf, -np.inf):
+        for values in ([1.0, wrong], [wrong, 1.0, 2.0]):
+            with pytest.raises(ValueError, match="finite"):
+                interval(values)
 
 
 def test_intervals_as_texts_do_not_break():
@@ -97,6 +102,8 @@ def test_intervals_as_texts_do_not_break():
         stated(Interval(0.5, -0.3, 1.3, 0.3)): "+0.5 [−0.3, +1.3]",
         stated(Interval(0.5, -0.3, 1.3, 0.3), 2, star=True): "+0.50 [−0.30, +1.30] *",
         stated(Interval(0.5, 0.3, 1.3, 0.3), star=False): "+0.5 [+0.3, +1.3]",
+        stated(Interval(0.5, 0.0, 1.0, 0.05)): "+0.5 [+0.0, +1.0]",  # 0 is in it
+        stated(Interval(-0.5, -1.0, 0.0, 0.05)): "−0.5 [−1.0, +0.0]",
         plus_minus(Interval(4.06, 3.92, 4.2, 0.0)): "4.1 ± 0.1",
         plus_minus(Interval(4.06, 3.92, 4.2, 0.0), 2): "4.06 ± 0.14",
     }
@@ -110,7 +117,9 @@ def test_a_rank_correlation_takes_what_rounding_parts_for_a_tie():
     assert rank_correlation(drop + 1e-15 * drop[::-1], drop) == pytest.approx(1)
     assert rank_correlation(-drop, drop) == pytest.approx(-1)
     assert rank_correlation([3, 1, 2], [30, 10, 20]) == pytest.approx(1)
-    assert rank_correlation(np.ones(4), drop) == 0
+    assert rank_correlation(drop + 1e-9 * drop[::-1], drop) < 1  # this is no rounding
+    for level in (np.ones(4), np.zeros(4)):
+        assert rank_correlation(level, drop) == rank_correlation(drop, level) == 0
 
 
 VALUES = st.lists(st.integers(0, 20), min_size=4, max_size=6)
@@ -126,6 +135,13 @@ def test_a_choice_is_judged_by_what_it_gives_elsewhere():
     assert found.correlation == pytest.approx(stats.spearmanr([5, 9, 9, 2], [1, 3, 5, 7]).statistic)
     with pytest.raises(ValueError, match=r"expected the same in both domains, found \[1, 2\]"):
         carried_over({0: 1, 1: 2}, {0: 1, 2: 2})
+
+
+def test_a_p_value_is_never_zero():
+    """The order that was found is one of those that chance may give."""
+    for sign in (1, -1):
+        found = carried_over(*domains(range(12), [sign * n for n in range(12)]), draws=40)
+        assert found.p == pytest.approx(1 / 41)
 
 
 def test_where_all_choices_are_level_there_is_no_order_to_compare():

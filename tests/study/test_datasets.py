@@ -64,6 +64,8 @@ def test_the_embedded_digits(capsys):
     assert_well_formed(data)
     counts = np.bincount(data.validation[1])
     assert counts.max() - counts.min() <= 2  # stratified
+    shares = np.bincount(data.test[1]) / np.bincount(np.concatenate([p[1] for p in data[1:]]))
+    assert shares == pytest.approx([0.2] * 10, abs=0.01)
     border = np.array(data.train[0])
     border[:, 4:-4, 4:-4] = 0
     assert not border.any()
@@ -108,6 +110,8 @@ def test_the_environment_decides_for_auto_only(mnist_file, monkeypatch):
         ({"y_train": np.zeros(TRAIN)}, "y_train of an integer type, found .*float64"),
         ({"y_train": np.zeros(TRAIN - 1, int)}, r"y_train of shape \(5100,\), found .*\(5099,\)"),
         ({"y_test": np.full(TEST, 10)}, "labels 0 to 9 in y_test"),
+        ({"y_test": -np.eye(1, TEST, TEST - 1, dtype=int)[0]}, "labels 0 to 9 in y_test"),
+        ({"y_train": np.eye(1, TRAIN, 0, dtype=int)[0] * 10}, "labels 0 to 9 in y_train"),
         (
             {"x_train": np.zeros((9, 28, 28), np.uint8), "y_train": np.zeros(9, int)},
             "at least 5001",
@@ -356,6 +360,8 @@ def test_a_fingerprint_is_of_name_images_and_labels():
     ("data", "batch_size", "message"),
     [
         ((np.ones(4), np.ones(3)), 2, "expected as many labels as examples, found 3 for 4"),
+        ((np.ones(4), np.ones(4), np.ones(5)), 2, "expected as many labels .* found 5 for 4"),
+        (({"a": np.ones(4), "b": np.ones(3)}, np.ones(4)), 2, "found 3 for 4"),
         ((np.ones(0), np.ones(0)), 1, "at most the 0 examples, found 1"),
         ((np.ones(4), np.ones(4)), 0, "found 0"),
         ((np.ones(4), np.ones(4)), -1, "found -1"),

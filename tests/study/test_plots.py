@@ -1,4 +1,6 @@
-"""Plots: what is drawn against sparsity is what the intervals say."""
+"""Plots: intervals are drawn as they are; colours are told from the ground, light and dark."""
+
+import re
 
 from prosper_utils.study import plots
 from prosper_utils.study.comparison import Interval
@@ -6,6 +8,61 @@ from prosper_utils.study.comparison import Interval
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from conftest import ROOT
+
+LIGHT, DARK = "#ffffff", "#121212"  # the grounds of the theme
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # WCAG 2.1, relative luminance
+GREY_OF = np.tile([0.213, 0.715, 0.072], (3, 1))  # Filter Effects 1, hue-rotate
+
+
+def channels(colour):
+    """Return red, green and blue, from 0 to 1."""
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+
+
+def contrast(one, other):
+    """Return the contrast of two colours after WCAG 2.1, from 1 to 21."""
+    linear = [np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for c in (one, other)]
+    low, high = sorted(float(LUMINANCE @ c) for c in linear)
+    return (high + 0.05) / (low + 0.05)
+
+
+def turned(colour):
+    """Return a colour after `invert(1) hue-rotate(180deg)`."""
+    return np.clip((2 * GREY_OF - np.eye(3)) @ (1 - colour), 0, 1)
+
+
+def test_the_page_turns_inks_by_the_filter_that_is_computed_here():
+    style = (ROOT / "book" / "_static" / "book.css").read_text()
+    assert re.search(
+        r'html\[data-theme="dark"\].*img.* {\n.*\n  filter: invert\(1\) hue-rot', style
+    )
+    assert turned(channels("#000000")) == pytest.approx(1)
+    for name, colour in (("blue", "#0072B2"), ("orange", "#D55E00")):
+        found = channels(re.search(rf"--figure-{name}: (#\w+);", style)[1])
+        assert found == pytest.approx(turned(channels(colour)), abs=1 / 255)
+    assert turned(channels("#ffffff")) == pytest.approx(0)
+
+
+def test_no_one_grey_is_readable_on_both_grounds():
+    greys = [np.full(3, level / 255) for level in range(256)]
+    best = max(min(contrast(grey, channels(c)) for c in (LIGHT, DARK)) for grey in greys)
+    assert best < 4.5
+
+
+@pytest.mark.parametrize("name", plots.LOOKS)
+def test_a_colour_can_be_told_from_the_dark_and_keeps_its_hue(name):
+    colour = channels(plots.LOOKS[name]["color"])
+    dark = turned(colour)
+    assert contrast(dark, channels(DARK)) > 3
+    assert list(np.argsort(dark.round(3), kind="stable")) == list(
+        np.argsort(colour.round(3), kind="stable")
+    )
+
+
+def test_the_ground_is_transparent():
+    assert plots.STYLE["figure.facecolor"] == plots.STYLE["axes.facecolor"] == "none"
+
 
 SPARSITIES = (0.9, 0.98, 0.995)
 ARMS = {

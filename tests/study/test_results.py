@@ -44,6 +44,15 @@ def test_a_result_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     assert provenance["configuration"] == {"first": True}
 
 
+def test_six_digits_are_kept_and_the_folder_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "not" / "there")
+    results.append("first", [{"error": 0.123456789, "seed": 123456}])
+    assert results.resume("first").to_numpy().tolist() == [[0.123457, 123456]]
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "nor" / "there")
+    results.save("second", [{"error": 0.123456789}], {}, seconds=1)
+    assert results.load("second")[0].error.tolist() == [0.123457]
+
+
 def test_the_versions_are_those_that_are_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     results.save("some", [{"seed": 0}], {}, seconds=1, packages=("numpy", "pandas"))
@@ -65,6 +74,9 @@ def test_values_go_into_their_own_columns(tmp_path, monkeypatch):
 def test_a_missing_result_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"none.csv: .* run `make bench` or `make results`"):
+        results.load("none")
+    results.append("none", [{"seed": 0}])  # a sweep that is not done yet
+    with pytest.raises(FileNotFoundError, match=r"none.json: .* run `make bench` or"):
         results.load("none")
 
 

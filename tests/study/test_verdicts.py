@@ -30,7 +30,13 @@ def around(mean, half=1.0, p=0.001):
 
 @pytest.mark.parametrize(
     ("found", "outcome"),
-    [(around(-2), True), (around(2), False), (around(-0.5), None), (around(1), None)],
+    [
+        (around(-2), True),
+        (around(2), False),
+        (around(-0.5), None),
+        (around(1), None),
+        (around(-1), None),
+    ],
 )
 def test_an_interval_shows_contradicts_or_does_neither(found, outcome):
     assert below_zero(found) is outcome
@@ -43,6 +49,7 @@ def test_a_difference_counts_only_if_holm_lets_it_stand():
     assert lower(twice) == {"sure": True, "once": None, "against": None}
     assert lower(twice, level=0.07) == {"sure": True, "once": True, "against": False}
     assert lower(family, level=0.001) == dict.fromkeys(family)
+    assert lower({"at the level": around(-2, p=0.05)}) == {"at the level": None}
 
 
 def test_no_worse_is_contradicted_where_it_is_surely_worse():
@@ -56,6 +63,7 @@ def test_no_worse_is_contradicted_where_it_is_surely_worse():
     found = dict.fromkeys(family, True) | {"open": None, "worse": False, "worse by chance": None}
     assert no_worse(family) == found
     assert no_worse(family, margin=3) == dict.fromkeys(family, True)
+    assert no_worse({"at the margin": around(0, half=1.0)}) == {"at the margin": None}
 
 
 @pytest.mark.parametrize(

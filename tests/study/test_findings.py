@@ -1,0 +1,90 @@
+"""Findings: which cells are judged, by which seeds, and what is said of them."""
+
+from prosper_utils.study import findings, results
+from prosper_utils.study.comparison import paired
+
+import numpy as np
+import pandas as pd
+import pytest
+
+
+def sweep(errors, **columns):
+    """Return a stored sweep from {(arm, variant, sparsity): errors by seed}."""
+    rows = [
+        {"network": "net", "arm": arm, "variant": variant, "sparsity": s, "seed": i, "error": error}
+        for (arm, variant, s), of_arm in errors.items()
+        for i, error in enumerate(of_arm)
+    ]
+    return pd.DataFrame(rows).assign(**columns)
+
+
+NOISE = np.array([0.0, 0.1, -0.1, 0.05])
+
+
+def test_names_of_arms_have_their_variant_and_networks_their_activation():
+    table = sweep({("SNIP", "shuffled", 0.9): [5.0], ("SNIP", "as is", 0.9): [4.0]})
+    table = table.rename(columns={"arm": "score"}).assign(activation="relu")
+    found = findings.arms(table)
+    assert [*found.arm] == ["SNIP, shuffled", "SNIP"]
+    assert {*found.network} == {"net, ReLU"}
+
+
+def test_failed_and_dense_rows_are_left_out():
+    table = sweep({("a", "as is", 0.9): [1.0, np.nan], ("dense", "as is", 0.0): [1.0]})
+    assert len(findings.arms(table)) == 1
+    assert findings.arms(pd.DataFrame()).empty
+
+
+def test_a_cell_is_judged_by_the_seeds_that_both_arms_share_if_they_are_three():
+    errors = {("a", "as is", 0.9): 1 + NOISE, ("b", "as is", 0.9): 2 - NOISE[:3]}
+    errors |= {("a", "as is", 0.95): [1.0, 2.0, 3.0], ("b", "as is", 0.95): [1.0, 2.0]}
+    found = findings.family(findings.arms(sweep(errors)), "a", "b")
+    expected = paired(dict(enumerate(1 + NOISE)), dict(enumerate(2 - NOISE[:3])))
+    assert found == {("net", 0.9): expected}
+    assert expected.mean == pytest.approx(-1)
+
+
+def test_the_best_frozen_mask_is_one_that_does_not_move():
+    kinds = ["credit", "credit, by size", "random regrowth", "gradual magnitude", "magnitude"]
+    kinds += ["magnitude, twice the cost", "dense", "removed by SNIP", "removed uniformly"]
+    by_arm = {kind: dict.fromkeys(range(3), 0.0) for kind in kinds}
+    assert findings.best_frozen(by_arm) == ""
+    by_arm |= {"SNIP": dict.fromkeys(range(3), 2.0), "SynFlow": dict.fromkeys(range(3), 1.0)}
+    by_arm |= {"GraSP": {0: 0.5, 1: 0.5}}  # too few
+    assert findings.best_frozen(by_arm) == "SynFlow"
+
+
+def test_what_is_said_counts_cells_and_never_more_than_was_shown():
+    lower, higher, open_ = (-1 + NOISE, 1 + NOISE, 20 * NOISE)
+    cases = {"holds: 1 of 1": [lower], "fails: 0 of 1, contradicted in 1": [higher]}
+    cases |= {"not shown: 0 of 1": [open_], "holds in part: 1 of 2": [lower, open_]}
+    cases |= {"holds in part: 1 of 2, contradicted in 1": [lower, higher], "not run": []}
+    zero = dict.fromkeys(range(4), 0.0)
+    for expected, differences in cases.items():
+        family = {("net", i): paired(dict(enumerate(d)), zero) for i, d in enumerate(differences)}
+        assert findings.told(family) == expected
+
+
+def test_the_tables_read_every_sweep_by_its_kind(monkeypatch):
+    errors = {("SNIP", "as is", 0.9): 1 + NOISE, ("random", "as is", 0.9): 2 - NOISE}
+    errors |= {("credit", "as is", 0.9): 0.5 - NOISE, ("credit", "as is", 0.95): NOISE}
+    stored = {"pruning_fashion": sweep(errors), "colour": sweep(errors)}
+    monkeypatch.setattr(results, "resume", lambda name: stored.get(name, pd.DataFrame()))
+    found = findings.families()
+    summary = findings.carried_over(found)
+    assert [*summary.index] == [*findings.FINDINGS]
+    assert [*summary.columns] == ["MNIST", "Fashion-MNIST", "CIFAR-10"]
+    assert [*summary.loc["SNIP beats random"]] == ["not run", "holds: 1 of 1", "holds: 1 of 1"]
+    frozen = summary.loc["regrowth by credit beats the best frozen mask"]
+    assert [*frozen] == ["not run", "not run", "holds: 1 of 1"]
+    table = findings.cells(found)
+    assert [*table.columns] == ["90%"]
+    row = table.loc["SNIP beats random", "CIFAR-10", "net"]
+    assert row["90%"].endswith("*")
+
+
+def test_every_finding_names_arms_of_the_stored_sweeps():
+    for kind, first, second in findings.FINDINGS.values():
+        table = findings.arms(results.resume(findings.SWEEPS["MNIST"][kind]))
+        assert first in set(table.arm)
+        assert second in {*table.arm, findings.FROZEN}
