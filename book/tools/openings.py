@@ -84,7 +84,7 @@ def needs(notebook):
     """Return what the code of a chapter reads: 'no data', or the data set and the files."""
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     asked = code + "".join(_helpers(code))
-    loaded = re.findall(r'(?:results\.load|stored)\(f?"([^"]+)"', asked)
+    loaded = re.findall(r'(?:results\.load|\bstored)\(f?"([^"]+)"', asked)
     if "findings.families(" in code:
         loaded += [name for sweeps in findings.SWEEPS.values() for name in sweeps.values()]
     patterns = [f"book/studies/results/{re.sub(r'{.*?}', '*', name)}.csv" for name in loaded]

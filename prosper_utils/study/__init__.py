@@ -13,6 +13,7 @@ No other wing needs this one.  Its modules, in the order in which to read them:
 * `verdicts`: what follows for a claim, in one of five words.
 * `results`: stored results, and where they come from.
 * `arms`: what one arm of a stored sweep does better than another.
+* `findings`: which comparisons carry over from one data set to the others.
 * `attempt`, `journal`, `hopes`: every statement of our sources, and of ours, with its verdict.
 * `plots`: one style for all figures.
 * `checks`: how a chapter states a claim, or stops.
