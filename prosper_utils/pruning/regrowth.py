@@ -180,8 +180,8 @@ def scale_free(model, credit):
         credit: a list of tensors, one per kernel, that are not negative.
 
     Returns:
-        Two lists as `credit` is, with :math:`|w| / \lVert w_G \rVert` and
-        :math:`|e| \, \lVert w_G \rVert`.
+        The sizes of the weights over the norm of their unit, and the credit times that norm, two
+        lists as `credit` is.
     """
     norms, sizes = unit_norms(model), [tf.abs(kernel.value) for kernel in kernels(model)]
     weight = [tf.math.divide_no_nan(size, n) for size, n in zip(sizes, norms, strict=True)]
