@@ -209,7 +209,7 @@ FAULTS = """() => {
     const tiny = (e) => e.clientWidth < Math.min(parseFloat(e.style.width), 500);
     const hyphened = (e) => e.getClientRects().length > 1;
     const texts = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
-    const elsewhere = "code, pre:not(.cell_output pre), .math, script, svg";
+    const elsewhere = "code, pre:not(.cell_output pre), .math, .citation a, script, svg";
     const halves = (text) => [...text.data.matchAll(/-[\\d>]/g)].filter(({ index }) => {
         const two = document.createRange();
         two.setStart(text, index);

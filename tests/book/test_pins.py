@@ -131,6 +131,6 @@ def test_everything_that_is_needed_is_pinned_to_a_version_that_will_do(python, s
 def test_the_pins_run_on_the_python(python, system):
     for name, version in pinned(environment(python, system)).items():
         metadata = installed(name, version)
-        if metadata and metadata["Requires-Python"]:
+        if metadata and metadata.get("Requires-Python"):
             runs_on = SpecifierSet(metadata["Requires-Python"])
             assert runs_on.contains(f"{python}.7"), f"{name}=={version} needs Python {runs_on}"
