@@ -205,17 +205,17 @@ def plan():
         cases += small(("SNIP", "ProsPr"), (0.95,), [seed], ("shuffled",))
     cases += small(("iterative SNIP", "magnitude"), (0.95,), few)
     cases += small(("SNIP", "ProsPr", "credit"), (0.95,), range(3, 5))
+    cases += small(tuple(REMOVED), (0.5,), few)
+    cases += small(("removed by ProsPr",), (0.5,), few, ("fresh",))
+    cases += small(HEADLINE, (0.98,), few)
+    cases += small(("SynFlow", "GraSP"), (0.95,), few)
+    cases += cases_of("ResNet-20", ("SNIP", "ProsPr"), (0.95,), range(1))
+    cases += small(tuple(REMOVED), (0.75,), few)
+    cases += small(("removed by ProsPr",), (0.75,), few, ("fresh",))
     cases += small(("credit",), (0.95,), few, ("by size",))
-    for seed in few:
-        cases += small(HEADLINE, (0.98,), [seed])
-        cases += small(("SNIP", "ProsPr"), (0.98,), [seed], ("shuffled",))
-    cases += small(("SNIP", "ProsPr", "credit"), (0.98,), range(3, 5))
-    cases += small(("iterative SNIP", "magnitude"), (0.98,), few)
-    cases += small(("SynFlow", "GraSP"), (0.95, 0.98), few)
-    cases += small(tuple(REMOVED), (0.5, 0.75), few)
-    cases += small(("removed by ProsPr",), (0.5, 0.75), few, ("fresh",))
-    cases += small((*HEADLINE, *REST), (0.9,), few)
-    return cases + cases_of("ResNet-20", ("SNIP", "ProsPr"), (0.95,), range(1))
+    cases += small(HEADLINE, (0.9,), few)
+    cases += small(("SNIP", "ProsPr"), (0.98,), few, ("shuffled",))
+    return cases + small(REST, (0.9, 0.98), few)
 
 
 def rates():
