@@ -205,6 +205,7 @@ def plan():
         cases += small(("SNIP", "ProsPr"), (0.95,), [seed], ("shuffled",))
     cases += small(("iterative SNIP", "magnitude"), (0.95,), few)
     cases += small(("SNIP", "ProsPr", "credit"), (0.95,), range(3, 5))
+    cases += small(("SNIP", "ProsPr"), (0.95,), range(3, 5), ("shuffled",))
     cases += small(tuple(REMOVED), (0.5,), few)
     cases += small(("removed by ProsPr",), (0.5,), few, ("fresh",))
     cases += small(HEADLINE, (0.98,), few)
