@@ -7,7 +7,11 @@ case that ends is stored at once, and the next run goes on with the rest.
 import argparse
 import contextlib
 import os
+import sys
+import tempfile
 import time
+import zipfile
+from pathlib import Path
 
 from prosper_utils.study import results
 
@@ -35,13 +39,20 @@ def in_parallel(one, cases, jobs=-1):
     yield from work(joblib.delayed(one)(case) for case in cases)
 
 
+def scripts(script):
+    """Return the paths of a script, a module, and of those beside it that are imported here."""
+    files = [getattr(module, "__file__", None) for module in [script, *sys.modules.values()]]
+    files = {Path(file).resolve() for file in files if file}
+    return sorted(file for file in files if file.parent == Path(script.__file__).resolve().parent)
+
+
 @contextlib.contextmanager
 def on_dask(cluster, *files):
     """Let joblib send its work to a Dask cluster instead of processes of its own.
 
     Args:
         cluster: a Dask cluster, or the address of its scheduler; None changes nothing.
-        files: the scripts that the workers import, each after those that it imports itself.
+        files: the scripts that the workers import, in any order.
     """
     if cluster is None:
         yield
@@ -51,12 +62,15 @@ def on_dask(cluster, *files):
 
     # A scheduler in this process has the scripts, and would load them a second time.
     here = isinstance(getattr(cluster, "scheduler", None), Scheduler)
-    with Client(cluster) as client:
-        for file in (__file__, *files):
-            if here:
-                client.register_plugin(UploadFile(file), name=str(file))
-            else:
-                client.upload_file(file)
+    with Client(cluster) as client, tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "scripts.zip"  # as one file: some import others
+        with zipfile.ZipFile(archive, "w") as pack:
+            for file in {Path(__file__), *map(Path, files)}:
+                pack.write(file, file.name)
+        if here:
+            client.register_plugin(UploadFile(str(archive)), name=str(sorted(files)))
+        else:
+            client.upload_file(str(archive))
         with joblib.parallel_config("dask"):
             yield
 
@@ -83,7 +97,7 @@ def command(script, sweeps, configuration):
         left, one = sweeps[name]
         cases = left(results.resume(name))
         waiting = (case for case in cases if time.monotonic() < end)
-        with on_dask(arguments.dask, script.__file__):
+        with on_dask(arguments.dask, *scripts(script)):
             done = in_parallel(one, waiting, arguments.jobs)
             for rows in tqdm(done, name, total=len(cases), unit="case"):
                 results.append(name, rows)

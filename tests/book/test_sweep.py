@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from prosper_utils.pruning import masks
 from prosper_utils.pruning.networks import dense_300_100
@@ -318,21 +317,6 @@ def test_a_dask_cluster_gives_the_rows_that_joblib_gives(monkeypatch):
     assert [row["seed"] for row in by_seed[0]] == [0, 1]
     for module, names in zip((sweep_mnist, sweeps), before, strict=True):  # not loaded again here
         assert all(vars(module)[name] is value for name, value in names.items())
-
-
-def test_a_scheduler_elsewhere_gets_every_script_after_what_it_imports(monkeypatch):
-    """The workers there have nothing of ours, and load each script as it comes."""
-    from distributed import Client, LocalCluster
-
-    sent = []
-    monkeypatch.setattr(Client, "upload_file", lambda self, file: sent.append(Path(file).stem))
-    options = {"n_workers": 1, "processes": False, "dashboard_address": None}
-    with (
-        LocalCluster(**options) as cluster,
-        sweeps.on_dask(cluster.scheduler_address, sweep_mnist.__file__),
-    ):
-        pass
-    assert sent == ["sweeps", "sweep_mnist"]
 
 
 @pytest.mark.skipif(

@@ -1,5 +1,6 @@
 """What the sweeps share: the command stores what is missing, once, and goes on where it stopped."""
 
+import importlib
 import itertools
 import os
 import signal
@@ -53,6 +54,46 @@ def test_a_worker_that_is_killed_loses_nothing():
         os.kill(first["process"], signal.SIGKILL)
         rows = [first, *(row for (row,) in done)]
     assert sorted(row["square"] for row in rows) == [n**2 for n in range(8)]
+
+
+ONE = """
+import helper
+
+def one(case):
+    return [case | {"square": helper.square(case["n"]), "seconds": 2.0}]
+
+SWEEPS = {"squares": (helper.left, one)}
+"""
+HELPER = """
+import sweeps
+
+def square(n):
+    return n**2
+
+def left(stored):
+    return sweeps.missing([{"n": n} for n in range(3)], stored, ("n",))
+"""
+
+
+def test_machines_elsewhere_get_a_script_and_what_it_imports(tmp_path, monkeypatch):
+    """The worker begins before this process knows of the folder, and has nothing of ours."""
+    from distributed import LocalCluster
+
+    (tmp_path / "a_sweep.py").write_text(ONE)
+    (tmp_path / "helper.py").write_text(HELPER)
+    (tmp_path / "not_imported.py").write_text("raise ImportError")
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    with LocalCluster(**options) as cluster:
+        monkeypatch.syspath_prepend(tmp_path)
+        script = importlib.import_module("a_sweep")
+        names = [path.name for path in sweeps.scripts(script)]
+        monkeypatch.setattr(sys, "argv", ["a_sweep.py", "--dask", cluster.scheduler_address])
+        sweeps.command(script, script.SWEEPS, lambda: {})
+    assert names == ["a_sweep.py", "helper.py"]
+    assert sorted(results.load("squares")[0].square) == [0, 1, 4]
+    for name in ("a_sweep", "helper"):
+        del sys.modules[name]
 
 
 def test_minutes_threads_and_processes_are_what_the_command_line_says(tmp_path, monkeypatch):
