@@ -25,11 +25,13 @@ SOFTENED = {"Softmax": "a softmax", "Sigmoid": "a sigmoid"}
 PROBABILITIES = {name: f"a {name}" for name in ("softmax", "sigmoid", "hard_sigmoid", "sparsemax")}
 KEEPING = {"Activation", "Dropout", "Flatten", "Identity", "Permute", "Reshape"}  # layers
 LEAST = 1e-37  # of a probability whose logarithm is taken
-OF_PROBABILITIES = {"crossentropy", "ce"} | {
-    f"{kind}_{name}"
-    for kind in ("binary", "categorical", "sparse_categorical")
-    for name in ("crossentropy", "focal_crossentropy")
-}
+OF_PROBABILITIES = [  # functions of Keras; as classes they say themselves what they take
+    keras.losses.binary_crossentropy,
+    keras.losses.binary_focal_crossentropy,
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.sparse_categorical_crossentropy,
+]
 
 
 class Total(CompileLoss):
@@ -245,8 +247,7 @@ def takes_logits(loss):
     options = getattr(loss, "_fn_kwargs", {})
     if "from_logits" in options:
         return options["from_logits"]
-    function = getattr(loss, "fn", None)
-    return False if getattr(function, "__name__", "") in OF_PROBABILITIES else None
+    return False if getattr(loss, "fn", None) in OF_PROBABILITIES else None
 
 
 def ends_in(output):

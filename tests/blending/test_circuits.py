@@ -66,6 +66,43 @@ def test_the_goals_are_24_functions_and_no_inputs():
     assert not set(goals) & set(circuit_table().axioms)
 
 
+A, B, C, D, EVERY = 0xAAAA, 0xCCCC, 0xF0F0, 0xFF00, 0xFFFF  # truth tables of the inputs
+AT_LEAST_TWO = A & B | A & C | A & D | B & C | B & D | C & D
+AT_LEAST_THREE = A & B & C | A & B & D | A & C & D | B & C & D
+LOW_CARRY = B & D  # of the sum of two numbers of two bits, a and c the upper ones
+MADE = {
+    "not a": EVERY ^ A,
+    "a and b": A & B,
+    "a or b": A | B,
+    "a nor b": EVERY ^ (A | B),
+    "a less than b": B & ~A,
+    "a xor b": A ^ B,
+    "a equals b": EVERY ^ A ^ B,
+    "all of three": A & B & C,
+    "any of three": A | B | C,
+    "select a or b by c": A & ~C | B & C,
+    "carry of three": A & B | C & (A ^ B),
+    "sum of three": A ^ B ^ C,
+    "one of three": (A ^ B ^ C) & ~(A & B & C),
+    "all of four": A & B & C & D,
+    "any of four": A | B | C | D,
+    "a xor b, or c xor d": (A ^ B) | (C ^ D),
+    "pairs ab and cd are equal": EVERY ^ ((A ^ C) | (B ^ D)),
+    "number ab is less than cd": ~A & C | (EVERY ^ A ^ C) & ~B & D,
+    "second bit of ab plus cd": A ^ C ^ LOW_CARRY,
+    "third bit of ab plus cd": A & C | LOW_CARRY & (A ^ C),
+    "second bit of ab times cd": (A & D) ^ (B & C),
+    "at least two of four": AT_LEAST_TWO,
+    "two of four": AT_LEAST_TWO & ~AT_LEAST_THREE,
+    "sum of four": A ^ B ^ C ^ D,
+}
+
+
+def test_the_goals_are_what_gates_make_of_the_inputs():
+    assert {name: truth_table(function, 4) for name, function in GOALS.items()} == MADE
+    assert list(circuit_table().axioms) == [A, B, C, D]
+
+
 @pytest.mark.parametrize("credit", ["support", "identity"])
 def test_the_loop_builds_circuits(credit):
     table = circuit_table(budget=4000)

@@ -561,6 +561,27 @@ def test_shortest_proofs_are_found():
             assert len(theorems[parse(goal)]) == len(proof)
 
 
+def test_of_proofs_of_one_length_the_first_is_kept():
+    """First by the length of the major premise, then in the order in which theorems come."""
+    theorems = list(enumerate_theorems(5).items())
+    places = {proof: k for k, (_, proof) in enumerate(theorems)}
+    for formula, proof in theorems[3:]:
+        pairs = [
+            (len(x), places[x], places[y])
+            for (f, x), (g, y) in itertools.product(theorems, repeat=2)
+            if len(x) + len(y) + 1 == len(proof) and detach(f, g) == formula
+        ]
+        _, x, y = min(pairs)
+        assert proof == f"D{theorems[x][1]}{theorems[y][1]}"
+    doubled = {"a": parse("CpCqp"), "b": parse("CpCqp")}
+    assert enumerate_theorems(1, doubled) == {parse("CpCqp"): "a"}
+
+
+def test_axioms_are_taken_up_to_renaming():
+    renamed = {name: tuple(s if s < 0 else 7 - s for s in x) for name, x in AXIOMS.items()}
+    assert enumerate_theorems(5, renamed) == enumerate_theorems(5)
+
+
 def test_enumeration_within_a_size():
     within = enumerate_theorems(9, limit=15)
     assert max(map(size, within)) == 15

@@ -4,7 +4,9 @@ import functools
 import math
 from collections import Counter
 
+from prosper_utils.blending import search
 from prosper_utils.blending.detachment import (
+    SYSTEMS,
     detach,
     enumerate_theorems,
     parse,
@@ -22,6 +24,7 @@ from prosper_utils.blending.search import (
     lightest_first,
     offspring,
     similarity,
+    size,
     size_and_proof,
     smallness,
     subformulas,
@@ -33,6 +36,8 @@ from prosper_utils.blending.search import (
 import numpy as np
 import pytest
 from goals import GOALS
+from hypothesis import given
+from hypothesis import strategies as st
 
 TARGET = goal_weights(GOALS)
 
@@ -191,6 +196,18 @@ def test_goals_are_drawn_by_their_rule():
     assert not any(subsumes(shape, formula) for formula in fewer)
 
 
+def test_goals_are_drawn_from_the_axioms_that_are_given_and_avoided_up_to_renaming():
+    axioms = SYSTEMS["Tarski and Bernays, implication alone"]
+    for formula, proof in drawn_goals(5, 0, lengths=(5, 7), axioms=axioms, limit=15).items():
+        assert theorem(proof, axioms) == formula
+        assert len(formula) <= 15
+    options = {"lengths": (5, 7), "limit": 15}
+    shape = parse("CCpqCrs")
+    renamed = tuple(s if s < 0 else 9 - s for s in shape)
+    found, same = (drawn_goals(8, 0, **options, avoid=[x]) for x in (renamed, shape))
+    assert found == same
+
+
 def test_more_goals_than_there_are_are_refused():
     with pytest.raises(ValueError, match="goals: expected at least 100 theorems, found"):
         drawn_goals(100, 0, lengths=(5, 5))
@@ -244,6 +261,19 @@ def test_usefulness_credits_what_the_proofs_of_goals_use():
     assert found[[0, 1, 3]].min() > target[parse("Cpp")] > 0.001 > found[2]
 
 
+def test_what_is_of_use_to_several_goals_is_credited_by_all_of_them():
+    table = words(4)
+    target = {"ab": 0.5, "abb": 0.25, "bb": 0.125, "aaaa": 0.125}
+    score = usefulness(table, target)
+    a, b = 0, 1
+    ab = table.product(a, b)
+    abb, bb = table.product(ab, b), table.product(b, b)
+    credit = np.array([0.75, 0.875, 0.75, 0.25, 0.125])
+    places = [a, b, ab, abb, bb]
+    expected = credit + smallness(table, target)(places) / 1000
+    np.testing.assert_allclose(score(places), expected, rtol=1e-12)
+
+
 # The genetic algorithm
 
 
@@ -294,6 +324,81 @@ def test_the_elite_survives():
     assert found[:3] == [29, 28, 27]
     assert len(set(found)) == 6
     assert sorted(survivors([4, 5], fitness[:2], Breeding(population=6), generator)) == [4, 5]
+
+
+@given(st.integers(0, 99), st.integers(1, 12), st.floats(0, 1))
+def test_survivors_are_the_elite_and_a_draw_of_the_others(seed, population, elite):
+    fitness = np.array([3.0, 1.0, 2.0, 2.0, 5.0, 0.0, 2.0, 4.0])
+    pool, settings = list(range(10, 18)), Breeding(population=population, elite=elite)
+    found = survivors(pool, fitness, settings, np.random.default_rng(seed))
+    assert len(found) == len(set(found)) == min(population, len(pool))
+    order = [14, 17, 10, 12, 13, 16, 11, 15]  # among equals, as they came
+    count = min(len(pool), round(elite * population))
+    assert found[:count] == order[:count]
+    assert set(found) <= set(pool)
+
+
+def test_any_of_the_others_may_survive():
+    """They are drawn, whatever their fitness."""
+    generator, settings = np.random.default_rng(0), Breeding(population=4, elite=0.5)
+    fitness = np.arange(6.0)
+    found = Counter(
+        k for _ in range(400) for k in survivors(range(6), fitness, settings, generator)
+    )
+    assert found[5] == found[4] == 400
+    assert all(150 < found[k] < 250 for k in range(4))
+
+
+@pytest.mark.parametrize("tournament", [1, 2])
+def test_a_parent_is_anything_met_as_often_as_is_said(tournament):
+    """Of the two in the population the better one, but for those drawn among all four words."""
+    table, generator = words(1), np.random.default_rng(0)
+    table.objects += ["c", "d"]
+    chosen = Breeding(population=1000, mutation=0.4, tournament=tournament)
+    table.many = lambda pairs: table.asked.extend(pairs) or []
+    offspring(table, [0, 1], np.array([1.0, 2.0]), {"d"}, chosen, generator)
+    assert len(table.asked) == 1000
+    better = 1 - 0.5**tournament
+    expected = np.array([0.7 * (1 - better) + 0.1, 0.7 * better + 0.1, 0.1, 0])
+    for side in (0, 1):  # of the drawn ones a quarter is barred, and changes nothing
+        counts = Counter(pair[side] for pair in table.asked)
+        shares = [counts[k] / 1000 for k in range(4)]
+        np.testing.assert_allclose(shares, expected, atol=0.06)
+        assert shares[3] == 0
+
+
+def test_a_row_is_of_the_children_of_its_generation():
+    """Each child counts, however often it comes, and no one else."""
+    table, target = words(2), {"ab": 0.75, "bb": 0.25}
+    ab, aa = table.product(0, 1), table.product(0, 0)
+    found = search._row(3, table, target, [ab, aa, ab, 0])
+    image = np.array([0.5, 0.0]) + 1e-6
+    tau = np.array([0.75, 0.25])
+    expected = np.sum(tau * np.log(tau / image))
+    assert found.pop("divergence") == pytest.approx(expected, rel=1e-12)
+    assert found == {"generation": 3, "combinations": 2, "proved": 1}
+    assert search._row(1, table, target, [])["divergence"] > 10
+
+
+def test_the_generation_in_which_the_budget_ends_has_no_row():
+    settings = Breeding("smallness", population=30, generations=50, seed=3)
+    tables = [words(20, budget) for budget in (math.inf, 120)]
+    whole, ended = (breed(table, {"abab": 1.0}, settings).rows for table in tables)
+    assert len(whole) == 50
+    assert ended == [row for row in whole if row["combinations"] <= 120][: len(ended)]
+    assert whole[len(ended)]["combinations"] > 120
+
+
+def test_weights_are_asked_when_an_object_is_met():
+    """Once, and in the order in which they are met."""
+    table, asked = words(3), []
+
+    def weight(table, k):
+        asked.append(k)
+        return size(table, k)
+
+    lightest_first(table, weight=weight)
+    assert asked == list(range(len(table.objects)))
 
 
 def test_it_stops_after_its_generations():

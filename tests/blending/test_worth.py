@@ -14,6 +14,7 @@ from prosper_utils.blending.evolution import (
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from goals import GOALS
 
 TARGET = goal_weights(GOALS)
@@ -61,6 +62,27 @@ def test_nothing_is_changed_and_bad_mass_is_refused(run):
     for mass in (0, -0.1, np.nan):
         with pytest.raises(ValueError, match="mass: expected more than 0, found"):
             worth.drops(table, p, places[:1], TARGET, Settings(), mass)
+
+
+def test_a_fiftieth_is_added_unless_another_mass_is_said(run):
+    table, p, places = run
+    found = worth.drops(table, p, places[:4], TARGET, Settings())
+    assert np.array_equal(found, worth.drops(table, p, places[:4], TARGET, Settings(), 0.02))
+    before = worth.loss(table, p, TARGET, Settings())
+    for k, drop in zip(places, found, strict=False):
+        more = padded(p, table).numpy()
+        more[k] += 0.02
+        after = worth.loss(table, tf.constant(more / more.sum()), TARGET, Settings())
+        assert drop == pytest.approx(before - after, rel=1e-9, abs=1e-12)
+
+
+def test_the_epsilon_of_the_settings_bounds_credit_and_loss(run):
+    table, p, _ = run
+    settings = [Settings(epsilon=epsilon) for epsilon in (1e-6, 1e-3)]
+    found = [worth.credit(table, p, [], TARGET, s) for s in settings]
+    assert found[0].max() > 10 * found[1].max() > 0
+    losses = [worth.loss(table, p, TARGET, s) for s in settings]
+    assert losses[0] > losses[1] + 1
 
 
 def test_loss_is_what_the_history_of_a_run_calls_divergence():

@@ -500,6 +500,49 @@ def test_a_table_of_three_models():
         assert f"{row['agree']:.2%}" in line
 
 
+def test_a_table_times_whole_batches_as_often_and_with_as_many_threads_as_is_said(monkeypatch):
+    """Where there are fewer inputs than a batch takes, they come again."""
+    asked, given, runner = [], [], deploy.runner
+
+    def latency(functions, x, *, repeats):
+        asked.append((x, repeats))
+        return {name: dict.fromkeys(("low", "median", "high"), 1.0) for name in functions}
+
+    monkeypatch.setattr(deploy, "latency", latency)
+    monkeypatch.setattr(
+        deploy, "runner", lambda made, *, threads=1: given.append(threads) or runner(made)
+    )
+    model = dense_300_100(units=(4, 4))
+    x = inputs(model, 3)
+    options = {"forms": ["LiteRT"], "batches": [2, 7], "repeats": 5, "threads": 2}
+    deploy.table({"a": model}, x, **options)
+    assert [repeats for _, repeats in asked] == [5, 5]
+    np.testing.assert_array_equal(asked[0][0], x[:2])
+    np.testing.assert_array_equal(asked[1][0], x[[0, 1, 2, 0, 1, 2, 0]])
+    assert given[-1] == 2  # those before only try the file
+
+
+def test_a_table_says_of_every_file_how_often_it_agrees(monkeypatch):
+    """With the model that it was made of, in Keras."""
+    models = {name: dense_300_100(units=(8, 8), seed=seed) for seed, name in enumerate("ab")}
+    x = inputs(models["a"])
+    classes = {name: np.argmax(model(x), axis=-1) for name, model in models.items()}
+    wrong = (classes["b"] + np.eye(1, 40, 3, dtype=int)[0]) % 10  # the fourth one
+    run = deploy._run
+
+    def altered(model, form, contents, threads):
+        if model is models["b"] and form == "LiteRT":
+            return lambda x: np.eye(10)[wrong[: len(x)]]
+        return run(model, form, contents, threads)
+
+    monkeypatch.setattr(deploy, "_run", altered)
+    forms = [".keras", "LiteRT"]
+    rows, _ = deploy.table(models, x, classes["a"], forms=forms, batches=[1], repeats=1)
+    assert [row["agree"] for row in rows] == [1, 1, 1, 39 / 40]
+    same = [np.mean(found == classes["a"]) for found in (classes["b"], wrong)]
+    assert [row["accuracy"] for row in rows] == [1, 1, *same]
+
+
 def test_a_table_without_labels_and_with_chosen_forms():
     model = dense_300_100(units=(8, 8))
     rows, text = deploy.table({"a": model}, inputs(model), forms=["LiteRT"], batches=[3], repeats=1)

@@ -376,6 +376,139 @@ def test_a_softmax_is_found_however_it_is_made(last):
             scores.snip(model, [(x, labels["class"])])
 
 
+def test_a_loss_of_ones_own_may_have_any_name():
+    """What Keras' function of that name takes says nothing about it."""
+
+    def categorical_crossentropy(y, outputs):
+        return K.categorical_crossentropy(y, outputs, from_logits=True)
+
+    x, labels = draw()
+    model, plain = dense(), dense()
+    model.compile("sgd", categorical_crossentropy)
+    plain.compile("sgd", K.CategoricalCrossentropy(from_logits=True))
+    batch = [(x, labels["one-hot"])]
+    assert relative_error(scores.snip(model, batch), scores.snip(plain, batch)) < 1e-12
+
+
+def test_what_keras_functions_of_probabilities_take_is_known():
+    names = [name for name in dir(K) if name.endswith("crossentropy")]
+    assert len(names) == 5
+    for name in names:
+        summed = losses.CompileLoss(name)
+        summed.build(np.zeros((2, 3)), np.zeros((2, 3)))
+        assert losses.takes_logits(summed._flat_losses[0].loss) is False
+
+
+def heads(order, *, nested):
+    """Return a model of logits and probabilities, in this order; nested, as another model's."""
+    inputs = keras.Input((4,))
+    ends = {"logits": layers.Dense(CLASSES)(inputs)}
+    ends["softmax"] = layers.Dense(CLASSES, "softmax")(inputs)
+    model = keras.Model(inputs, [ends[name] for name in order])
+    outer = keras.Input((4,))
+    return keras.Model(outer, model(outer)) if nested else model
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("order", [("logits", "softmax"), ("softmax", "logits")])
+def test_each_output_of_a_model_is_judged_by_itself(order, nested):
+    kinds = {"logits": SPARSE(), "softmax": K.SparseCategoricalCrossentropy()}
+    model = heads(order, nested=nested)
+    as_loss(model, [kinds[name] for name in order])
+    for wrong in (order[::-1], (order[0],) * 2, (order[1],) * 2):
+        with pytest.raises(ValueError, match=r"expected (logits|probabilities), found an output"):
+            as_loss(model, [kinds[name] for name in wrong])
+
+
+def test_a_softmax_is_seen_through_a_wrapper():
+    inner = layers.Dense(CLASSES, "softmax")
+    model = keras.Sequential([keras.Input((5, 4)), layers.TimeDistributed(inner, name="each")])
+    with pytest.raises(ValueError, match=r"of layer 'each': expected logits, found .* a softmax"):
+        as_loss(model)
+
+
+MOVES = {
+    "itself": tf.identity,
+    "reshape": lambda t: tf.reshape(t, (-1, 3)),
+    "cast": lambda t: tf.cast(t, tf.float32),
+    "one axis more": lambda t: tf.expand_dims(t, 1),
+    "and less": lambda t: tf.squeeze(tf.expand_dims(t, 1), 1),
+    "transpose": tf.transpose,
+}
+LINEAR = {
+    "matmul": lambda x: tf.ones((2, 4)) @ tf.ones((4, 3)) + x,
+    "no bias": lambda x: x @ tf.ones((3, 3), tf.float64),
+    "of each example": lambda x: tf.matmul(x[None], tf.ones((1, 3, 3), tf.float64)),
+    "einsum": lambda x: tf.einsum("ij,jk->ik", x, tf.ones((3, 3), tf.float64)),
+    "conv": lambda x: tf.nn.conv2d(
+        x[None, ..., None], tf.ones((1, 1, 1, 2), tf.float64), 1, "SAME"
+    ),
+    "log softmax": tf.nn.log_softmax,
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_what_an_output_ends_in_is_seen_in_a_graph_through_what_changes_no_number(move):
+    with tf.Graph().as_default():
+        x = tf.ones((2, 3), tf.float64)
+        assert losses.ends_in(MOVES[move](tf.nn.softmax(x))) == "a softmax"
+        assert losses.ends_in(MOVES[move](tf.nn.sigmoid(x))) == "a sigmoid"
+        assert losses.ends_in(MOVES[move](x @ tf.ones((3, 3), tf.float64))) == "logits"
+        assert losses.ends_in(MOVES[move](tf.nn.relu(x))) is None
+        assert losses.ends_in(2 * MOVES[move](tf.nn.softmax(x))) is None
+
+
+@pytest.mark.parametrize("kind", LINEAR)
+def test_what_is_linear_ends_in_logits(kind):
+    with tf.Graph().as_default():
+        dtype = tf.float32 if kind == "matmul" else tf.float64
+        assert losses.ends_in(LINEAR[kind](tf.ones((2, 3), dtype))) == "logits"
+
+
+def test_outside_of_a_graph_all_rows_tell_a_softmax_from_sigmoids():
+    x = tf.constant([[0.0, 0.0], [1.0, 2.0]])
+    assert losses.ends_in(keras.activations.softmax(x)) == "a softmax"
+    assert losses.ends_in(keras.activations.sigmoid(x)) == "a sigmoid"  # the first row sums to one
+    assert losses.ends_in(keras.activations.sigmoid(x[:, :1])) == "a sigmoid"
+    assert losses.ends_in(x) is None
+
+
+def test_a_loss_that_computes_in_another_type_is_a_copy():
+    given = K.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)
+    found = losses.computing_in(given, "float32")
+    assert (given.dtype, found.dtype) == ("float64", "float32")
+    before = vars(given) | {"_dtype": None}
+    assert vars(found) | {"_dtype": None} == before
+    model = dense()
+    model.compile("sgd", given)
+    x, labels = draw()
+    weights, loss = as_loss(model, dtype="float32")
+    assert loss(weights, (x, labels["class"])).dtype == tf.float32
+    assert given.dtype == "float64"
+
+
+PLAIN = {"from_logits": True}
+OTHER = [{}, PLAIN | {"ignore_class": 0}, PLAIN | {"reduction": "sum"}]
+
+
+def test_which_loss_is_the_plain_cross_entropy():
+    plain = K.SparseCategoricalCrossentropy(**PLAIN)
+    model = dense()
+    assert losses.is_cross_entropy(model)  # the default one
+    assert losses.is_cross_entropy(model, plain)
+    other = [K.SparseCategoricalCrossentropy(**options) for options in OTHER]
+    other += [K.CategoricalCrossentropy(**PLAIN), "sparse_categorical_crossentropy", "mse", quartic]
+    for loss in other:
+        assert not losses.is_cross_entropy(model, loss)
+        model.compile("sgd", loss)
+        assert not losses.is_cross_entropy(model)
+        assert losses.is_cross_entropy(model, plain)  # a given one comes first
+    model.compile("sgd", plain)
+    assert losses.is_cross_entropy(model)
+    model.compile("sgd", plain, loss_weights=[0.5])
+    assert not losses.is_cross_entropy(model)
+
+
 @pytest.mark.parametrize("name", ["sparse_categorical_crossentropy", "binary_crossentropy"])
 def test_logits_are_not_taken_for_probabilities(name):
     x, labels = draw()
@@ -392,12 +525,24 @@ def test_log_probabilities_are_logits():
     assert relative_error(found, scores.prospr(dense(), [(x, labels["class"])] * 4)) < 1e-12
 
 
-@pytest.mark.parametrize(("ends", "labels"), [("softmax", "class"), ("sigmoid", "binary")])
-def test_grasp_of_probabilities_is_that_of_their_logits(ends, labels):
-    units = 1 if ends == "sigmoid" else CLASSES
-    kind = K.BinaryCrossentropy if ends == "sigmoid" else K.SparseCategoricalCrossentropy
+@pytest.mark.parametrize(
+    ("ends", "labels"),
+    [
+        ("softmax", "class"),
+        ("sigmoid", "binary"),
+        (tf.nn.softmax, "class"),
+        (tf.nn.sigmoid, "binary"),
+    ],
+)
+@pytest.mark.parametrize("factor", [1.0, 20.0])
+def test_grasp_of_probabilities_is_that_of_their_logits(ends, labels, factor):
+    """Also of small ones, and where Keras has not noted the logits."""
+    units = 1 if labels == "binary" else CLASSES
+    kind = K.BinaryCrossentropy if labels == "binary" else K.SparseCategoricalCrossentropy
     x, y = draw()
     logits, probabilities = dense(None, units), dense(ends, units)
+    for model in (logits, probabilities):
+        model.layers[-1].kernel.assign(factor * model.layers[-1].kernel)
     logits.compile("sgd", kind(from_logits=True))
     probabilities.compile("sgd", kind())
     batch = [(x, y[labels])]

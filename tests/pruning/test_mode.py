@@ -19,6 +19,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 from keras import layers
 from keras.src.backend.common.variables import AutocastScope
 from keras.src.models.functional import Functional
@@ -295,6 +297,59 @@ def test_the_fingerprint_tells_batches_apart(other):
     )
 
 
+NUMBERS = st.lists(st.integers(-4, 4), min_size=1, max_size=4)
+
+
+@given(NUMBERS, NUMBERS, st.sampled_from(["int64", "int8", "float32"]))
+def test_different_numbers_have_different_fingerprints(one, other, dtype):
+    found = [int(mode.fingerprint(np.array(numbers, dtype))) for numbers in (one, other)]
+    assert (found[0] == found[1]) == (one == other)
+
+
+def test_the_fingerprint_is_of_every_part_and_of_its_place():
+    x, n = np.arange(6.0).reshape(2, 3), np.arange(6).reshape(2, 3)
+    words, is_on = np.array([["one", "two"], ["six", ""]]), np.array([True, False])
+    batch = {"x": x, "pair": [n, n + 1], "words": words, "is_on": is_on}
+    others = [
+        batch | {"x": np.nextafter(x.astype("float32"), 9).astype("float64")},
+        batch | {"pair": [n + (n == 5), n + 1]},
+        batch | {"pair": [n, n + 1 + (n == 0)]},
+        batch | {"pair": [n + 1, n]},
+        batch | {"words": np.array([["one", "two"], ["six", "."]])},
+        batch | {"words": np.array([["six", "two"], ["one", ""]])},
+        batch | {"words": np.array([["one", "tow"], ["six", ""]])},
+        batch | {"is_on": ~is_on},
+        batch | {"is_on": np.array([True, True])},
+    ]
+    found = [int(mode.fingerprint(b)) for b in (batch, *others)]
+    assert len(set(found)) == len(found)
+    assert int(mode.fingerprint(tf.nest.map_structure(np.copy, batch))) == found[0]
+
+
+class Twice(layers.Layer):
+    """A layer with two random number generators."""
+
+    def __init__(self):
+        super().__init__()
+        self.generators = [keras.random.SeedGenerator(seed) for seed in (0, 1)]
+
+    def call(self, x, training=None):
+        shape = keras.ops.shape(x)
+        if training:
+            for generator in self.generators:
+                x = x + keras.random.normal(shape, seed=generator)
+        return x
+
+
+@pytest.mark.parametrize("kind", [*RANDOM, "two generators"])
+def test_all_seeds_of_a_model_are_found(kind):
+    build, x = RANDOM.get(kind, (Twice, WORDS))
+    model = network(build(), shape=x.shape[1:])
+    wanted = [v for v in model.non_trainable_variables if "seed_generator" in v.path]
+    assert len(wanted) >= (2 if kind == "two generators" else 1)
+    assert {id(seed) for seed in mode.seeds(model)} == {id(v) for v in wanted}
+
+
 def test_a_step_and_its_pull_back_see_the_same_masks():
     model = network(layers.Conv2D(3, 3, activation="tanh"), layers.Dropout(0.5))
     weights, loss = as_loss(model, dropout=True, dtype="float64")
@@ -533,6 +588,25 @@ def test_a_mixed_model_is_run_in_the_type_of_its_weights(policy):
     assert float(runs[0][0]) == pytest.approx(float(runs[1][0]), rel=1e-6)
     for a, b in zip(runs[0][1], runs[1][1], strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("types", "dtype", "expected"),
+    [
+        (["float32", "float32"], None, ("float32", None)),
+        (["float64", "float64"], None, ("float64", "float64")),  # the model is of float32
+        (["float32", "float32"], "float64", ("float64", "float64")),
+        (["float32", "mixed_float16"], None, ("float32", "float32")),
+        (["mixed_bfloat16", "float32"], None, ("float32", "float32")),
+        (["float32", "float64"], None, (None, None)),
+        (["float32", "float64"], "float32", ("float32", "float32")),
+        (["float16", "float16"], "float64", ("float64", "float64")),
+    ],
+)
+def test_the_type_of_the_weights_and_that_of_the_arithmetic(types, dtype, expected):
+    stages = [layers.Dense(3, dtype=kind) for kind in types]
+    model = keras.Sequential([keras.Input((4,)), *stages])
+    assert mode.float_type(model, dtype) == expected
 
 
 @pytest.mark.parametrize("policy", ["float16", "bfloat16"])

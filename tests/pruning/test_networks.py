@@ -63,6 +63,71 @@ def test_activation_and_type_are_a_choice_throughout(build):
     assert found.count("elu") == (mixing - 1 if not norms else norms - 2 * (build is not vgg))
 
 
+POOLED = [["Conv2D", "AveragePooling2D"], ["Conv2D", "MaxPooling2D"]]
+UNIT = ["Conv2D", "BatchNormalization", "Activation"]
+
+
+@pytest.mark.parametrize(
+    ("build", "kinds"),
+    [
+        (dense_300_100, ["Flatten", *["Dense"] * 3]),
+        (lenet5, [*POOLED[0] * 2, "Flatten", *["Dense"] * 3]),
+        (lenet5_caffe, [*POOLED[1] * 2, "Flatten", *["Dense"] * 2]),
+        (vgg, [*[*UNIT * 2, "MaxPooling2D"] * 3, "GlobalAveragePooling2D", "Dense"]),
+    ],
+)
+def test_the_layers_are_in_their_order(build, kinds):
+    assert [type(layer).__name__ for layer in build().layers] == kinds
+
+
+@pytest.mark.parametrize(("build", "epsilon"), [(vgg, 1e-3), (networks.resnet8, 1e-5)])
+def test_normalisation_is_as_the_networks_are_trained_with(build, epsilon):
+    norms = [x for x in build().layers if isinstance(x, keras.layers.BatchNormalization)]
+    assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.9, epsilon)}
+
+
+def test_the_activation_of_a_residual_network_comes_where_it_is_said():
+    """A block: conv, norm, activation, conv, norm, sum, activation."""
+    model = networks.resnet8(widths=(2, 3, 4), shape=(8, 8, 3))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Add):
+            long, short = (t._keras_history.operation for t in layer.input)
+            assert long.name.endswith("conv_2_norm")
+            assert short.name.endswith("skip_norm") or isinstance(short, keras.layers.Activation)
+            (after,) = layer._outbound_nodes
+            assert isinstance(after.operation, keras.layers.Activation)
+
+
+TRICKY = {
+    "temperature": {"temperature": 3.0},
+    "no penalties": {"regularisation": False},
+    "moving statistics": {"statistics": "moving"},
+    "its float type": {"dtype": "float32"},
+    "another loss": {"loss": "mse", "loss_weights": [0.5]},
+}
+
+
+@pytest.mark.parametrize("case", [None, *TRICKY])
+def test_a_loss_in_float64_is_the_same_loss(case):
+    """All options are handed on, but for the float type."""
+    keras.utils.set_random_seed(0)
+    stages = [keras.layers.Dense(4, "tanh", kernel_regularizer="l2"), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), *stages])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(2, 3, (6, 4)).astype("float32"), np.arange(6) % 3
+    batch = (x, np.eye(3)[y]) if case == "another loss" else (x, y)
+    weights, loss = as_loss(model, **TRICKY.get(case, {}))
+    fine = loss.in_float64()([tf.cast(w, tf.float64) for w in weights], batch)
+    assert fine.dtype == tf.float64
+    assert float(loss(weights, batch)) == pytest.approx(float(fine), rel=1e-6)
+    assert loss.names == [v.path for v in model.trainable_variables]
+    assert set(loss.layers) > {layer.name for layer in model.layers}
+    if case not in (None, "its float type"):  # the option makes a difference
+        _, other = as_loss(model, *(["mse"] if case == "another loss" else []))
+        assert abs(float(other(weights, batch)) - float(fine)) > 1e-3
+
+
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_the_activation_is_a_choice(activation):
     assert dense_300_100(activation).get_layer("hidden_1").activation.__name__ == activation

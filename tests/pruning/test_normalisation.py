@@ -2,6 +2,7 @@
 
 import json
 import threading
+import types
 
 from prosper_utils.lookahead import second_derivatives
 from prosper_utils.lookahead.meta_gradient import meta_gradient
@@ -123,6 +124,14 @@ def test_the_moments_are_those_of_tensorflow(seed, axes, keepdims):
     expected = tf.nn.moments(x, axes, keepdims=keepdims)
     for found, right in zip(normalisation.moments(x, axes, keepdims), expected, strict=True):
         np.testing.assert_array_equal(found, right)
+
+
+@pytest.mark.parametrize("replicas", [2, 8])
+def test_moments_of_several_replicas_are_refused(replicas, monkeypatch):
+    strategy = types.SimpleNamespace(num_replicas_in_sync=replicas)
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
+    with pytest.raises(ValueError, match=f"moments: expected one replica, found {replicas}: score"):
+        normalisation.moments(tf.ones((2, 3)), (0,))
 
 
 def test_the_moments_have_the_hessian_that_is_derived():

@@ -440,6 +440,10 @@ def padded(x):
         (padded, layers.ZeroPadding1D((2, 0))),
         (layers.GlobalAveragePooling1D(keepdims=True), lambda x: keras.ops.mean(x, 1)),
         (layers.GlobalMaxPooling1D(), layers.GlobalAveragePooling1D()),
+        (
+            layers.GlobalAveragePooling1D(data_format="channels_first"),
+            lambda x: keras.ops.mean(x, 2),
+        ),
         (layers.MaxPooling1D(2, 1), layers.AveragePooling1D(2, 1)),
         (lambda x: layers.Minimum()([x, x]), lambda x: x),
         (lambda x: layers.Average()([x, x, 2.0 * x]), lambda x: x * (4 / 3)),

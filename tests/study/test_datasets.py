@@ -125,6 +125,26 @@ def test_a_wrong_file_is_named_with_what_is_wrong(mnist_file, changes, message):
         datasets.load()
 
 
+def test_one_training_image_has_to_be_left(mnist_file):
+    """Behind those that are held out."""
+    whole = arrays()
+    for count in (5001, 5000):
+        some = {f"{axis}_train": whole[f"{axis}_train"][:count] for axis in "xy"}
+        np.savez(mnist_file, **arrays(**some))
+        if count == 5001:
+            assert [len(y) for _, y in datasets.load()[1:]] == [1, 5000, TEST]
+            continue
+        with pytest.raises(ValueError, match="at least 5001 images in x_train, found"):
+            datasets.load()
+
+
+def test_test_images_have_to_be_there(mnist_file):
+    empty = {"x_test": np.zeros((0, 28, 28), np.uint8), "y_test": np.zeros(0, int)}
+    np.savez(mnist_file, **arrays(**empty))
+    with pytest.raises(ValueError, match="at least 1 images in x_test, found"):
+        datasets.load()
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
 def test_a_truncated_file_is_named(mnist_file, share):
     np.savez_compressed(mnist_file, **arrays())
@@ -265,6 +285,33 @@ def test_a_download_is_kept(nowhere, capsys, monkeypatch):
     assert capsys.readouterr().out.startswith("Data: MNIST from Keras' download: ")
     monkeypatch.setattr(keras.datasets.mnist, "load_data", forbidden)
     assert datasets.load().name == "mnist"
+
+
+@pytest.mark.parametrize("name", datasets.SOURCES)
+def test_a_download_that_breaks_off_is_not_taken_for_the_data_set(nowhere, monkeypatch, name):
+    """Of what was written so far, the next call knows nothing."""
+    source, written = datasets.SOURCES[name], []
+
+    def breaks(target, **_):
+        file = target if hasattr(target, "write") else (nowhere / target).open("wb")
+        file.write(b"half of it")
+        written.append(file.name)
+        file.close()
+        raise OSError("connection lost")
+
+    nowhere.mkdir(parents=True)
+    if name == "mnist":
+        monkeypatch.setattr(keras.datasets.mnist, "load_data", breaks)
+    else:
+        made = arrays(source.shape)
+        pairs = [(made["x_train"], made["y_train"]), (made["x_test"], made["y_test"])]
+        monkeypatch.setattr(getattr(keras.datasets, name), "load_data", lambda: pairs)
+        monkeypatch.setattr(np, "savez_compressed", breaks)
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError, match=rf"{source.title}: .* failed"):
+            datasets.load(name)
+    assert len(written) == 1
+    assert not (nowhere / f"{name}.npz").exists()
 
 
 def failing(path):
@@ -448,6 +495,21 @@ def test_augmented_images_are_shifts_and_flips():
     assert 850 < sum(x in flipped for x in found) < 1150
     for shift in (*plain, *flipped):
         assert found.count(shift) > 2000 / 18 / 2
+
+
+def test_by_default_shifts_are_of_up_to_four_pixels():
+    image = np.random.default_rng(0).random((9, 6, 1)).astype(np.float32)
+    many = tf.repeat(image[None], 2000, axis=0)
+    found = {x.tobytes() for x in datasets.augmented(many, [0, 1]).numpy()}
+    assert found == {window for windows in shifts(image, 4) for window in windows}
+
+
+def test_by_default_batches_are_of_128():
+    data = np.arange(300), np.arange(300)
+    found = [x.numpy() for x, _ in itertools.islice(datasets.batches(data), 4)]
+    assert [len(x) for x in found] == [128] * 4
+    orders = [datasets.epoch_order(300, 128, 0, epoch) for epoch in range(2)]
+    np.testing.assert_array_equal(found, np.concatenate(orders))
 
 
 def test_the_seed_fixes_what_is_drawn():

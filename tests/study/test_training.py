@@ -217,6 +217,49 @@ def test_a_loss_that_breaks_is_named(digits):
         train(digits.train, epochs=20)
 
 
+def test_by_default_it_is_momentum_with_batches_of_128(digits):
+    data, ends = tuple(part[:300] for part in digits.train), []
+    for optimizer, options in (
+        (None, {}),
+        (keras.optimizers.SGD(0.1, momentum=0.9), {"batch_size": 128, "seed": 0}),
+    ):
+        model = dense_300_100(units=(30, 10))
+        training.trainer(model, optimizer)(data, steps=5, **options)
+        ends.append(model.get_weights())
+    assert relative_error(*ends) < 1e-6
+
+
+def dropping():
+    """Return a network with what is different in training: batch statistics, and dropout."""
+    layers = [keras.layers.Flatten(), keras.layers.BatchNormalization(momentum=0.5)]
+    layers += [keras.layers.Dropout(0.5, seed=0), keras.layers.Dense(10)]
+    return keras.Sequential([keras.Input((28, 28, 1)), *layers])
+
+
+def test_training_is_in_training_mode_and_errors_are_in_inference(digits):
+    data, model = tuple(part[:64] for part in digits.train), dropping()
+    norm = model.layers[1]
+    training.trainer(model, keras.optimizers.SGD(0.0))(data, steps=1, batch_size=64)
+    mean = tf.reduce_mean(tf.reshape(data[0], (64, -1)), 0)
+    np.testing.assert_allclose(norm.moving_mean, 0.5 * mean, atol=1e-6)
+    training.trainer(model)(data, steps=30, batch_size=32)
+    before = norm.moving_mean.numpy()
+    x, y = digits.validation
+    expected = 100 * np.mean(np.argmax(model(x, training=False), axis=-1) != y)
+    assert [training.error(model, (x, y), chunk=c) for c in (50, 2000)] == [expected] * 2
+    np.testing.assert_array_equal(norm.moving_mean, before)
+
+
+def test_dropout_is_on_in_training(digits):
+    """A mean loss over many steps that move nothing is not that without dropout."""
+    data, model = tuple(part[:32] for part in digits.train), dense_300_100(units=(30, 10))
+    odd = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Dropout(0.5, seed=0), model])
+    found = training.trainer(odd, keras.optimizers.SGD(0.0))(data, epochs=3, batch_size=32)
+    expected = float(cross_entropy(model(data[0]), data[1]))
+    assert len(set(found)) == 3
+    assert all(abs(loss - expected) > 1e-3 for loss in found)
+
+
 def test_bad_data_is_named(digits):
     x, y = digits.train
     model = dense_300_100()
