@@ -178,6 +178,11 @@ def _check_options(model, sparse, quantised, representative):
         wanted = "inputs (N, ...)" if quantised == "full" else f"None with {quantised=}"
         found = "None" if representative is None else "some"
         raise ValueError(f"representative: expected {wanted}, found {found}")
+    if isinstance(representative, tf.data.Dataset):
+        raise ValueError(
+            "representative: expected inputs (N, ...) as one array, found a tf.data.Dataset: take "
+            "the inputs of a batch, such as next(iter(dataset))[0]"
+        )
     if representative is not None:
         found = np.shape(representative)
         shapes = [x.shape for x in getattr(model, "inputs", None) or []]

@@ -61,6 +61,8 @@ class Total(CompileLoss):
         for part in self._flat_losses:
             output, ending = (functools.reduce(getitem, part.path, s) for s in (y_pred, known))
             _expect_fitting(self.model, part.loss, output, ending, self.default)
+            if not tf.nest.is_nested(y_true):
+                _expect_classes(self.model, part.loss, output, y_true)
             loss = at_temperature(computing_in(part.loss, self.dtype), self.temperature)
             parts.append(part._replace(loss=loss))
         self._flat_losses = parts
@@ -83,7 +85,8 @@ def of(model, loss=None, temperature=1.0, loss_weights=None):
         ValueError: if the model computes its loss by a method of its own, or its outputs are not
             what the loss takes (logits or probabilities).  Where this is not known before the
             model is called, the function raises it, and so it does for labels that do not fit the
-            default loss, and for a loss that is no scalar.
+            default loss or are one-hot where a loss takes integers (or the other way round), and
+            for a loss that is no scalar.
     """
     given, weights = loss, loss_weights
     if loss is None:
@@ -204,6 +207,31 @@ def _expect_fitting(model, loss, output, ending, default):
         raise ValueError(
             f"{what}: expected probabilities, found an output that ends without softmax or "
             "sigmoid: take from_logits=True"
+        )
+
+
+def _expect_classes(model, loss, output, labels):
+    """Raise a ValueError for one-hot labels where the loss takes integers, or the other way round.
+
+    Args:
+        model: the model, for its name.
+        loss: a Keras loss; of those of classes only the labels are looked at.
+        output, labels: one tensor each.
+    """
+    sparse = getattr(loss, "fn", None) is keras.losses.sparse_categorical_crossentropy
+    one_hot = getattr(loss, "fn", None) is keras.losses.categorical_crossentropy
+    rank = getattr(getattr(labels, "shape", None), "rank", 0)
+    if isinstance(labels, keras.KerasTensor) or rank is None:
+        return
+    found, shape = tuple(np.shape(labels)), tuple(output.shape)
+    are_integers = len(found) == len(shape) - 1 or found[-1:] == (1,)
+    are_one_hot = len(found) == len(shape) and not are_integers
+    if shape[-1] > 1 and ((sparse and are_one_hot) or (one_hot and are_integers)):
+        takes = f"integers {shape[:-1]}" if sparse else f"one-hot labels {shape}"
+        remedy = "categorical_crossentropy" if sparse else "sparse_categorical_crossentropy"
+        raise ValueError(
+            f"labels of model {model.name!r}: expected {takes} for the loss {loss.name!r}, found "
+            f"shape {found}: take the loss {remedy!r}, or other labels"
         )
 
 

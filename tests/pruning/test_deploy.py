@@ -599,6 +599,10 @@ X = np.zeros((4, 28, 28, 1), "float32")
             r"representative: expected inputs of \[\(None, 28, 28, 1\)\], found \(4, 28, 28\)",
         ),
         ({"quantised": "full", "representative": X[:0]}, r"found \(0, 28, 28, 1\)"),
+        (
+            {"quantised": "full", "representative": tf.data.Dataset.from_tensors(X)},
+            r"one array, found a tf.data.Dataset: .* next\(iter\(dataset\)\)\[0\]",
+        ),
     ],
 )
 def test_options_that_will_not_do(options, message):

@@ -155,6 +155,30 @@ def test_sample_weights_weigh_each_example(weight, seed):
     assert abs(found - np.dot(weight, each) / SIZE) < 1e-12 * (1 + sum(weight))
 
 
+@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize(
+    ("loss", "kind", "message"),
+    [
+        (K.SparseCategoricalCrossentropy, "one-hot", r"expected integers \(6,\).*found .*\(6, 3\)"),
+        (
+            K.CategoricalCrossentropy,
+            "class",
+            r"expected one-hot labels \(6, 3\).*found shape \(6,\)",
+        ),
+        (K.CategoricalCrossentropy, "column", r"expected one-hot labels.*found shape \(6, 1\)"),
+    ],
+)
+def test_labels_of_the_other_kind_are_refused_with_the_loss_that_takes_them(
+    loss, kind, message, logits
+):
+    model = dense(None if logits else "softmax")
+    model.compile(loss=loss(from_logits=logits))
+    x, labels = draw(size=6)
+    weights, found = as_loss(model)
+    with pytest.raises(ValueError, match=f"labels of model '{model.name}': {message}.*take the"):
+        found(weights, (x, labels[kind]))
+
+
 @pytest.mark.parametrize("kind", ["class", "column", "one-hot"])
 def test_class_weights_are_those_of_fit(kind):
     name = "crossentropy" if kind == "one-hot" else "sparse_categorical_crossentropy"
