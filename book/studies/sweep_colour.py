@@ -23,7 +23,7 @@ import time
 from prosper_utils.pruning import budgets, gates, masks, networks, regrowth, schedules, units
 from prosper_utils.pruning.paths import effective
 from prosper_utils.pruning.scores import SCORES
-from prosper_utils.study import controls, datasets, results, training
+from prosper_utils.study import controls, datasets, training
 
 import keras
 import numpy as np
@@ -163,24 +163,17 @@ def prune_gradually(model, sparsity, until, step, optimizer):
     schedules.prune(model, now, optimizer=optimizer)
 
 
-def best(name, column, **where):
-    """Return the entry of a column that did best on the validation images of a stored tuning."""
-    table = results.resume(name)
-    for key, value in where.items():
-        table = table[table[key] == value]
-    return table.error.fillna(100).groupby(table[column]).mean().idxmin()  # no error: it failed
-
-
 def chosen_rate():
     """Return the learning rate that did best for the dense network."""
-    return float(best("colour_rates", "rate"))
+    return float(sweeps.best("colour_rates", "rate"))
 
 
 def chosen_options(arm):
     """Return the options of an arm that were chosen, {} if none are open."""
     if arm not in TRIALS:
         return {}
-    return TRIALS[arm][int(best("colour_tuning", "trial", arm=arm, variant="as it is"))]
+    where = {"arm": arm, "variant": "as it is"}
+    return TRIALS[arm][int(sweeps.best("colour_tuning", "trial", where))]
 
 
 def cases_of(network, arms, sparsities, seeds, variants=("as it is",)):

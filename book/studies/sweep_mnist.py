@@ -21,7 +21,7 @@ import time
 from prosper_utils.pruning import masks, networks
 from prosper_utils.pruning.paths import effective
 from prosper_utils.pruning.scores import SCORES, prospr
-from prosper_utils.study import datasets, results, training
+from prosper_utils.study import datasets, training
 
 import keras
 import numpy as np
@@ -170,11 +170,8 @@ def chosen_options(network, activation, score):
     """Return the options of a score that did best on the validation images, {} if none are open."""
     if score not in TRIALS:
         return {}
-    table, _ = results.load(stored_as("pruning_tuning"))
-    for column, value in zip(CASE, (network, activation, score), strict=False):
-        table = table[table[column] == value]
-    best = table.error.fillna(100).groupby(table.trial).mean().idxmin()  # no error: it failed
-    return TRIALS[score][int(best)]
+    where = dict(zip(CASE, (network, activation, score), strict=False))
+    return TRIALS[score][int(sweeps.best(stored_as("pruning_tuning"), "trial", where))]
 
 
 def cases_of(network, activation, scores, seeds, sparsities, variants=("as scored",)):

@@ -14,7 +14,7 @@ import itertools
 import time
 
 from prosper_utils.pruning import masks, networks, regrowth, schedules, scores
-from prosper_utils.study import datasets, results, training
+from prosper_utils.study import datasets, training
 
 import keras
 import numpy as np
@@ -154,10 +154,8 @@ def prune_gradually(model, sparsity, step, optimizer):
 
 def chosen_options(network, arm):
     """Return the trial of an arm that did best on the validation images."""
-    table, _ = results.load(stored_as("regrowth_tuning"))
-    table = table[(table.network == network) & (table.arm == arm)]
-    best = table.error.fillna(100).groupby(table.trial).mean().idxmin()  # no error: it failed
-    return TRIALS[network][int(best)]
+    where = {"network": network, "arm": arm}
+    return TRIALS[network][int(sweeps.best(stored_as("regrowth_tuning"), "trial", where))]
 
 
 def cases_of(network, arms, sparsities, seeds, variants=("as is",)):

@@ -33,6 +33,27 @@ def left(make, keys):
     return lambda stored: missing(make(), stored, keys)
 
 
+def best(name, column, where=None):
+    """Return the entry of a column that did best on the validation images of a stored tuning.
+
+    Args:
+        name: that of the stored result.
+        column: such as the number of the trial; a trial without an error failed, and counts 100.
+        where: {column: value} of the rows that are compared, by default all.
+
+    Raises:
+        LookupError: if there is no such row; not a ValueError, by which a training says that it
+            failed.
+    """
+    table = results.resume(name)
+    for key, value in (where or {}).items():
+        table = table[table[key] == value] if len(table) else table
+    if table.empty:
+        said = ", ".join(f"{key} {value}" for key, value in (where or {}).items()) or "any kind"
+        raise LookupError(f"{name}: expected stored trials of {said}, found none: run it first")
+    return table.error.fillna(100).groupby(table[column]).mean().idxmin()
+
+
 def in_parallel(one, cases, jobs=-1):
     """Yield one(case) for each case as it ends, whatever the order; they are started in order."""
     work = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch="n_jobs")

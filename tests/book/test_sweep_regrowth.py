@@ -276,7 +276,7 @@ def test_options_are_those_that_did_best(monkeypatch):
         ],
         columns=["network", "arm", "trial", "seed", "error"],
     )
-    monkeypatch.setattr(results, "load", lambda name: (trials, {}))
+    monkeypatch.setattr(results, "resume", lambda name: trials)
     found = sweep_regrowth.chosen_options("LeNet-300-100", "credit")
     assert found == sweep_regrowth.TRIALS["LeNet-300-100"][2]
 

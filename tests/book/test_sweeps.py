@@ -12,6 +12,7 @@ from prosper_utils.study import results
 
 import numpy as np
 import pandas as pd
+import pytest
 import sweeps
 
 
@@ -33,6 +34,31 @@ def test_what_is_stored_is_not_missing():
 def test_every_case_is_run_once():
     rows = list(sweeps.in_parallel(one, ({"n": n} for n in range(5)), jobs=2))
     assert sorted(row["square"] for (row,) in rows) == [0, 1, 4, 9, 16]
+
+
+def test_the_best_trial_has_the_lowest_mean_and_a_failure_counts_as_chance(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    errors = {("a", 0): (3, 5), ("a", 1): (1, None), ("a", 2): (4, 4.5), ("b", 7): (1, 1)}
+    rows = [
+        {"arm": arm, "trial": trial, "seed": seed, "error": error}
+        for (arm, trial), pair in errors.items()
+        for seed, error in enumerate(pair)
+    ]
+    results.append("tuning", rows)
+    assert sweeps.best("tuning", "trial", {"arm": "a"}) == 0
+    assert sweeps.best("tuning", "trial") == 7
+
+
+@pytest.mark.parametrize("where", [{"arm": "c"}, {"arm": "a", "seed": 9}])
+@pytest.mark.parametrize("stored", [False, True])
+def test_no_trial_is_not_taken_for_a_training_that_failed(where, stored, tmp_path, monkeypatch):
+    """A sweep stores a ValueError as the outcome of its case."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    if stored:
+        results.append("tuning", [{"arm": "a", "trial": 0, "seed": 0, "error": 1.0}])
+    with pytest.raises(LookupError, match=r"tuning: expected stored trials of arm .*, found none"):
+        sweeps.best("tuning", "trial", where)
+    assert not issubclass(LookupError, ValueError)
 
 
 def slowly(case):
