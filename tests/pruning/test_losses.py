@@ -220,6 +220,20 @@ def several(form):
     return listed, [(kind(x.values()), kind(y.values())) for x, y in batches]
 
 
+@pytest.mark.parametrize("form", ["dict", "list"])
+def test_parts_of_a_batch_that_fit_no_output_are_refused(form):
+    model, ((x, y), *_) = several(form)
+    weights, loss = as_loss(model)
+    ones = np.ones(SIZE)
+    if form == "dict":
+        wrong = [(x, {"kind": y["kind"], "weight": y["size"]}), (x, y, {"kind": ones})]
+    else:
+        wrong = [(x, y, [ones])]
+    for batch in wrong:
+        with pytest.raises(ValueError, match=r"loss: .* as `fit` takes them, found others: "):
+            loss(weights, batch)
+
+
 @pytest.mark.parametrize("form", ["dict", "list", "tuple"])
 def test_several_inputs_and_outputs(form):
     model, batches = several(form)
