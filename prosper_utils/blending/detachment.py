@@ -467,7 +467,8 @@ def enumerate_theorems(length, axioms=AXIOMS, *, limit=None, subsumption=False):
     """Return {formula: proof} for all theorems with proofs of at most `length` symbols.
 
     The search is breadth-first by the length of proofs, which is odd, so each proof is one of the
-    shortest.  The theorems come in that order, and at equal lengths the more general ones first.
+    shortest; of several it is the one whose major premise, and then minor premise, comes first.
+    The theorems come in that order, and at equal lengths the more general ones first.
 
     Args:
         length: the longest proof, at least 1.

@@ -199,6 +199,17 @@ def test_class_weights_are_those_of_fit(kind):
     assert relative_error(model.get_weights(), after) < 1e-6
 
 
+@pytest.mark.parametrize("kinds", [2, 3, 5])
+def test_class_weights_of_labels_in_every_form(kinds):
+    y, weight = np.arange(7) % kinds, {0: 0.5, 1: 3.0}
+    expected = [weight.get(c, 1.0) for c in y]
+    for labels in (y, y[:, None], np.eye(kinds)[y], tf.constant(y)):
+        ((x, same, found),) = losses.class_weighted([("x", labels)], weight)
+        assert x == "x"
+        assert same is labels
+        assert found.numpy().tolist() == expected
+
+
 def two_heads():
     """Return a model with two inputs and two outputs, named."""
     keras.utils.set_random_seed(0)
@@ -231,6 +242,20 @@ def several(form):
     listed.compile("sgd", list(NAMES.values()), loss_weights=[1.0, 0.3])
     kind = list if form == "list" else tuple
     return listed, [(kind(x.values()), kind(y.values())) for x, y in batches]
+
+
+@pytest.mark.parametrize("form", ["dict", "list"])
+def test_parts_of_a_batch_that_fit_no_output_are_refused(form):
+    model, ((x, y), *_) = several(form)
+    weights, loss = as_loss(model)
+    ones = np.ones(SIZE)
+    if form == "dict":
+        wrong = [(x, {"kind": y["kind"], "weight": y["size"]}), (x, y, {"kind": ones})]
+    else:
+        wrong = [(x, y, [ones])]
+    for batch in wrong:
+        with pytest.raises(ValueError, match=r"loss: .* as `fit` takes them, found others: "):
+            loss(weights, batch)
 
 
 @pytest.mark.parametrize("form", ["dict", "list", "tuple"])
@@ -478,7 +503,7 @@ def test_what_an_output_ends_in_is_seen_in_a_graph_through_what_changes_no_numbe
         assert losses.ends_in(MOVES[move](tf.nn.softmax(x))) == "a softmax"
         assert losses.ends_in(MOVES[move](tf.nn.sigmoid(x))) == "a sigmoid"
         assert losses.ends_in(MOVES[move](x @ tf.ones((3, 3), tf.float64))) == "logits"
-        assert losses.ends_in(MOVES[move](tf.nn.relu(x))) is None
+        assert losses.ends_in(MOVES[move](tf.nn.relu(x @ tf.ones((3, 3), tf.float64)))) is None
         assert losses.ends_in(2 * MOVES[move](tf.nn.softmax(x))) is None
 
 

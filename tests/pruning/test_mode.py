@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from keras import layers
 from keras.src.backend.common.variables import AutocastScope
@@ -301,6 +301,8 @@ NUMBERS = st.lists(st.integers(-4, 4), min_size=1, max_size=4)
 
 
 @given(NUMBERS, NUMBERS, st.sampled_from(["int64", "int8", "float32"]))
+@example([3, 1], [2, 2], "int64")  # a place more and a number less
+@example([1, 0], [0, 1], "int64")
 def test_different_numbers_have_different_fingerprints(one, other, dtype):
     found = [int(mode.fingerprint(np.array(numbers, dtype))) for numbers in (one, other)]
     assert (found[0] == found[1]) == (one == other)
@@ -440,6 +442,31 @@ def test_everything_is_restored_also_when_a_call_raises():
         model.layers[1].broken = False
         assert outputs(weights, WORDS).shape == (6, 3)
         assert model(WORDS, training=True).dtype == tf.float32
+
+
+class RaisingCell(layers.SimpleRNNCell):
+    """A recurrent cell that fails in a step, when the ones before have drawn their masks."""
+
+    broken = False
+
+    def call(self, x, states, training=None):
+        if self.broken:
+            raise RuntimeError("broken")
+        return super().call(x, states, training=training)
+
+
+def test_no_mask_of_a_recurrent_cell_outlives_a_call_that_raises():
+    cells = [layers.GRUCell(3, dropout=0.5, recurrent_dropout=0.5), RaisingCell(3)]
+    model = network(layers.RNN(cells), shape=(5, 4))
+    weights, outputs = as_outputs(model, dropout=True)
+    expected = outputs(weights, WORDS)
+    cells[1].broken = True
+    with pytest.raises(RuntimeError, match="broken"):
+        tf.function(outputs)(weights, WORDS)
+    assert cells[0]._dropout_mask is None
+    assert cells[0]._recurrent_dropout_mask is None
+    cells[1].broken = False
+    np.testing.assert_array_equal(outputs(weights, WORDS), expected)
 
 
 def test_a_replacement_is_for_one_thread_and_for_as_long_as_any_needs_it():

@@ -270,6 +270,7 @@ def test_embeddings_are_kernels():
     [
         ({}, []),
         ({"exclude": [0, -1]}, [0, 6]),
+        ({"exclude": [6, -7]}, [0, 6]),
         ({"exclude": ["attention"]}, [1, 2, 3, 4]),
         ({"exclude": ["deep", "table"]}, [0, 5]),
         ({"exclude": ["in"]}, [5]),

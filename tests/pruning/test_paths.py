@@ -439,6 +439,10 @@ def padded(x):
         (lambda x: x + 1.0, lambda x: x),
         (padded, layers.ZeroPadding1D((2, 0))),
         (layers.GlobalAveragePooling1D(keepdims=True), lambda x: keras.ops.mean(x, 1)),
+        (
+            lambda x: layers.Conv1D(2, 1)(layers.GlobalMaxPooling1D(keepdims=True)(x)),
+            lambda x: layers.Conv1D(2, 1)(keras.ops.mean(x, 1, keepdims=True)),
+        ),
         (layers.GlobalMaxPooling1D(), layers.GlobalAveragePooling1D()),
         (
             layers.GlobalAveragePooling1D(data_format="channels_first"),
@@ -477,6 +481,10 @@ def test_what_has_negative_weights_of_its_own_is_refused():
     paths.flow(model)
     model.get_layer("dense").enable_lora(1)
     with pytest.raises(ValueError, match="Dense 'dense', which is quantised or has low-rank"):
+        paths.flow(model)
+    model = between(layers.Dense(4, name="other"))
+    model.get_layer("other").quantize("int8")
+    with pytest.raises(ValueError, match="'other', which is quantised or has low-rank"):
         paths.flow(model)
 
 
