@@ -135,9 +135,10 @@ def test_the_optimizer_inside_another_one_is_found(rule):
     for kernel in kernels(model):
         inner = optimizers.of(model.optimizer, kernel)
         assert inner is not model.optimizer
-        assert set(optimizers.slots(model.optimizer, kernel)) == {
-            *("_momentums", "_velocities", "_model_variables_moving_average"),
-        }
+        found = optimizers.slots(model.optimizer, kernel)
+        assert set(found) == {"_momentums", "_velocities", "_model_variables_moving_average"}
+        average = optimizers.average(model.optimizer, kernel)
+        assert average is found["_model_variables_moving_average"]
 
 
 @pytest.mark.parametrize(
