@@ -2,6 +2,7 @@
 
 import copy
 import re
+import sys
 
 import chapters
 import nbformat
@@ -56,6 +57,45 @@ def test_a_pair_that_differs_is_noticed(tmp_path, monkeypatch):
             whole.cells.pop()
         nbformat.write(whole, tmp_path / "01_x.ipynb")
         assert len(chapters.differences("01_x")) == 1, change
+
+
+def status(monkeypatch, *arguments):
+    """Return with what the command exits: 0, or what it says then; None if it does not exit."""
+    monkeypatch.setattr(sys, "argv", ["chapters.py", *arguments])
+    try:
+        chapters.main()
+    except SystemExit as end:
+        return end.code
+    return None
+
+
+def test_a_check_fails_if_any_pair_differs_and_changes_nothing(monkeypatch):
+    monkeypatch.setattr(chapters, "chapters", lambda: ["01_x", "02_y"])
+    for name in ("sync", "execute", "open_chapter"):
+        monkeypatch.setattr(chapters, name, lambda stem: pytest.fail("nothing is changed"))
+    for broken in ([], ["01_x"], ["02_y"], ["01_x", "02_y"]):
+        found = {stem: [f"{stem} differs"] if stem in broken else [] for stem in ("01_x", "02_y")}
+        monkeypatch.setattr(chapters, "differences", found.get)
+        said = "\n".join(f"{stem} differs" for stem in broken)
+        assert status(monkeypatch, "--check") == (said or 0)
+    assert status(monkeypatch, "--check", "01_x") == "01_x differs"
+    assert status(monkeypatch, "03_z") == "no such chapter: 03_z; there are 01_x, 02_y"
+
+
+def test_a_chapter_is_synced_opened_executed_and_opened_again(monkeypatch):
+    """Its time is known at the end; a pair that cannot be made equal is not executed."""
+    done = []
+    monkeypatch.setattr(chapters, "chapters", lambda: ["01_x", "02_y"])
+    for name in ("sync", "execute", "open_chapter"):
+        monkeypatch.setattr(chapters, name, lambda stem, name=name: done.append((name, stem)))
+    monkeypatch.setattr(chapters, "differences", lambda stem: [])
+    assert status(monkeypatch, "02_y") is None
+    order = ["sync", "open_chapter", "execute", "open_chapter"]
+    assert done == [(name, "02_y") for name in order]
+    monkeypatch.setattr(chapters, "differences", lambda stem: ["it differs"])
+    done.clear()
+    assert status(monkeypatch, "01_x") == "it differs"
+    assert done == [("sync", "01_x")]
 
 
 @pytest.mark.parametrize("stem", STEMS)
