@@ -9,7 +9,7 @@ import warnings
 
 from prosper_utils.lookahead import conditioning, meta_gradient, streaming
 from prosper_utils.pruning import masks, networks, scores
-from prosper_utils.study import datasets, results
+from prosper_utils.study import datasets, findings, results, verdicts
 
 import drawings
 import front
@@ -134,6 +134,41 @@ def test_the_words_of_the_findings_hold():
     others = [arm for arm in mean.index if not arm.startswith(("blend", "purge", "a = 0."))]
     assert mean["blend"] > max(mean[arm] for arm in others if "stored" not in arm)
     assert abs(mean["blend, goals stored"] - mean["identity, goals stored"]) < 1
+
+
+def test_what_chapter_12_says_of_clothes_and_colour_holds():
+    found = findings.families()
+    sure = {key: verdicts.lower(cells) for key, cells in found.items() if cells}
+
+    def shown(finding, data="Fashion-MNIST"):
+        return sorted(s for (_, s), outcome in sure[finding, data].items() if outcome is True)
+
+    assert shown("SNIP beats random") == [0.98, 0.99, 0.995]
+    ahead = found["ProsPr, M = 3, beats SNIP", "Fashion-MNIST"].values()
+    assert all(interval.mean < 0 for interval in ahead)
+    assert len(shown("ProsPr, M = 3, beats SNIP")) == 1
+    assert not shown("ProsPr, M = 3, beats SNIP", "CIFAR-10")
+    assert len(shown("SynFlow beats SNIP")) == len(ahead) == 6
+    for score in ("SNIP", "ProsPr"):
+        finding = f"{score} beats {score} shuffled"
+        assert {network for (network, _), o in sure[finding, "MNIST"].items() if o} == {
+            "LeNet-300-100, ReLU"
+        }
+        assert {*sure[finding, "Fashion-MNIST"].values()} == {None}
+        assert {*sure[finding, "CIFAR-10"].values()} == {False}
+    assert shown("regrowth by credit beats the best frozen mask") == [0.99]
+    assert findings.best_frozen(cell_of("regrowth_fashion", 0.95)) == "iterative ProsPr"
+    for data in ("Fashion-MNIST", "CIFAR-10"):
+        assert all(sure["gradual magnitude beats credit", data].values())
+
+
+def cell_of(name, sparsity):
+    """Return {arm: {seed: error}} of a stored sweep of one network at a sparsity."""
+    table = findings.arms(results.resume(name))
+    table = table[table.sparsity == sparsity]
+    return {
+        arm: dict(zip(rows.seed, rows.error, strict=True)) for arm, rows in table.groupby("arm")
+    }
 
 
 def entries():
