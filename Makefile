@@ -15,7 +15,7 @@ SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 export PROSPER_DATASET ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help venv book test unit nbval checker lint linkcheck links notebooks results front pictures works bench mutants sample pins clean
+.PHONY: help venv book test unit nbval checker lint linkcheck links notebooks results front pictures works bench mutants sample shuffled pins clean
 
 help:  ## list every target
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -91,6 +91,10 @@ mutants: $(READY)  ## plant small faults and count those that the tests catch; i
 sample: $(READY)  ## judge a few such faults, drawn anew each week; it fails if the score has fallen
 	$(BIN)/pip install --quiet --no-build-isolation -e ".[mutants]"
 	$(BIN)/python book/tools/mutants.py --sample 100 --minutes 90
+
+shuffled: $(READY)  ## the unit tests in one process, in an order drawn anew each week
+	$(BIN)/pip install --quiet --no-build-isolation -e ".[order]"
+	$(BIN)/pytest tests -p no:xdist --random-order-bucket=module --random-order-seed=$${SEED:-$$(date +%G%V)}
 
 lint: $(READY)  ## check style and formatting of the code, and that the files of each chapter agree
 	@$(BIN)/ruff check --quiet .

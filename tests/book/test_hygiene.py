@@ -34,7 +34,7 @@ def test_every_requirement_is_pinned_exactly_and_covers_the_project():
     lines = itertools.chain(project["dependencies"], *optional.values())
     wanted = {re.match(r"[\w-]+", line)[0] for line in lines}
     # Pinned by their extras: what one command alone takes, and a runtime that nothing here needs.
-    apart = {name: optional[name][0] for name in ("torch", "mutants", "lite")}
+    apart = {name: optional[name][0] for name in ("torch", "mutants", "order", "lite")}
     assert all("==" in line for line in apart.values())
     names = {line.split("==")[0] for line in apart.values()}
     assert wanted - {project["name"], *names} <= pinned

@@ -98,6 +98,15 @@ def test_the_workflows_run_all_that_make_test_and_make_book_do():
     assert runs["ci"] >= {"make lint", "make unit", "make nbval", "make book", "make linkcheck"}
     assert runs["publish"] >= {"make book", "make linkcheck"}
     assert runs["weekly"] >= {"make pins", "make test", "make book", "make links"}
+    assert runs["weekly"] >= {"make sample", "make shuffled"}
+
+
+def test_another_order_is_that_of_all_unit_tests_in_one_process():
+    (line,) = [line for line in recipe("shuffled") if "pytest" in line]
+    words = line.split()
+    assert "tests" in words
+    assert "no:xdist" in words
+    assert any(word.startswith("--random-order-seed=") for word in words)
 
 
 @pytest.mark.parametrize(
