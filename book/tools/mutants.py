@@ -441,4 +441,6 @@ def _sampled(arguments, end):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import mutants  # by its name, since workers find under it what they keep between mutants
+
+    sys.exit(mutants.main())

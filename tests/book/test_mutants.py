@@ -1,5 +1,6 @@
 """Planted faults: which modules and tests they are of, what is counted, and one run of the tool."""
 
+import runpy
 import sys
 
 from prosper_utils.study import results
@@ -213,6 +214,14 @@ def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["mutants.py", "--jobs", "1", *arguments])
     forget()
     return mutants.main()
+
+
+def test_workers_find_the_command_by_its_name(monkeypatch):
+    """What a worker keeps cannot be handed to it from a module that is called __main__."""
+    monkeypatch.setattr(mutants, "main", lambda: 7)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(mutants.__file__, run_name="__main__")
+    assert end.value.code == 7
 
 
 def test_the_list_is_shuffled_and_follows_from_the_text(project, monkeypatch):
