@@ -3,15 +3,18 @@ r"""Mutants: small faults planted in the package, one at a time; do the tests of
 A *mutant* is a module with one operator, comparison, number or the like replaced by another one.
 It is *caught* if a test of the module fails or does not end.  The score of a module is the share
 
-.. math:: \frac{\text{caught}}{\text{mutants} - \text{equivalent}} ,
+.. math:: \frac{\text{caught}}{\text{judged} - \text{equivalent}} ,
 
 where a mutant is equivalent if it does the same as the module: that is a verdict, written by hand
 into the column `verdict` of the stored survivors.  It stays there until the line changes.
 
+All mutants of a module stand in one shuffled list, which follows from its text.  They are judged
+from the first on, and each is stored as soon as it is: those judged so far are a random sample,
+which bounds the score of all from below, and the next run goes on behind them, on any machine.
+
 Cosmic Ray plants them, since it writes each into a file and starts the tests in a process of their
 own: TensorFlow's threads do not outlive the fork that faster tools make after a first run.
-Each worker has a copy of the project.  What has been judged is kept under `_build/mutants`, one
-session for each state of a module, so that the command goes on where it stopped.
+Each worker has a copy of the project.
 """
 
 import argparse
@@ -21,6 +24,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import os
 import random
 import shlex
@@ -39,10 +43,26 @@ ROOT = Path(__file__).parents[2]
 WORK = ROOT / "_build" / "mutants"
 SCORES, SURVIVORS = "mutants", "mutants_survivors"
 COLUMNS = {
-    SCORES: ["module", "date", "mutants", "caught", "equivalent", "score"],
-    SURVIVORS: ["module", "where", "line", "mutant", "operator", "verdict"],
+    SCORES: [
+        "module",
+        "date",
+        "state",
+        "mutants",
+        "judged",
+        "caught",
+        "equivalent",
+        "score",
+        "at_least",
+    ],
+    SURVIVORS: ["module", "place", "where", "line", "mutant", "operator", "verdict"],
 }
+ROUND = 10  # so many of a module are judged before the next module's turn
 LEFT_OUT = ".git", ".venv", "_build", "notebooks", "__pycache__", ".hypothesis"
+SETTINGS = {  # of the processes that run tests: a thread each, and no plugins, which load slowly
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+}
 PACKAGES = (*results.PACKAGES, "cosmic-ray")
 OWED = "a test is owed"
 EQUIVALENT = "equivalent"  # so a verdict begins
@@ -93,56 +113,38 @@ def source(name):
     return Path("prosper_utils") / f"{name}.py"
 
 
-# One mutant -------------------------------------------------------------------------------------
+# The mutants of a module -------------------------------------------------------------------------
 
 
 @functools.cache
-def copy():
-    """Return the folder of this process with a copy of the project, whose package is imported."""
-    folder = WORK / "copies" / str(os.getpid())
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    os.environ["PYTHONPATH"] = str(folder)
-    return folder
+def listed(name):
+    """Return (digest of a module and the operators, its mutants in shuffled order)."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.ast.ast_query import ASTQuery
+    from cosmic_ray.plugins import get_operator
+    from cosmic_ray.work_item import MutationSpec
+
+    text, found = (ROOT / source(name)).read_text(), []
+    nodes = list(ast_nodes(get_ast(text)))
+    for operator in sorted(OPERATORS):
+        positions = get_operator(operator)().mutation_positions
+        for count, (node, ends) in enumerate((n, ends) for n in nodes for ends in positions(n)):
+            where = ASTQuery(node).get_definition_name()
+            found.append(MutationSpec(source(name), operator, count, *ends, {}, where))
+    state = _digest(text + " ".join(sorted(OPERATORS)))[:8]
+    return state, sorted(found, key=lambda m: _digest(f"{state} {m.operator_name} {m.occurrence}"))
 
 
-def command(tests):
-    """Return the command that runs tests until one fails."""
-    return shlex.join(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    )
+def _digest(text):
+    """Return a number in hexadecimal that follows from a text, on any machine."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def untouched(tests):
-    """Return how long the tests of a module take without a fault.
-
-    Raises:
-        ValueError: if they fail.
-    """
-    from cosmic_ray.testing import run_tests
-    from cosmic_ray.work_item import TestOutcome
-
-    start = time.monotonic()
-    with contextlib.chdir(copy()):
-        outcome, said = run_tests(command(tests), 3600)
-    if outcome is not TestOutcome.SURVIVED:
-        raise ValueError(f"{', '.join(tests)}: expected tests that pass, found\n{said[-2000:]}")
-    return time.monotonic() - start
-
-
-def judge(work, tests, seconds):
-    """Return (number of the job, what became of its mutant)."""
-    from cosmic_ray.mutating import mutate_and_test
-
-    with contextlib.chdir(copy()):
-        return work.job_id, mutate_and_test(work.mutations, command(tests), seconds)
-
-
-def in_words(work):
+def in_words(mutation):
     """Return what a mutant is: its function, the line, what became of it, the operator."""
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
-    (mutation,) = work.mutations
     text = (ROOT / mutation.module_path).read_text()
     operator = get_operator(mutation.operator_name)()
     lines = difflib.ndiff(
@@ -164,102 +166,145 @@ def _by_sign(lines):
     return found
 
 
-# A module ---------------------------------------------------------------------------------------
+# Judging ----------------------------------------------------------------------------------------
 
 
-def session(name):
-    """Return the session of a module as it is now, made if there is none yet, to be closed."""
-    from cosmic_ray.commands.init import init
-    from cosmic_ray.work_db import WorkDB
-    from cosmic_ray.work_item import WorkerOutcome, WorkResult
-
-    state = (ROOT / source(name)).read_text() + " ".join(sorted(OPERATORS))
-    digest = hashlib.sha256(state.encode()).hexdigest()[:8]
-    path = WORK / f"{name.replace('/', '_')}_{digest}.sqlite"
-    if not path.exists():
-        part = path.with_suffix(".part")
-        part.unlink(missing_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = WorkDB(part, WorkDB.Mode.create)
-        with contextlib.chdir(ROOT):
-            init([source(name)], unfinished, {})
-        skipped = [w.job_id for w in unfinished.work_items if not _ours(w)]
-        unfinished.set_multiple_results(skipped, WorkResult(WorkerOutcome.SKIPPED))
-        unfinished.close()
-        part.replace(path)
-    return WorkDB(path, WorkDB.Mode.open)
+@functools.cache
+def copy():
+    """Return the folder of this process with a copy of the project, whose package is imported."""
+    folder = WORK / "copies" / str(os.getpid())
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    os.environ["PYTHONPATH"] = str(folder)
+    return folder
 
 
-def _ours(work):
-    return all(m.operator_name in OPERATORS for m in work.mutations)
+def command(tests):
+    """Return the command that runs tests until one fails, without the plugins of chapters."""
+    pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    return shlex.join([*pytest, "-o", "addopts=", *tests])
 
 
-def judged(found):
-    """Return (all mutants of a session that have been judged, those that survived)."""
-    from cosmic_ray.work_item import TestOutcome, WorkerOutcome
+@functools.cache
+def limit(name):
+    """Return after how many seconds the tests of a module do not end: far longer than they take.
 
-    pairs = [(w, r) for w, r in found.completed_work_items if r.worker_outcome != "skipped"]
-    broken = [r.output for _, r in pairs if r.worker_outcome is not WorkerOutcome.NORMAL]
-    if broken:
-        raise RuntimeError(f"expected mutants whose tests ran, found {broken[0]}")
-    return [w for w, _ in pairs], [w for w, r in pairs if r.test_outcome is TestOutcome.SURVIVED]
+    Raises:
+        ValueError: if they fail without a fault.
+    """
+    from cosmic_ray.testing import run_tests
+    from cosmic_ray.work_item import TestOutcome
+
+    start, tests = time.monotonic(), modules()[name]
+    with contextlib.chdir(copy()):
+        outcome, said = run_tests(command(tests), 3600)
+    if outcome is not TestOutcome.SURVIVED:
+        raise ValueError(f"{', '.join(tests)}: expected tests that pass, found\n{said[-2000:]}")
+    return 30 + 3 * (time.monotonic() - start)
 
 
-def run(name, tests, jobs, end, again=False):
-    """Judge the mutants of a module that are left; return whether none is left.
+def survives(name, mutation):
+    """Return whether the tests of a module pass with a mutation in it.
+
+    Raises:
+        RuntimeError: if they could not be run.
+    """
+    from cosmic_ray.mutating import mutate_and_test
+    from cosmic_ray.work_item import TestOutcome
+
+    seconds = limit(name)
+    with contextlib.chdir(copy()):
+        found = mutate_and_test([mutation], command(modules()[name]), seconds)
+    if found.test_outcome not in (TestOutcome.SURVIVED, TestOutcome.KILLED):
+        raise RuntimeError(f"{mutation}: expected tests that ran, found {found.output}")
+    return found.test_outcome is TestOutcome.SURVIVED
+
+
+def in_order(waiting, jobs, end):
+    """Yield whether each mutant survives, in order, with a progress bar.
 
     Args:
-        name, tests: as in `modules`.
+        waiting: pairs (module, mutation).
         jobs: how many processes.
         end: the time at which no other mutant is begun.
-        again: whether the survivors are judged once more, for tests that are new.
     """
-    found, begun = session(name), time.monotonic()
-    waiting = list(found.pending_work_items) + (judged(found)[1] if again else [])
-    if waiting and time.monotonic() < end:
-        limit = 30 + 3 * untouched(tests)
-        for job, result in in_parallel(waiting, lambda _: (tests, limit), jobs, end, name):
-            found.set_result(job, result)
-    complete = not found.pending_work_items
-    if complete:
-        store(name, *judged(found), time.monotonic() - begun)
-    found.close()
-    return complete
-
-
-def in_parallel(waiting, options, jobs, end, what):
-    """Yield (number of the job, result) of each mutant as it is judged, with a progress bar."""
     import joblib
 
-    work = joblib.Parallel(jobs, return_as="generator_unordered", pre_dispatch="n_jobs")
     begun = itertools.takewhile(lambda _: time.monotonic() < end, waiting)
-    done = work(joblib.delayed(judge)(each, *options(each)) for each in begun)
-    yield from tqdm(done, what, total=len(waiting), unit="mutant")
+    work = joblib.Parallel(jobs, return_as="generator", pre_dispatch="n_jobs")
+    done = work(joblib.delayed(survives)(*each) for each in begun)
+    yield from tqdm(done, total=len(waiting), unit="mutant")
+
+
+def run(names, each, jobs, end, again=False):
+    """Judge mutants of modules, and store each; arguments as for `left` and `in_order`."""
+    places, before = left(names, each, again), time.monotonic()
+    waiting = [(name, listed(name)[1][place - 1]) for name, place in places]
+    for (name, place), survived in zip(places, in_order(waiting, jobs, end), strict=False):
+        now = time.monotonic()
+        record(name, place, survived, now - before)
+        before = now
+
+
+def left(names, each=None, again=False):
+    """Return pairs (module, place in its list) of mutants to be judged, all modules in turn.
+
+    Args:
+        names: of modules.
+        each: how many of each module shall have been judged in the end; None for all.
+        again: whether to take instead the survivors that are owed a test.
+    """
+    found = []
+    for name in names:
+        judged, survivors = so_far(name)
+        if again:
+            found += [(name, row["place"]) for row in survivors if row["verdict"] == OWED]
+        else:
+            last = min(each or math.inf, len(listed(name)[1]))
+            found += [(name, place) for place in range(judged + 1, last + 1)]
+    return sorted(found, key=lambda pair: (pair[1] - 1) // ROUND)
 
 
 # What is stored ---------------------------------------------------------------------------------
 
 
-def stored(name):
-    """Return a stored table, with its columns even if nothing is stored yet."""
-    path = results.FOLDER / f"{name}.csv"
+def stored(table, name=None):
+    """Return the rows of a stored table, of one module or all; none if nothing is stored yet."""
+    path = results.FOLDER / f"{table}.csv"
     if not path.is_file():
-        return pd.DataFrame(columns=COLUMNS[name])
-    return pd.read_csv(path, keep_default_na=False)
+        return []
+    rows = pd.read_csv(path, keep_default_na=False, dtype={"state": str}).to_dict("records")
+    return [row for row in rows if name in (None, row["module"])]
 
 
-def store(name, mutants, survivors, seconds=0.0):
-    """Store the score of a module and its survivors; a verdict stays with its line."""
-    others, scores = (
-        [row for row in stored(table).to_dict("records") if row["module"] != name]
-        for table in (SURVIVORS, SCORES)
-    )
-    known = {key(row): row["verdict"] for row in stored(SURVIVORS).to_dict("records")}
-    rows = [{"module": name} | in_words(work) for work in survivors]
-    rows = [row | {"verdict": known.get(key(row), OWED)} for row in rows]
-    scores.append(scored(name, len(mutants), rows))
-    for table, found in ((SURVIVORS, others + rows), (SCORES, scores)):
-        save(table, sorted(found, key=lambda row: row["module"]), seconds)
+def so_far(name):
+    """Return (how many mutants of a module have been judged, its survivors).
+
+    If the module has changed since, none has; verdicts of before wait at place 0 for their lines.
+    """
+    survivors = stored(SURVIVORS, name)
+    for row in stored(SCORES, name):
+        if row["state"] == listed(name)[0]:
+            return row["judged"], [s for s in survivors if s["place"] <= row["judged"]]
+    return 0, [row | {"place": 0} for row in survivors if row["verdict"] != OWED]
+
+
+def record(name, place, survived, seconds=0.0):
+    """Store what became of the mutant at a place in the list of a module.
+
+    A verdict stays with its line.
+    """
+    (state, mutants), (judged, rows) = listed(name), so_far(name)
+    verdicts = {key(row): row["verdict"] for row in rows}
+    rows = [row for row in rows if row["place"] != place]
+    if survived:
+        row = {"module": name, "place": place} | in_words(mutants[place - 1])
+        rows = [r for r in rows if r["place"] or key(r) != key(row)]
+        rows.append(row | {"verdict": verdicts.get(key(row), OWED)})
+    judged = max(judged, place)
+    if judged == len(mutants):
+        rows = [row for row in rows if row["place"]]
+    replace(SURVIVORS, name, rows, seconds)
+    replace(SCORES, name, [scored(name, state, len(mutants), judged, rows)], seconds)
 
 
 def key(row):
@@ -267,83 +312,76 @@ def key(row):
     return row["module"], row["line"], row["mutant"]
 
 
-def scored(name, count, rows):
-    """Return the row of a module: how many mutants, caught, equivalent, and the score in percent.
+def scored(name, state, mutants, judged, rows):
+    """Return the row of a module, with shares in percent.
 
     Args:
-        name: the module.
-        count: how many mutants were judged.
+        name, state: the module, and the digest of its list.
+        mutants, judged: how many there are, and how many of them were judged.
         rows: its survivors, each with a verdict.
     """
+    rows = [row for row in rows if 0 < row["place"] <= judged]
     same = sum(row["verdict"].startswith(EQUIVALENT) for row in rows)
-    caught = count - len(rows)
-    share = 100 * caught / (count - same) if count > same else 100.0
+    caught, counted = judged - len(rows), judged - same
+    share = caught / counted if counted else 1.0
+    least = share if judged == mutants else at_least(caught, counted)
     return {
         "module": name,
         "date": time.strftime("%Y-%m-%d"),
-        "mutants": count,
+        "state": state,
+        "mutants": mutants,
+        "judged": judged,
         "caught": caught,
         "equivalent": same,
-        "score": round(share, 1),
+        "score": round(100 * share, 1),
+        "at_least": round(100 * least, 1),
     }
 
 
-def save(table, rows, seconds=0.0):
-    """Store a table of mutants with its provenance; the seconds add up."""
+def at_least(caught, judged, level=0.95):
+    """Return the share of all that is caught, at least: the exact bound of Clopper and Pearson."""
+    if not judged:
+        return 0.0
+    return stats.binomtest(caught, judged, alternative="greater").proportion_ci(level).low
+
+
+def replace(table, name, rows, seconds=0.0):
+    """Store the rows of one module in place of those it had; the seconds add up."""
+    rows = [row for row in stored(table) if row["module"] != name] + rows
     path = results.FOLDER / f"{table}.json"
     if path.is_file():
         seconds += json.loads(path.read_text())["seconds"]
+    rows = pd.DataFrame(rows, columns=COLUMNS[table]).sort_values(COLUMNS[table][:2])
     configuration = {"operators": sorted(OPERATORS), "tests": modules()}
-    rows = pd.DataFrame(rows, columns=COLUMNS[table])
     results.save(table, rows, configuration, seconds=seconds, packages=PACKAGES)
 
 
 def verdicts():
     """Count the verdicts again, after some were written into the table of survivors."""
-    survivors = stored(SURVIVORS).to_dict("records")
-    rows = [
-        scored(
-            row["module"], row["mutants"], [s for s in survivors if s["module"] == row["module"]]
-        )
-        | {"date": row["date"]}
-        for row in stored(SCORES).to_dict("records")
-    ]
-    save(SCORES, rows)
+    for row in stored(SCORES):
+        name, state, mutants, judged = (row[x] for x in ("module", "state", "mutants", "judged"))
+        found = scored(name, state, mutants, judged, stored(SURVIVORS, name))
+        replace(SCORES, name, [found | {"date": row["date"]}])
 
 
 # A sample ---------------------------------------------------------------------------------------
 
 
 def sample(count, seed, jobs, end):
-    """Judge mutants drawn at random from the modules with a stored score; return how it went.
+    """Judge again mutants that are drawn from those with a stored score; return how it went.
 
     Returns:
         (how many were judged, how many of them were caught, those that were not, in words).
     """
-    same = {
-        key(row)
-        for row in stored(SURVIVORS).to_dict("records")
-        if row["verdict"].startswith(EQUIVALENT)
-    }
-    tests, works = modules(), []
-    for name in stored(SCORES).module:
-        found = session(name)
-        works += [(name, work) for work in found.work_items if _ours(work)]
-        found.close()
-    drawn = random.Random(seed).sample(sorted(works, key=str), min(count, len(works)))
-    names = {work.job_id: name for name, work in drawn}
-    waiting = [w for n, w in drawn if key({"module": n} | in_words(w)) not in same]
-    limits = {name: 30 + 3 * untouched(tests[name]) for name in set(names.values())}
-    by_job, missed, judged_now = {work.job_id: work for work in waiting}, [], 0
-
-    def options(work):
-        return tests[names[work.job_id]], limits[names[work.job_id]]
-
-    for job, result in in_parallel(waiting, options, jobs, end, "sample"):
-        judged_now += 1
-        if result.test_outcome == "survived":
-            missed.append({"module": names[job]} | in_words(by_job[job]))
-    return judged_now, judged_now - len(missed), missed
+    rows = stored(SCORES)
+    judged = [(r["module"], m) for r in rows for m in listed(r["module"])[1][: r["judged"]]]
+    drawn = random.Random(seed).sample(judged, min(count, len(judged)))
+    words = [{"module": name} | in_words(mutation) for name, mutation in drawn]
+    same = {key(r) for r in stored(SURVIVORS) if r["verdict"].startswith(EQUIVALENT)}
+    waiting = [i for i, row in enumerate(words) if key(row) not in same]
+    outcomes = list(in_order([drawn[i] for i in waiting], jobs, end))
+    missed = [words[i] for i, survived in zip(waiting, outcomes, strict=False) if survived]
+    return len(outcomes), len(outcomes) - len(missed), missed
 
 
 def fallen(judged_now, caught, table, level=0.01):
@@ -351,10 +389,11 @@ def fallen(judged_now, caught, table, level=0.01):
 
     Args:
         judged_now, caught: how many mutants of the sample were judged, and caught.
-        table: the stored scores.
+        table: the rows of the stored scores.
         level: the chance of a false alarm that is accepted.
     """
-    share = table.caught.sum() / (table.mutants - table.equivalent).sum()
+    counted = sum(row["judged"] - row["equivalent"] for row in table)
+    share = sum(row["caught"] for row in table) / counted
     return bool(stats.binom.cdf(caught, judged_now, share) < level)
 
 
@@ -362,9 +401,10 @@ def main():
     """Judge the mutants of the modules named on the command line, or all, or a random sample."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", help="such as pruning/masks")
+    parser.add_argument("--each", type=int, metavar="N", help="until N of each module are judged")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--again", action="store_true", help="judge survivors once more")
+    parser.add_argument("--again", action="store_true", help="judge survivors that are owed a test")
     parser.add_argument("--verdicts", action="store_true", help="only count the verdicts again")
     parser.add_argument("--sample", type=int, metavar="N", help="judge N drawn at random")
     parser.add_argument("--seed", default=time.strftime("%G-%V"), help="of the sample")
@@ -376,14 +416,15 @@ def main():
         verdicts()
         return 0
     shutil.rmtree(WORK / "copies", ignore_errors=True)
-    for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ.setdefault(threads, "1")
+    os.environ |= SETTINGS
     try:
         if arguments.sample:
             return _sampled(arguments, end)
-        for name in arguments.modules or known:
-            done = run(name, known[name], arguments.jobs, end, arguments.again)
-            print(f"{name}: {'done' if done else 'not done yet'}")
+        names = arguments.modules or list(known)
+        run(names, arguments.each, arguments.jobs, end, arguments.again)
+        for name in names:
+            for row in stored(SCORES, name):
+                print("{module}: {judged} of {mutants} judged, {score:.1f}% caught".format(**row))
     finally:
         shutil.rmtree(WORK / "copies", ignore_errors=True)
     return 0
@@ -400,4 +441,6 @@ def _sampled(arguments, end):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import mutants  # by its name, since workers find under it what they keep between mutants
+
+    sys.exit(mutants.main())

@@ -1,5 +1,6 @@
 """Planted faults: which modules and tests they are of, what is counted, and one run of the tool."""
 
+import runpy
 import sys
 
 from prosper_utils.study import results
@@ -8,6 +9,7 @@ import mutants
 import pandas as pd
 import pytest
 from conftest import ROOT
+from scipy import stats
 
 
 def test_every_module_has_tests_that_are_there():
@@ -22,60 +24,154 @@ def test_every_module_has_tests_that_are_there():
         assert any(test.startswith(f"tests/{name.split('/')[0]}/") for test in tests)
 
 
-def survivors(*verdicts):
+def survivors(*verdicts, first=1):
     return [
-        {"module": "a/b", "where": "f", "line": f"x = {i}", "mutant": f"x = {i + 1}", "verdict": v}
+        {"module": "a/b", "place": first + i, "line": "x = 1", "mutant": f"x = {i}", "verdict": v}
         for i, v in enumerate(verdicts)
     ]
 
 
 def test_what_does_the_same_is_not_counted():
     rows = survivors(mutants.OWED, "equivalent: x is not used", mutants.OWED)
-    found = mutants.scored("a/b", 11, rows)
+    found = mutants.scored("a/b", "0123abcd", 11, 11, rows)
     assert found | {"date": ""} == {
         "module": "a/b",
         "date": "",
+        "state": "0123abcd",
         "mutants": 11,
+        "judged": 11,
         "caught": 8,
         "equivalent": 1,
         "score": 80.0,
+        "at_least": 80.0,
     }
-    assert mutants.scored("a/b", 8, [])["score"] == 100
-    assert mutants.scored("a/b", 1, survivors("equivalent: it is"))["score"] == 100
+    assert list(found) == mutants.COLUMNS[mutants.SCORES]
+    assert mutants.scored("a/b", "", 8, 8, [])["score"] == 100
+    alone = mutants.scored("a/b", "", 1, 1, survivors("equivalent: it is"))
+    assert (alone["score"], alone["at_least"]) == (100, 100)
+
+
+def test_the_score_of_a_part_bounds_that_of_all():
+    """So many caught have a chance of 5% if the share is the bound: n of n if it is 0.05^(1/n)."""
+    assert mutants.at_least(20, 20) == pytest.approx(0.05 ** (1 / 20))
+    bound = mutants.at_least(18, 20)
+    assert stats.binom.sf(17, 20, bound) == pytest.approx(0.05)
+    assert mutants.at_least(0, 5) == mutants.at_least(0, 0) == 0
+    row = mutants.scored("a/b", "", 100, 21, survivors("equivalent: it is", *[mutants.OWED] * 2))
+    assert (row["caught"], row["score"], row["at_least"]) == (18, 90.0, round(100 * bound, 1))
+
+
+def test_only_what_has_been_judged_is_counted():
+    """Verdicts of an earlier text wait at place 0, and a stop may leave a survivor too many."""
+    waiting, beyond = survivors("equivalent: it was", first=0), survivors(mutants.OWED, first=5)
+    assert mutants.scored("a/b", "", 9, 4, waiting + beyond)["caught"] == 4
 
 
 def test_a_score_has_fallen_only_if_chance_does_not_explain_it():
-    table = pd.DataFrame({"caught": [90, 95], "mutants": [100, 102], "equivalent": [0, 2]})
+    table = [
+        {"caught": 90, "mutants": 500, "judged": 100, "equivalent": 0},
+        {"caught": 95, "mutants": 102, "judged": 102, "equivalent": 2},
+    ]
     assert not mutants.fallen(100, 92, table)  # about what is stored, 92.5%
     assert not mutants.fallen(100, 87, table)
     assert mutants.fallen(100, 84, table)
     assert not mutants.fallen(0, 0, table)
 
 
-def test_a_verdict_stays_with_its_line_and_other_modules_stay(tmp_path, monkeypatch):
+@pytest.fixture
+def lists(tmp_path, monkeypatch):
+    """Two modules whose mutants need no tool: {name: (state, mutants)}; a mutant is its words."""
+    first = [("f", f"x = {i}", f"x = {i + 1}", "Number") for i in range(12)]
+    found = {"a/b": ("12345678", [*first, first[1]]), "c/d": ("1e234567", first[:2])}
+    columns = ("where", "line", "mutant", "operator")
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr(mutants, "PACKAGES", results.PACKAGES)
-    columns = ("where", "line", "mutant", "operator")
-    monkeypatch.setattr(mutants, "in_words", lambda work: dict(zip(columns, work, strict=True)))
-    first, second = ("f", "x = 1", "x = 2", "Number"), ("g", "a < b", "a <= b", "Lt_LtE")
-    mutants.store("a/b", range(10), [first, second], 2.5)
-    mutants.store("c/d", range(5), [], 1.5)
-    assert results.load(mutants.SCORES)[1]["seconds"] == 4
-    table = mutants.stored(mutants.SURVIVORS)
-    assert table.verdict.tolist() == [mutants.OWED] * 2
-    table.loc[1, "verdict"] = "equivalent: they never agree"
-    mutants.save(mutants.SURVIVORS, table)
+    monkeypatch.setattr(mutants, "listed", found.get)
+    monkeypatch.setattr(mutants, "in_words", lambda m: dict(zip(columns, m, strict=True)))
+    return found
+
+
+def column(table, name, column):
+    return [row[column] for row in mutants.stored(table, name)]
+
+
+def decide(place, verdict):
+    """Write a verdict by hand."""
+    path = results.FOLDER / f"{mutants.SURVIVORS}.csv"
+    table = pd.read_csv(path).set_index("place")
+    table.loc[place, "verdict"] = verdict
+    table.reset_index()[mutants.COLUMNS[mutants.SURVIVORS]].to_csv(path, index=False)
+
+
+def test_modules_take_turns(lists):
+    assert mutants.left(lists) == [
+        *(("a/b", place) for place in range(1, 11)),
+        ("c/d", 1),
+        ("c/d", 2),
+        *(("a/b", place) for place in range(11, 14)),
+    ]
+    mutants.record("c/d", 1, False)
+    assert mutants.left(lists, each=2) == [("a/b", 1), ("a/b", 2), ("c/d", 2)]
+    assert mutants.left(["c/d"], each=1) == []
+
+
+def test_each_mutant_is_stored_as_soon_as_it_is_judged(lists):
+    for place, survived in [(1, False), (2, True), (3, False)]:
+        mutants.record("a/b", place, survived, 2.5)
+        mutants.record("c/d", min(place, 2), False, 0.5)
+        assert mutants.so_far("a/b")[0] == place
+    assert results.load(mutants.SCORES)[1]["seconds"] == 9
+    assert column(mutants.SURVIVORS, "a/b", "place") == [2]
+    assert column(mutants.SURVIVORS, None, "verdict") == [mutants.OWED]
+    assert column(mutants.SCORES, None, "caught") == [2, 2]
+    assert column(mutants.SCORES, None, "score") == [66.7, 100.0]
+    assert column(mutants.SCORES, None, "at_least") == [13.5, 100.0]
+
+
+def test_a_stop_between_the_two_tables_leaves_nothing_twice(lists, monkeypatch):
+    mutants.record("a/b", 1, False)
+    with monkeypatch.context() as stop:
+        stop.setattr(mutants, "scored", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            mutants.record("a/b", 2, True)
+    assert mutants.so_far("a/b") == (1, [])
+    mutants.record("a/b", 2, True)
+    assert column(mutants.SURVIVORS, "a/b", "place") == [2]
+
+
+def test_a_verdict_stays_with_its_line_though_the_module_changes(lists):
+    for place in (1, 2, 3):
+        mutants.record("a/b", place, True)
+    decide(2, "equivalent: they never agree")
+    decide(3, "equivalent: no one asks")
     mutants.verdicts()
-    assert mutants.stored(mutants.SCORES).equivalent.tolist() == [1, 0]
-    mutants.store("a/b", range(11), [second])
-    found = mutants.stored(mutants.SURVIVORS)
-    assert found.verdict.tolist() == ["equivalent: they never agree"]
-    scores = mutants.stored(mutants.SCORES).set_index("module")
-    assert scores.caught.to_dict() == {"a/b": 10, "c/d": 5}
-    assert scores.score.to_dict() == {"a/b": 100.0, "c/d": 100.0}
-    mutants.store("a/b", range(11), [])
-    assert mutants.stored(mutants.SURVIVORS).empty
-    assert list(mutants.stored(mutants.SURVIVORS)) == mutants.COLUMNS[mutants.SURVIVORS]
+    assert column(mutants.SCORES, "a/b", "equivalent") == [2]
+    lists["a/b"] = "changed", lists["a/b"][1][1:5]
+    assert mutants.left(["a/b"]) == [("a/b", place) for place in range(1, 5)]
+    mutants.record("a/b", 1, True)  # the line that was at place 2
+    verdicts = ["equivalent: no one asks", "equivalent: they never agree"]
+    assert column(mutants.SURVIVORS, "a/b", "place") == [0, 1]
+    assert column(mutants.SURVIVORS, "a/b", "verdict") == verdicts
+    assert column(mutants.SCORES, "a/b", "equivalent") == [1]
+    for place in (2, 3, 4):
+        mutants.record("a/b", place, False)
+    assert column(mutants.SURVIVORS, "a/b", "place") == [1]
+    assert column(mutants.SCORES, "a/b", "state") == ["changed"]
+
+
+def test_survivors_that_are_owed_a_test_are_judged_again(lists):
+    """Two mutants may be the same in words: what is stored of one does not change the other."""
+    for place in range(1, 14):
+        mutants.record("a/b", place, place in (2, 5, 13))
+    decide(5, "equivalent: it is")
+    assert mutants.left(["a/b"], again=True) == [("a/b", 2), ("a/b", 13)]
+    mutants.record("a/b", 2, False)
+    mutants.record("a/b", 13, True)
+    assert column(mutants.SURVIVORS, "a/b", "place") == [5, 13]
+    assert column(mutants.SCORES, "a/b", "caught") == [11]
+    mutants.record("a/b", 13, False)
+    assert column(mutants.SURVIVORS, "a/b", "verdict") == ["equivalent: it is"]
+    assert column(mutants.SCORES, "a/b", "score") == [100.0]
 
 
 @pytest.fixture
@@ -96,22 +192,52 @@ def project(tmp_path, monkeypatch):
         path.write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", "")
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take most of the time
+    for name, value in mutants.SETTINGS.items():
+        monkeypatch.setenv(name, value)  # so that they are not set for other tests
     changes = {"core/ReplaceComparisonOperator_Gt_LtE", "core/ReplaceAndWithOr"}
     monkeypatch.setattr(mutants, "OPERATORS", changes)
     monkeypatch.setattr(mutants, "ROOT", tmp_path)
     monkeypatch.setattr(mutants, "WORK", tmp_path / "_build")
     monkeypatch.setattr(mutants, "modules", lambda: {"pruning/order": ["tests/test_order.py"]})
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
-    mutants.copy.cache_clear()
     yield tmp_path
-    mutants.copy.cache_clear()
+    forget()
+
+
+def forget():
+    """Forget what was found out of the project: another run is another process."""
+    for cached in (mutants.listed, mutants.copy, mutants.limit):
+        cached.cache_clear()
 
 
 def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["mutants.py", "--jobs", "1", *arguments])
-    mutants.copy.cache_clear()
+    forget()
     return mutants.main()
+
+
+def test_workers_find_the_command_by_its_name(monkeypatch):
+    """What a worker keeps cannot be handed to it from a module that is called __main__."""
+    monkeypatch.setattr(mutants, "main", lambda: 7)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(mutants.__file__, run_name="__main__")
+    assert end.value.code == 7
+
+
+def test_the_list_is_shuffled_and_follows_from_the_text(project, monkeypatch):
+    path = project / mutants.source("pruning/order")
+    path.write_text("".join(f"def f{i}(a, b):\n    return a > b\n\n\n" for i in range(20)))
+    state, found = mutants.listed("pruning/order")
+    counts = [mutant.occurrence for mutant in found]
+    assert sorted(counts) == list(range(20)) != counts
+    assert mutants.in_words(found[0])["where"] == f"f{counts[0]}"
+    forget()
+    assert mutants.listed("pruning/order") == (state, found)
+    forget()
+    path.write_text(path.read_text() + "NAME = 1\n")
+    other, again = mutants.listed("pruning/order")
+    assert other != state
+    assert [mutant.occurrence for mutant in again] != counts
 
 
 def test_the_command_judges_each_mutant_once_and_goes_on_where_it_stopped(
@@ -119,16 +245,15 @@ def test_the_command_judges_each_mutant_once_and_goes_on_where_it_stopped(
 ):
     source = (project / "prosper_utils/pruning/order.py").read_text()
     assert run(monkeypatch, "--minutes", "0") == 0
-    assert "pruning/order: not done yet" in capsys.readouterr().out
-    assert mutants.stored(mutants.SCORES).empty
+    assert mutants.stored(mutants.SCORES) == []
+    assert run(monkeypatch, "--each", "1") == 0
+    assert "pruning/order: 1 of 2 judged" in capsys.readouterr().out
     assert run(monkeypatch) == 0
-    (row,) = mutants.stored(mutants.SCORES).to_dict("records")
-    found = mutants.stored(mutants.SURVIVORS)
-    assert found["where"].tolist() == ["both"]
-    assert found.mutant.tolist() == ["return a or b"]
-    assert (row["mutants"], row["caught"], row["score"]) == (2, 1, 50.0)
+    assert "pruning/order: 2 of 2 judged, 50.0% caught" in capsys.readouterr().out
+    assert column(mutants.SURVIVORS, "pruning/order", "where") == ["both"]
+    assert column(mutants.SURVIVORS, "pruning/order", "mutant") == ["return a or b"]
     judged = []
-    monkeypatch.setattr(mutants, "judge", lambda *case: judged.append(case))
+    monkeypatch.setattr(mutants, "survives", lambda *case: judged.append(case))
     assert run(monkeypatch, "pruning/order") == 0
     assert judged == []
     assert (project / "prosper_utils/pruning/order.py").read_text() == source
@@ -140,12 +265,14 @@ def test_new_tests_are_tried_on_survivors_and_a_sample_says_if_the_score_falls(
 ):
     path = project / "tests" / "test_order.py"
     before = path.read_text()
+    run(monkeypatch)
     path.write_text(
         before.replace("larger\n", "both, larger\n", 1)
         + "\n\ndef test_both():\n    assert not both(True, False)\n    assert both(True, True)\n"
     )
-    run(monkeypatch)
-    assert mutants.stored(mutants.SCORES).score.tolist() == [100.0]
+    run(monkeypatch, "--again")
+    assert column(mutants.SCORES, "pruning/order", "score") == [100.0]
+    assert mutants.stored(mutants.SURVIVORS) == []
     assert run(monkeypatch, "--sample", "9") == 0
     assert "caught" in capsys.readouterr().out
     path.write_text(before)
@@ -154,6 +281,6 @@ def test_new_tests_are_tried_on_survivors_and_a_sample_says_if_the_score_falls(
         "not caught: pruning/order both: return a and b -> return a or b" in capsys.readouterr().out
     )
     path.write_text("def test_nothing():\n    assert False\n")
-    (project / "_build").rename(project / "old")
+    (project / "results").rename(project / "old")
     with pytest.raises(ValueError, match="expected tests that pass, found"):
         run(monkeypatch)

@@ -453,4 +453,6 @@ def test_the_status_page_runs():
     assert set(found["rows"]) == {path.stem for path in results.FOLDER.glob("*.csv")}
     assert {"jupyter-book", "prosper_utils", "tensorflow"} <= set(found["versions"])
     assert len(found["mutants"]) >= 1
-    assert found["mutants"].score.between(0, 100).all()
+    assert found["mutants"].score.between(found["mutants"].at_least, 100).all()
+    assert (found["mutants"].caught <= found["mutants"].judged).all()
+    assert (found["mutants"].judged <= found["mutants"].mutants).all()
