@@ -6,8 +6,8 @@ one protocol below, and tested once.  Cases run in parallel through joblib, each
 case that ends is stored at once, and the next run goes on with the rest.
 
 With `PROSPER_DATASET=fashion_mnist` it is the sweep behind chapter 12: the same protocol on
-clothes, the whole grid of LeNet-300-100 and the headline cells of LeNet-5 at two sparsities, its
-results stored under names of their own.
+clothes, the whole grid of LeNet-300-100 and the headline cells of LeNet-5, its results stored under
+names of their own.
 
 Choices (learning rate of the inner steps, temperature, rounds, size of the scored batch) are made
 by `tune`, on the validation images, with equally many trials for every score.
@@ -207,10 +207,9 @@ def plan():
         cases += part(("ProsPr", *EXACT), few, SPARSITIES[3:], ("small steps",))
     for part in dense:
         cases += part(("random", "magnitude"), few, SPARSITIES, ("per layer",))
-    cases += lenet(("dense",), few, (0.0,))
+    cases += lenet(("dense",), few, (0.0,)) + lenet(HEADLINE, few, five)
     if FASHION:
-        return sorted(cases + lenet(HEADLINE, few, two), key=later)
-    cases += lenet(HEADLINE, few, five)
+        return sorted(cases, key=later)
     cases += lenet(HEADLINE[1:], range(5, 10), two)
     cases += lenet(("SNIP", "ProsPr", "magnitude"), few, (0.99, 0.995), ("floor",))
     cases += lenet(("iterative ProsPr",), few, five)
