@@ -16,7 +16,6 @@ class Loop:
     """
 
     callback: str
-    async_safe = True  # so Keras looks for no hooks, and begins with `set_model`
 
     def set_model(self, model):
         """Refuse to be taken for a callback by Keras, which begins with this.

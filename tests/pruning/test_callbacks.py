@@ -103,3 +103,15 @@ def test_each_hook_looks_whose_model_it_is(kind, hook):
         ValueError, match=f"{kind.__name__}: expected one of the model that is fitted"
     ):
         getattr(callback, hook)(0)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_what_keras_hands_to_hooks_is_no_optimizer(kind):
+    """A loop's `after` takes step and optimizer, a hook of Keras batch and logs."""
+    model = network()
+    loop = MAKE[kind](model)
+    before = [w.numpy() for w in model.weights] + list(map(np.array, masks.in_force(model)))
+    with pytest.raises(ValueError, match="optimizer: expected a Keras optimizer, found a dict"):
+        loop.after(2, {"loss": 1.0})
+    after = [*model.weights, *masks.in_force(model)]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
