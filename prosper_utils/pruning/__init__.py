@@ -23,6 +23,7 @@ Its modules, in the order in which to read them:
 * `budgets`: which groups to remove, so that a network costs as little as asked.
 * `deploy`: the files that a pruned network is shipped as, how large they are, how fast they run.
 * `paths`: what can flow from the inputs of a network to its outputs.
+* `callbacks`: how schedules and regrowth learn of the steps that Keras makes.
 * `schedules`: prune by magnitude while a network trains, all at once or little by little.
 * `optimizers`: what a Keras optimizer remembers of a weight, which masks and regrowth must hold.
 * `regrowth`: the loop of `prosper_utils.blending` on a network, whose zero weights earn weight

@@ -17,7 +17,9 @@ and is named.
 """
 
 import collections
+import contextlib
 import dataclasses
+import itertools
 import math
 from typing import NamedTuple
 
@@ -600,7 +602,10 @@ def groups(model):
     Raises:
         ValueError: for a model that is no graph (see `walk`) or is not built.
     """
-    labels = label(model)
+    return _groups(label(model))
+
+
+def _groups(labels):
     members = collections.defaultdict(list)
     for key, (variable, axis, vector) in labels.axes.items():
         indices = collections.defaultdict(list)
@@ -634,14 +639,13 @@ def kinds(groups):
 
 
 def _costs(members, uses):
-    """Return the parameters and the multiply-adds of a group."""
-    counts = collections.defaultdict(dict)
+    """Return the parameters and the multiply-adds that go with the members of a group, or more."""
+    counts = collections.defaultdict(collections.Counter)
     for member in members:
-        counts[id(member.variable)][member.axis] = len(member.indices)
+        counts[id(member.variable)][member.axis] += len(member.indices)
     shapes = {id(m.variable): m.variable.shape for m in members}
     gone = {
-        key: math.prod(shapes[key])
-        - math.prod(n - cut.get(axis, 0) for axis, n in enumerate(shapes[key]))
+        key: math.prod(shapes[key]) - math.prod(n - cut[axis] for axis, n in enumerate(shapes[key]))
         for key, cut in counts.items()
     }
     unknown = any(uses.get(key, 0) is None for key in gone)
@@ -658,7 +662,10 @@ def count_multiply_adds(model):
     Raises:
         ValueError: as `groups` does, and if the size of the input is not known.
     """
-    uses = label(model).uses
+    return _products(model, label(model).uses)
+
+
+def _products(model, uses):
     found = {id(v): math.prod(v.shape) for v in model.variables}
     for variable in model.variables:
         if uses.get(id(variable), 0) is None:
@@ -666,34 +673,68 @@ def count_multiply_adds(model):
     return sum(size * uses.get(key, 0) for key, size in found.items())
 
 
-def _products(model):
-    try:
-        return f", {count_multiply_adds(model):,} multiply-adds"
-    except ValueError:  # the size of the input is not known
-        return ""
-
-
 def report(model, *, most=6):
-    """Return a text table: the groups, what each holds and costs, and why some are fixed.
+    """Return a text: how many groups can go, how many are fixed and why; then what each kind cuts.
 
-    Groups that are alike (slices of the same axes, as many of each) share an entry.
+    Groups that are alike (slices of the same axes, as many of each) share an entry, and weights of
+    one layer a line of it.
 
     Args:
         model: as for `groups`.
-        most: how many of the axes that an entry cuts are written out.
+        most: how many lines of an entry say what is cut.
+
+    Raises:
+        ValueError: as `groups` does.
     """
-    alike = collections.defaultdict(list)
-    for group in groups(model):
+    labels, alike = label(model), collections.defaultdict(list)
+    for group in _groups(labels):
         key = tuple((m.variable.path, m.axis, len(m.indices)) for m in group.members)
         alike[key, group.fixed, group.parameters, group.multiply_adds].append(group)
-    lines = [f"{model.name}, {model.count_params():,} parameters{_products(model)}:"]
-    for (members, fixed, parameters, products), found in alike.items():
-        cost = "" if products is None else f", {products:,} multiply-adds"
+    lines = _summary(model, labels.uses, list(alike.values()))
+    for (members, fixed, *costs), found in alike.items():
         kind = "FIXED" if fixed else "group" if len(found) == 1 else "groups"
-        lines.append(f"{len(found):>6} {kind}, each {parameters:,} parameters{cost}")
+        lines += ["", f"{len(found):>6} {kind}, each {_amounts('{:,}', costs, ', ')}"]
         lines += [f"       because: {reason}" for reason in fixed]
-        for path, axis, count in members[:most]:
-            lines.append(f"       {path}, axis {axis}" + (f", {count} each" if count > 1 else ""))
-        if len(members) > most:
-            lines.append(f"       and {len(members) - most} more")
+        cut = _by_layer(members)
+        lines += [f"       {line}" for line in cut[:most]]
+        if len(cut) > most:
+            lines.append(f"       and {len(cut) - most} more")
     return "\n".join(lines)
+
+
+def _summary(model, uses, entries):
+    """Return the lines that say how many groups can go, with which share, and why others cannot."""
+    whole = [model.count_params(), None]
+    with contextlib.suppress(ValueError):  # the size of the input is not known
+        whole[1] = _products(model, uses)
+    every = [group for entry in entries for group in entry]
+    free = [group for group in every if not group.fixed]
+    kinds = sum(not entry[0].fixed for entry in entries)
+    lines = [
+        f"{model.name}, {_amounts('{:,}', whole, ', ')}:",
+        f"{len(free):>6} of {len(every)} groups can go, of {kinds} kind{'s' * (kinds != 1)}",
+    ]
+    if free:
+        held = _costs([member for group in free for member in group.members], uses)
+        shares = [None if n is None else n / all_ for n, all_ in zip(held, whole, strict=True)]
+        lines[-1] += f", with {_amounts('{:.1%} of the', shares, ' and ')}"
+    reasons = collections.Counter(reason for group in every for reason in group.fixed)
+    return lines + [f"{count:>6} FIXED: {reason}" for reason, count in reasons.items()]
+
+
+def _amounts(form, amounts, between):
+    """Return how many parameters, and multiply-adds if these are known, in words."""
+    named = zip(amounts, ("parameters", "multiply-adds"), strict=True)
+    return between.join(f"{form.format(n)} {name}" for n, name in named if n is not None)
+
+
+def _by_layer(members):
+    """Return what an entry cuts, one line for each layer and axis."""
+    lines = []
+    for (layer, axis, count), found in itertools.groupby(
+        members, lambda member: ("".join(member[0].rpartition("/")[:2]), *member[1:])
+    ):
+        names = ", ".join(path.rpartition("/")[2] for path, *_ in found)
+        each = f", {count} each" if count > 1 else ""
+        lines.append(f"{layer}{names}, axis {axis}{each}")
+    return lines

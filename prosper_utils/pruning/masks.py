@@ -243,10 +243,12 @@ def apply(model, masks, optimizer=None):
         optimizer: the one that trains the model, if it is not the compiled one.
 
     Raises:
-        ValueError: if a mask does not fit its kernel; then nothing has been changed.
+        ValueError: if a mask does not fit its kernel, or the optimizer is none of Keras; then
+            nothing has been changed.
     """
     variables = kernels(model)
     _check_masks(variables, masks)
+    optimizers.expect(optimizer)
     fresh = [kernel for kernel in variables if not isinstance(kernel.constraint, Mask)]
     for kernel in fresh:
         constrain(model, kernel, Mask(tf.ones(kernel.shape), inner=kernel.constraint))

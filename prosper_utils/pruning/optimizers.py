@@ -17,6 +17,14 @@ import keras
 import tensorflow as tf
 
 
+def expect(optimizer):
+    """Raise a ValueError unless this is a Keras optimizer, or None."""
+    if not isinstance(optimizer, keras.optimizers.Optimizer | None):
+        raise ValueError(
+            f"optimizer: expected a Keras optimizer, found a {type(optimizer).__name__}"
+        )
+
+
 def of(optimizer, variable):
     """Return the optimizer that updates a variable: the one inside a loss scale or a group.
 

@@ -34,6 +34,7 @@ from pathlib import Path
 from prosper_utils.lookahead.descent import batch_list, loss_and_gradient
 from prosper_utils.lookahead.trajectory import pull_back, roll_out
 from prosper_utils.pruning import channels, masks, mode, optimizers
+from prosper_utils.pruning.callbacks import Loop, LoopCallback
 from prosper_utils.pruning.networks import as_loss, kernel_indices, kernels
 
 import keras
@@ -272,10 +273,11 @@ def _check(model, kept, sizes, credit):
             )
 
 
-class Regrowth:
+class Regrowth(Loop):
     """The loop on one model: it counts the steps of training, and regrows when it is time.
 
-    The share to drop falls from `share` to zero by a cosine.
+    The share to drop falls from `share` to zero by a cosine.  Under `model.fit` give the loop to a
+    `RegrowthCallback`; in a training of your own call `after` after every step.
 
     Args:
         model: any built Keras 3 model; it is pruned at once, and its zero weights begin to earn.
@@ -297,6 +299,8 @@ class Regrowth:
         ValueError: for an interval or a last step below 1, a share or decay outside [0, 1), or
             masks that do not fit.
     """
+
+    callback = "RegrowthCallback"
 
     def __init__(
         self,
@@ -384,7 +388,7 @@ class Regrowth:
                 yield kind, i, variable
 
 
-class RegrowthCallback(keras.callbacks.Callback):
+class RegrowthCallback(LoopCallback):
     """The loop under plain `model.fit`, one update of the weights of which is one step.
 
     Where the optimizer overwrites the weights with their averages now and then, a weight at zero
@@ -392,23 +396,23 @@ class RegrowthCallback(keras.callbacks.Callback):
 
     Args:
         loop: a `Regrowth` of the model that is fitted.
+
+    Raises:
+        ValueError: for anything but a `Regrowth`; in training, for one of another model.
     """
 
+    kind = Regrowth
+
     def __init__(self, loop):
-        super().__init__()
-        self.loop = loop
+        super().__init__(loop)
+        self.made, self.looked = 0, False
 
     def on_train_begin(self, logs=None):
         """Begin to count where the optimizer is.
 
         Raises:
-            ValueError: if the loop is of another model, or could not see every step.
+            ValueError: if the loop could not see every step.
         """
-        if self.model is not self.loop.model:
-            raise ValueError(
-                f"loop: expected one of the model that is fitted, {self.model.name!r}, "
-                f"found one of {self.loop.model.name!r}"
-            )
         if self.model.steps_per_execution != 1:
             raise ValueError(
                 "steps_per_execution: expected 1, for the loop looks after every step, "

@@ -13,9 +13,9 @@ removed at once, as is usual from a network that is trained, and then trained fu
 import warnings
 
 from prosper_utils.pruning import masks
+from prosper_utils.pruning.callbacks import Loop, LoopCallback
 from prosper_utils.pruning.networks import kernels
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -60,8 +60,11 @@ def smallest_out(model, sparsity, **choice):
     return [new & old for new, old in zip(chosen, kept, strict=True)]
 
 
-class Gradual:
+class Gradual(Loop):
     """Gradual magnitude pruning of one model: it counts the steps of training, and prunes in time.
+
+    Under `model.fit` give it to a `GradualCallback`; in a training of your own call `start` before
+    the first step and `after` after every step.
 
     Args:
         model: any built Keras 3 model.
@@ -79,6 +82,8 @@ class Gradual:
     Raises:
         ValueError: for steps or sparsities out of order, or an interval that does not divide them.
     """
+
+    callback = "GradualCallback"
 
     def __init__(self, model, sparsity, *, until, begin=0, every=100, initial=0.0, **choice):
         if not 0 <= initial <= sparsity < 1:
@@ -145,7 +150,7 @@ class Gradual:
         self.pruned.append((due, sum(int(tf.math.count_nonzero(mask)) for mask in chosen)))
 
 
-class GradualCallback(keras.callbacks.Callback):
+class GradualCallback(LoopCallback):
     """The schedule under plain `model.fit`, one update of the weights of which is one step.
 
     With `steps_per_execution` above 1 it prunes after each execution in which it was time.
@@ -154,23 +159,19 @@ class GradualCallback(keras.callbacks.Callback):
 
     Args:
         schedule: a `Gradual` of the model that is fitted.
+
+    Raises:
+        ValueError: for anything but a `Gradual`; in training, for one of another model.
     """
 
+    kind = Gradual
+
     def __init__(self, schedule):
-        super().__init__()
-        self.schedule = schedule
+        super().__init__(schedule)
+        self.schedule, self.started, self.warned = schedule, False, False
 
     def on_train_begin(self, logs=None):
-        """Begin to count where the optimizer is.
-
-        Raises:
-            ValueError: if the schedule is of another model.
-        """
-        if self.model is not self.schedule.model:
-            raise ValueError(
-                f"schedule: expected one of the model that is fitted, {self.model.name!r}, "
-                f"found one of {self.schedule.model.name!r}"
-            )
+        """Begin to count where the optimizer is."""
         self.started = self.warned = False
 
     def on_train_batch_begin(self, batch, logs=None):

@@ -577,7 +577,7 @@ def test_what_fit_hides_from_the_loop_is_refused(digits):
         for a, b in zip(before, state(loop, model.optimizer), strict=True):
             np.testing.assert_array_equal(a, b)
     _, theirs = looped(small, OPTIMIZERS["momentum"]())
-    with pytest.raises(ValueError, match="loop: expected one of the model that is fitted"):
+    with pytest.raises(ValueError, match="Regrowth: expected one of the model that is fitted"):
         fit(looped(small, OPTIMIZERS["momentum"]())[0], theirs, digits)
 
 

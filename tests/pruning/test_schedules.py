@@ -359,7 +359,7 @@ def test_bad_input_is_named():
         with pytest.raises(ValueError, match=f"begin {begin}, until {until} and every {every}"):
             schedules.Gradual(model, 0.9, begin=begin, until=until, every=every)
     other = schedules.GradualCallback(schedules.Gradual(network(), 0.9, until=0))
-    with pytest.raises(ValueError, match="schedule: expected one of the model that is fitted"):
+    with pytest.raises(ValueError, match="Gradual: expected one of the model that is fitted"):
         fit(model, other)
     with pytest.raises(ValueError, match=r"sparsity: expected a number in \[0, 1\), found 1"):
         schedules.prune(model, 1.0)
