@@ -203,7 +203,7 @@ def plan():
     cases += small(("removed by ProsPr",), (0.5,), few, ("fresh",))
     cases += small(HEADLINE, (0.98,), few)
     cases += cases_of("ResNet-20", ("SNIP", "ProsPr"), (0.95,), range(1))
-    cases += small(("SynFlow",), (0.95,), few)
+    cases += small(("SynFlow",), (0.95,), range(5)) + small(("SynFlow",), (0.98,), few)
     cases += small(("removed uniformly", "removed by ProsPr"), (0.75,), few)
     cases += small(("GraSP",), (0.95,), few)
     cases += small(("removed by SNIP",), (0.75,), few)
@@ -211,7 +211,8 @@ def plan():
     cases += small(("credit",), (0.95,), few, ("by size",))
     cases += small(HEADLINE, (0.9,), few)
     cases += small(("SNIP", "ProsPr"), (0.98,), few, ("shuffled",))
-    return cases + small(REST, (0.9, 0.98), few)
+    cases += small(("iterative SNIP", "magnitude", "GraSP"), (0.98,), few)
+    return cases + small(REST, (0.9,), few)
 
 
 def rates():
