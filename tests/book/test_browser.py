@@ -263,10 +263,11 @@ def test_everything_has_its_room_on_a_phone(narrow):
 def test_a_picture_has_the_ground_of_its_page_and_turns_its_inks_in_the_dark(narrow):
     looks = """all => all.map((e) => {
         const { backgroundColor, filter } = getComputedStyle(e);
-        return [backgroundColor, filter];
+        return [e.classList.contains("own-colours"), backgroundColor, filter];
     })"""
-    for look in narrow.page.locator("article img").evaluate_all(looks):
-        assert look == ["rgba(0, 0, 0, 0)", "invert(1) hue-rotate(180deg)"]
+    for own, *look in narrow.page.locator("article img").evaluate_all(looks):
+        turned = ["rgba(0, 0, 0, 0)", "invert(1) hue-rotate(180deg)"]
+        assert look == (["rgb(255, 255, 255)", "none"] if own else turned)
 
 
 def test_html_that_a_cell_shows_is_dark_too(tab):
