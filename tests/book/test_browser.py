@@ -300,6 +300,22 @@ def test_what_scrolls_on_a_phone_fades_out_and_takes_the_keyboard(narrow):
     assert silent == []
 
 
+def test_the_names_of_a_wide_table_stay_beside_its_numbers(narrow):
+    hidden = narrow.page.evaluate("""() => {
+        const boxes = [...document.querySelectorAll(".cell_output > .output:has(tbody th)")];
+        return boxes.filter((box) => {
+            if (!box.checkVisibility() || box.scrollWidth <= box.clientWidth + 1) return false;
+            box.scrollLeft = box.scrollWidth;
+            const left = box.getBoundingClientRect().left - 1;
+            const names = [...box.querySelectorAll("tbody th:last-of-type")];
+            const away = names.some((name) => name.getBoundingClientRect().left < left);
+            box.scrollLeft = 0;
+            return away;
+        }).map((box) => box.textContent.trim().slice(0, 80));
+    }""")
+    assert hidden == []
+
+
 def test_a_wide_formula_scrolls_by_keyboard(tab):
     visit(tab, "notebooks/02_equation_10", PHONE)
     formula = tab.page.locator("article mjx-container.more-right").first
