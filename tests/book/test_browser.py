@@ -300,6 +300,15 @@ def test_what_scrolls_on_a_phone_fades_out_and_takes_the_keyboard(narrow):
     assert silent == []
 
 
+@pytest.mark.parametrize("page", [page for page in pages() if page.startswith("notebooks/")])
+def test_a_formula_needs_no_scrolling_on_a_phone(tab, page):
+    visit(tab, page, PHONE)
+    wide = tab.page.locator("article div.math > mjx-container").evaluate_all(
+        "all => all.filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent)"
+    )
+    assert wide == []
+
+
 def test_the_names_of_a_wide_table_stay_beside_its_numbers(narrow):
     hidden = narrow.page.evaluate("""() => {
         const boxes = [...document.querySelectorAll(".cell_output > .output:has(tbody th)")];
@@ -317,7 +326,7 @@ def test_the_names_of_a_wide_table_stay_beside_its_numbers(narrow):
 
 
 def test_a_wide_formula_scrolls_by_keyboard(tab):
-    visit(tab, "notebooks/02_equation_10", PHONE)
+    visit(tab, "notebooks/02_equation_10", PHONE | {"width": 240})
     formula = tab.page.locator("article mjx-container.more-right").first
     formula.evaluate("(e) => { e.id = 'chosen'; e.focus(); }")
     tab.page.keyboard.press("ArrowRight")
