@@ -263,10 +263,11 @@ def test_everything_has_its_room_on_a_phone(narrow):
 def test_a_picture_has_the_ground_of_its_page_and_turns_its_inks_in_the_dark(narrow):
     looks = """all => all.map((e) => {
         const { backgroundColor, filter } = getComputedStyle(e);
-        return [backgroundColor, filter];
+        return [e.classList.contains("own-colours"), backgroundColor, filter];
     })"""
-    for look in narrow.page.locator("article img").evaluate_all(looks):
-        assert look == ["rgba(0, 0, 0, 0)", "invert(1) hue-rotate(180deg)"]
+    for own, *look in narrow.page.locator("article img").evaluate_all(looks):
+        turned = ["rgba(0, 0, 0, 0)", "invert(1) hue-rotate(180deg)"]
+        assert look == (["rgb(255, 255, 255)", "none"] if own else turned)
 
 
 def test_html_that_a_cell_shows_is_dark_too(tab):
@@ -299,8 +300,33 @@ def test_what_scrolls_on_a_phone_fades_out_and_takes_the_keyboard(narrow):
     assert silent == []
 
 
+@pytest.mark.parametrize("page", [page for page in pages() if page.startswith("notebooks/")])
+def test_a_formula_needs_no_scrolling_on_a_phone(tab, page):
+    visit(tab, page, PHONE)
+    wide = tab.page.locator("article div.math > mjx-container").evaluate_all(
+        "all => all.filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent)"
+    )
+    assert wide == []
+
+
+def test_the_names_of_a_wide_table_stay_beside_its_numbers(narrow):
+    hidden = narrow.page.evaluate("""() => {
+        const boxes = [...document.querySelectorAll(".cell_output > .output:has(tbody th)")];
+        return boxes.filter((box) => {
+            if (!box.checkVisibility() || box.scrollWidth <= box.clientWidth + 1) return false;
+            box.scrollLeft = box.scrollWidth;
+            const left = box.getBoundingClientRect().left - 1;
+            const names = [...box.querySelectorAll("tbody th:last-of-type")];
+            const away = names.some((name) => name.getBoundingClientRect().left < left);
+            box.scrollLeft = 0;
+            return away;
+        }).map((box) => box.textContent.trim().slice(0, 80));
+    }""")
+    assert hidden == []
+
+
 def test_a_wide_formula_scrolls_by_keyboard(tab):
-    visit(tab, "notebooks/02_equation_10", PHONE)
+    visit(tab, "notebooks/02_equation_10", PHONE | {"width": 240})
     formula = tab.page.locator("article mjx-container.more-right").first
     formula.evaluate("(e) => { e.id = 'chosen'; e.focus(); }")
     tab.page.keyboard.press("ArrowRight")

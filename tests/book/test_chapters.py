@@ -144,6 +144,14 @@ def test_most_cells_are_compared_and_cells_are_short(stem):
 
 
 @pytest.mark.parametrize("stem", STEMS)
+def test_pictures_whose_light_and_dark_say_something_keep_their_colours(stem):
+    for cell in code_cells(stem):
+        image = cell.metadata.get("mystnb", {}).get("image", {})
+        is_map = re.search(r"\.(imshow|matshow|pcolor\w*)\(", cell.source) is not None
+        assert (image.get("classes") == "own-colours") == is_map, cell.source
+
+
+@pytest.mark.parametrize("stem", STEMS)
 def test_no_legend_stands_to_the_right_of_its_picture(stem):
     """On a phone a picture scrolls, and its left side is what is seen first."""
     assert [c.source for c in code_cells(stem) if "bbox_to_anchor=(1," in c.source] == []
