@@ -154,7 +154,9 @@ def test_what_chapter_12_says_of_clothes_and_colour_holds():
     assert not shown(ahead, "CIFAR-10")
     assert shown("SNIP beats random", network=lenet5) == [0.98]
     assert not [f for f, data in sure if data == "Fashion-MNIST" and 0.99 in shown(f, data, lenet5)]
-    assert len(shown("SynFlow beats SNIP")) == 6
+    assert (
+        len(shown("SynFlow beats SNIP")) == len(found["SynFlow beats SNIP", "Fashion-MNIST"]) == 6
+    )
     for score in ("SNIP", "ProsPr"):
         finding = f"{score} beats {score} shuffled"
         assert {network for (network, _), o in sure[finding, "MNIST"].items() if o} == {
@@ -165,7 +167,8 @@ def test_what_chapter_12_says_of_clothes_and_colour_holds():
     loop = "regrowth by credit beats the best frozen mask"
     assert shown(loop) == [0.99]
     assert shown(loop, "CIFAR-10") == [0.95]
-    assert found[loop, "CIFAR-10"]["ResNet-8", 0.98].mean < -3
+    assert abs(found[loop, "CIFAR-10"]["ResNet-8", 0.98].mean) < 0.5
+    assert shown("SynFlow beats SNIP", "CIFAR-10") == [0.95, 0.98]
     assert all(sure[loop, "MNIST"].values())
     assert findings.best_frozen(cell_of("regrowth_fashion", 0.95)) == "iterative ProsPr"
     for data in ("Fashion-MNIST", "CIFAR-10"):
