@@ -69,7 +69,11 @@ EQUIVALENT = "equivalent"  # so a verdict begins
 WINGS = ("lookahead", "pruning", "blending")
 STATISTICS = ("checks", "comparison", "verdicts")  # of study
 TESTS = {  # of modules whose tests are not, or not only, in the file of the same name
-    "lookahead/chunks": ("lookahead/test_meta_gradient", "lookahead/test_streaming"),
+    "lookahead/chunks": (
+        "lookahead/test_chunks",
+        "lookahead/test_meta_gradient",
+        "lookahead/test_streaming",
+    ),
     "lookahead/descent": ("lookahead/test_meta_gradient", "lookahead/test_streaming"),
     "lookahead/streaming": ("lookahead/test_streaming", "lookahead/test_bounds"),
     "pruning/networks": ("pruning/test_networks", "pruning/test_losses", "pruning/test_mode"),
