@@ -144,7 +144,7 @@ const bananaWords = (() => {
     return [
       `loops made: ${state.loops}, ${state.extended ? "with" : "without"} the extra support`,
       `words that have earned weight: ${earned.join(", ") || "none"}`,
-      `words without weight that the next loop gives some: ${next.join(", ") || "none"}`,
+      `words without weight that gain some in the next loop: ${next.join(", ") || "none"}`,
       `weight of ${state.goal} after ${STEPS} steps: ${weight}`,
     ];
   }

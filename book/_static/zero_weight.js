@@ -140,7 +140,8 @@ const zeroWeight = (() => {
     });
     const atZero = `is at zero, ${step < HELD ? "masked" : "admitted"}, with gradient ${slope}`;
     const second = step <= HELD ? atZero : `is ${two}`;
-    return [`after ${step} steps: weight 1 is ${one}, weight 2 ${second}; the loss is ${error}`];
+    const steps = `${step} step${step === 1 ? "" : "s"}`;
+    return [`after ${steps}: weight 1 is ${one}, weight 2 ${second}; the loss is ${error}`];
   }
 
   return {

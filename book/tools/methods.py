@@ -54,6 +54,16 @@ def mean(errors):
     return f"{errors.mean():.1f}" if len(errors) else "–"
 
 
+def steps(sweep):
+    """Return for how many steps all networks of a stored sweep that are shown were trained."""
+    configuration = results.load(sweep)[1]["configuration"]
+    settings = {"units": "networks", "pruning": "protocol"}.get(sweep, "training")
+    found = configuration[settings]
+    each = [found[n] for n in NETWORKS] if sweep == "units" else [found]
+    (count,) = {setting["steps"] for setting in each}
+    return count
+
+
 def weights():
     """Return the errors of networks pruned weight by weight."""
     names = ("regrowth", "regrowth_fashion", "colour")
@@ -71,10 +81,10 @@ def weights():
     rows = [row(name, [error(arm, *column) for column in COLUMNS]) for name, arm in ARMS.items()]
     title = (
         "Test error in %, of networks pruned weight by weight to a sparsity of 95 and 99%; within "
-        f"a column all trained for the same number of steps. Dense is {DENSE} with ReLU and conv "
-        f"is {LENET} with tanh, both on MNIST, and clothes is the dense one on Fashion-MNIST, the "
-        f"mean of five seeds; colour is {RESNET} on "
-        "CIFAR-10 after five epochs, the mean of at least three."
+        f"a column all trained for as long. Dense is {DENSE} with ReLU and conv is {LENET} with "
+        "tanh, both on MNIST, and clothes is the dense one on Fashion-MNIST, after "
+        f"{steps('regrowth'):,} steps, the mean of five seeds; colour is {RESNET} on CIFAR-10 "
+        "after five epochs, the mean of at least three."
     )
     names = {DENSE: "dense", LENET: "conv", CLOTHES: CLOTHES, RESNET: "colour"}
     heads = [f"{names[network]}, {sparsity:.0%}" for network, sparsity in COLUMNS]
@@ -98,7 +108,9 @@ def units():
     ]
     title = (
         "Test error in %, the mean of five seeds, on MNIST, of networks cut to a quarter (¼) or a "
-        "half (½) of their multiply-adds; and what a quarter gains in a LiteRT file."
+        f"half (½) of their multiply-adds, after a short training of {steps('units'):,} steps, and "
+        "a quarter of that again for what was cut after it; and what a quarter gains in a LiteRT "
+        "file."
     )
     return table("tab-methods-units", title, NETWORKS, rows)
 
@@ -121,7 +133,8 @@ def costs():
         f"- *Regrowth by credit*: a step of training takes {loop[DENSE]:.2f} and "
         f"{loop[LENET]:.2f} times as long as a masked one "
         "([](../notebooks/17_does_it_pay.ipynb)).\n"
-        f"- *Rounds*: at 99% on {DENSE} the error is {error['SNIP']} for SNIP and "
+        f"- *Rounds*: at 99% on {DENSE}, after {steps('pruning'):,} steps, the error is "
+        f"{error['SNIP']} for SNIP and "
         f"{error['iterative SNIP']} for SNIP in rounds, {error['ProsPr']} for ProsPr and "
         f"{error['iterative ProsPr']} for ProsPr in rounds "
         "([](../notebooks/10_sanity_checks.ipynb)).\n"

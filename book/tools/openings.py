@@ -81,7 +81,7 @@ def record(stem, taken):
 
 
 def needs(notebook):
-    """Return what the code of a chapter reads: 'no data', or the data set and the files."""
+    """Return what the code of a chapter reads: 'no data' or the data set, and the files."""
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     asked = code + "".join(_helpers(code))
     loaded = re.findall(r'(?:results\.load|\bstored)\(f?"([^"]+)"', asked)
@@ -93,7 +93,8 @@ def needs(notebook):
     digits = "scikit-learn's digits"
     choice = {'datasets.load("digits")': digits, "datasets.load()": f"MNIST or {digits}"}
     data = [name for call, name in choice.items() if call in code]
-    return ", ".join(data + [f"`{name}`" for name in files]) or "no data"
+    read = f"; reads {', '.join(f'`{name}`' for name in files)}" if files else ""
+    return (", ".join(data) or "no data") + read
 
 
 def _helpers(code):

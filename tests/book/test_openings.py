@@ -65,18 +65,19 @@ def test_what_a_chapter_needs_is_read_from_its_code():
     reads = 'Path("../tests/prospr_tiny.json")', 'results.load(f"proofs{kind}")'
     stored = [f"proofs{part}.csv" for part in ("", "_credit", "_domains", "_speed", "_tuning")]
     files = ", ".join(f"`{name}`" for name in (*stored, "prospr_tiny.json"))
-    assert openings.needs(notebook(*reads)) == files
+    assert openings.needs(notebook(*reads)) == f"no data; reads {files}"
     assert openings.needs(notebook(data, 'results.load("pruning")')).endswith(
-        "digits, `pruning.csv`"
+        "digits; reads `pruning.csv`"
     )
     carried = openings.needs(notebook("families = findings.families()"))
     names = ("colour", "pruning", "pruning_fashion", "regrowth", "regrowth_fashion")
-    assert carried == ", ".join(f"`{name}.csv`" for name in names)
+    assert carried == "no data; reads " + ", ".join(f"`{name}.csv`" for name in names)
 
 
 def test_what_the_helpers_of_a_chapter_read_is_needed_too():
     found = openings.needs(notebook("from prosper_utils.study import hopes, plots"))
-    assert found == "`proofs.csv`, `proofs_credit.csv`, `proofs_domains.csv`, `pruning.csv`"
+    names = ("proofs", "proofs_credit", "proofs_domains", "pruning")
+    assert found == "no data; reads " + ", ".join(f"`{name}.csv`" for name in names)
     many = "from prosper_utils.study import (\n    checks,\n    hopes,\n)"
     assert openings.needs(notebook(many)) == found
 

@@ -98,6 +98,6 @@ def test_every_method_of_the_short_table_has_a_section_with_its_call():
     targets = set(re.findall(r"^\((.*)\)=\n###", PAGE, re.MULTILINE))
     assert len(CALLS) == len(targets) == 6
     named = re.findall(r"\]\(([a-z-]+)\)", PAGE.split("## What they gave")[0])
-    assert set(named) <= targets | {"shortest-path"}
-    assert len(named) == 6
+    assert set(named) <= targets | {"shortest-path", "export"}
+    assert len(named) == 7
     assert "\n(shortest-path)=\n## " in (ROOT / "notebooks/18_prune_your_model.md").read_text()

@@ -51,9 +51,10 @@ def test_no_one_grey_is_readable_on_both_grounds():
 
 
 @pytest.mark.parametrize("name", plots.LOOKS)
-def test_a_colour_can_be_told_from_the_dark_and_keeps_its_hue(name):
+def test_a_colour_can_be_told_from_both_grounds_and_keeps_its_hue(name):
     colour = channels(plots.LOOKS[name]["color"])
     dark = turned(colour)
+    assert contrast(colour, channels(LIGHT)) > 3
     assert contrast(dark, channels(DARK)) > 3
     assert list(np.argsort(dark.round(3), kind="stable")) == list(
         np.argsort(colour.round(3), kind="stable")
