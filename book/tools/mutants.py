@@ -74,7 +74,11 @@ TESTS = {  # of modules whose tests are not, or not only, in the file of the sam
         "lookahead/test_meta_gradient",
         "lookahead/test_streaming",
     ),
-    "lookahead/descent": ("lookahead/test_meta_gradient", "lookahead/test_streaming"),
+    "lookahead/descent": (
+        "lookahead/test_descent",
+        "lookahead/test_meta_gradient",
+        "lookahead/test_streaming",
+    ),
     "lookahead/streaming": ("lookahead/test_streaming", "lookahead/test_bounds"),
     "pruning/networks": ("pruning/test_networks", "pruning/test_losses", "pruning/test_mode"),
     "pruning/replacement": ("pruning/test_mode",),

@@ -64,7 +64,8 @@ def hessian_product(loss, weights, batch, vector):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
         _, gradient = loss_and_gradient(loss, weights, batch)
-    return tape.gradient(gradient, weights, list(vector), unconnected_gradients="zero")
+    products = tape.gradient(gradient, weights, list(vector), unconnected_gradients="zero")
+    return [tf.convert_to_tensor(p) for p in products]
 
 
 def float_tensors(weights):
