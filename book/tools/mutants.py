@@ -138,9 +138,15 @@ def listed(name):
         positions = get_operator(operator)().mutation_positions
         for count, (node, ends) in enumerate((n, ends) for n in nodes for ends in positions(n)):
             where = ASTQuery(node).get_definition_name()
-            found.append(MutationSpec(source(name), operator, count, *ends, {}, where))
+            if not is_bare_star(node):
+                found.append(MutationSpec(source(name), operator, count, *ends, {}, where))
     state = _digest(text + " ".join(sorted(OPERATORS)))[:8]
     return state, sorted(found, key=lambda m: _digest(f"{state} {m.operator_name} {m.occurrence}"))
+
+
+def is_bare_star(node):
+    """Return whether a node is the star before parameters by keyword, which is no product."""
+    return node.type == "operator" and node.parent.type == "parameters"
 
 
 def _digest(text):

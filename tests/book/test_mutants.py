@@ -240,6 +240,14 @@ def test_the_list_is_shuffled_and_follows_from_the_text(project, monkeypatch):
     assert [mutant.occurrence for mutant in again] != counts
 
 
+def test_a_star_before_parameters_is_no_product(project, monkeypatch):
+    monkeypatch.setattr(mutants, "OPERATORS", {"core/ReplaceBinaryOperator_Mul_Div"})
+    path = project / mutants.source("pruning/order")
+    path.write_text("def times(a, *, b=1):\n    return a * b\n")
+    _, found = mutants.listed("pruning/order")
+    assert [mutants.in_words(mutant)["mutant"] for mutant in found] == ["return a / b"]
+
+
 def test_the_command_judges_each_mutant_once_and_goes_on_where_it_stopped(
     project, monkeypatch, capsys
 ):
