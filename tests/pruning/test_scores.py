@@ -54,6 +54,36 @@ def test_one_signature_and_no_change_to_the_model(name, build, batches):
         np.testing.assert_array_equal(a, b)
 
 
+def looked_up(embedded, table):
+    """Return a network that looks words up in a table, or multiplies their one-hot rows with it."""
+    words = keras.Input((5,), dtype="int32")
+    if embedded:
+        x = keras.layers.Embedding(*table.shape)(words)
+    else:
+        x = keras.ops.one_hot(words, table.shape[0])
+        x = keras.layers.Dense(table.shape[1], use_bias=False)(x)
+    outputs = keras.layers.Dense(3, kernel_initializer="ones")(keras.layers.Flatten()(x))
+    model = keras.Model(words, outputs)
+    kernels(model)[0].assign(table)
+    kernels(model)[1].assign(np.random.default_rng(1).normal(size=(5 * table.shape[1], 3)))
+    return model
+
+
+@pytest.mark.parametrize("name", [name for name in SCORES if name != "SynFlow"])
+def test_a_table_of_words_scores_as_a_layer_that_takes_one_hot_rows(name):
+    """Gradients of a table come row by row, those of a layer whole: it is the same network."""
+    generator = np.random.default_rng(0)
+    table = generator.normal(size=(9, 4))
+    words = [generator.integers(0, 9, (8, 5)) for _ in range(5)]
+    batches = [(x, np.arange(8) % 3) for x in words]
+    found, expected = (
+        SCORES[name](looked_up(kind, table), itertools.cycle(batches), sparsity=0.5, seed=0)
+        for kind in (True, False)
+    )
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_snip_is_a_mask_gradient(batches):
     model = dense_300_100()
     masks = [tf.ones(k.shape) for k in kernels(model)]
