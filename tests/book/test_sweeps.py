@@ -102,15 +102,16 @@ def left(stored):
 
 
 def test_machines_elsewhere_get_a_script_and_what_it_imports(tmp_path, monkeypatch):
-    """The worker begins before this process knows of the folder, and has nothing of ours."""
-    from distributed import LocalCluster
+    """The scheduler and its worker are processes of their own, which have no script of ours."""
+    from distributed.deploy.subprocess import SubprocessCluster
 
     (tmp_path / "a_sweep.py").write_text(ONE)
     (tmp_path / "helper.py").write_text(HELPER)
     (tmp_path / "not_imported.py").write_text("raise ImportError")
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"worker_kwargs": {"nthreads": 1}, "scheduler_kwargs": {"dashboard": False}}
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
-    with LocalCluster(**options) as cluster:
+    before = vars(sweeps).copy()
+    with SubprocessCluster(n_workers=1, silence_logs=50, **options) as cluster:
         monkeypatch.syspath_prepend(tmp_path)
         script = importlib.import_module("a_sweep")
         names = [path.name for path in sweeps.scripts(script)]
@@ -118,6 +119,7 @@ def test_machines_elsewhere_get_a_script_and_what_it_imports(tmp_path, monkeypat
         sweeps.command(script, script.SWEEPS, lambda: {})
     assert names == ["a_sweep.py", "helper.py"]
     assert sorted(results.load("squares")[0].square) == [0, 1, 4]
+    assert all(vars(sweeps)[name] is value for name, value in before.items())  # not loaded again
     for name in ("a_sweep", "helper"):
         del sys.modules[name]
 
