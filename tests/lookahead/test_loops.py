@@ -210,3 +210,13 @@ def test_functions_that_may_not_compile_are_refused(reference, method):
     finally:
         tf.config.run_functions_eagerly(False)
     assert relative_error(found, expected) < 1e-14
+
+
+def test_a_compiled_function_keeps_its_name_and_its_words():
+    @loops.function()
+    def twice(x):
+        """Return 2 x."""
+        return 2 * x
+
+    assert (twice.__name__, twice.__doc__) == ("twice", "Return 2 x.")
+    assert float(twice(tf.constant(1.5))) == 3
