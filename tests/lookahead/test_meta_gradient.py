@@ -266,6 +266,7 @@ def test_a_weight_without_influence_gets_zero(reference):
         ({"momentum_start": "late"}, "expected one of true, as_released; found 'late'"),
         ({"method": "row_sums", "momentum": 0.5}, "'row_sums': expected momentum 0, found 0.5"),
         ({"momentum": 1.0}, r"expected a number in \[0, 1\), found 1.0"),
+        ({"momentum": -0.5}, r"expected a number in \[0, 1\), found -0.5"),
         ({"momentum": float("nan")}, "found nan"),
     ],
 )
