@@ -14,6 +14,7 @@ from prosper_utils.lookahead.trajectory import pull_back, roll_out
 from prosper_utils.pruning.networks import cross_entropy
 from prosper_utils.study import plots, results
 from prosper_utils.study.comparison import by_seed, paired, stated
+from prosper_utils.study.findings import best_frozen
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -276,21 +277,19 @@ def moving(name, sparsity=0.99):
     table, _ = results.load(name)
     table = table[(table.network == DENSE) & (table.variant == "as is")]
     table = table[table.sparsity == sparsity]
-    frozen = table[table.arm.isin(("SNIP", "ProsPr", "iterative ProsPr", "SynFlow"))]
-    best = frozen.groupby("arm").error.mean().idxmin()
+    best, less = lead(table)
     arms = ("credit", best, "random regrowth", "gradual magnitude")
     errors = [by_seed(table, arm=arm) for arm in arms]
-    means = [f"{np.mean(list(seeds.values())):.1f}%" for seeds in errors]
-    return means, stated(paired(errors[0], errors[1]), star=False)
+    return [f"{np.mean(list(seeds.values())):.1f}%" for seeds in errors], less
 
 
 def on_colour():
     """Return the test errors of a residual network on colour images, and what the loop is worth."""
     table, _ = results.load("colour")
     table = table[table.network == "ResNet-8"]
-    (best, less), (other, at_98) = (lead(table[table.sparsity == s]) for s in (0.95, 0.98))
-    table = table[table.sparsity == 0.95]
     plain = table[table.variant == "as it is"]
+    (best, less), (other, at_98) = (lead(plain[plain.sparsity == s]) for s in (0.95, 0.98))
+    table, plain = (t[t.sparsity == 0.95] for t in (table, plain))
     errors = [by_seed(plain, arm=arm) for arm in ("credit", best, "SNIP", "gradual magnitude")]
     errors.append(by_seed(table[table.variant == "shuffled"], arm="SNIP"))
     means = [f"{np.mean(list(seeds.values())):.1f}%" for seeds in errors]
@@ -305,13 +304,10 @@ def on_colour():
 
 
 def lead(table):
-    """Return the fixed mask with the lowest mean error on colour images, and credit minus it."""
-    plain = table[table.variant == "as it is"]
-    frozen = plain[plain.arm.isin(("SNIP", "ProsPr", "iterative SNIP", "SynFlow", "GraSP"))]
-    frozen = frozen.groupby("arm").filter(lambda runs: len(runs) >= 3)
-    best = frozen.groupby("arm").error.mean().idxmin()
-    errors = [by_seed(plain, arm=arm) for arm in ("credit", best)]
-    return best, stated(paired(*errors), star=False)
+    """Return the fixed mask with the lowest mean error of one cell, and credit minus it."""
+    errors = {arm: by_seed(table, arm=arm) for arm in table.arm.unique()}
+    best = best_frozen(errors)
+    return best, stated(paired(errors["credit"], errors[best]), star=False)
 
 
 def findings():
