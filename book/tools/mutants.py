@@ -199,7 +199,6 @@ def command(tests):
     return shlex.join([*pytest, "-o", "addopts=", *tests])
 
 
-@functools.cache
 def limit(name):
     """Return after how many seconds the tests of a module do not end: far longer than they take.
 
@@ -217,8 +216,8 @@ def limit(name):
     return 30 + 3 * (time.monotonic() - start)
 
 
-def survives(name, mutation):
-    """Return whether the tests of a module pass with a mutation in it.
+def survives(name, mutation, seconds):
+    """Return whether the tests of a module pass with a mutation in it, within so many seconds.
 
     Raises:
         RuntimeError: if they could not be run.
@@ -226,7 +225,6 @@ def survives(name, mutation):
     from cosmic_ray.mutating import mutate_and_test
     from cosmic_ray.work_item import TestOutcome
 
-    seconds = limit(name)
     with contextlib.chdir(copy()):
         found = mutate_and_test([mutation], command(modules()[name]), seconds)
     if found.test_outcome not in (TestOutcome.SURVIVED, TestOutcome.KILLED):
@@ -237,17 +235,23 @@ def survives(name, mutation):
 def in_order(waiting, jobs, end):
     """Yield whether each mutant survives, in order, with a progress bar.
 
+    How long the tests of a module take is measured once for all processes, before the first mutant.
+
     Args:
         waiting: pairs (module, mutation).
         jobs: how many processes.
-        end: the time at which no other mutant is begun.
+        end: the time at which no other module is measured and no other mutant is begun.
     """
     import joblib
 
-    begun = itertools.takewhile(lambda _: time.monotonic() < end, waiting)
-    work = joblib.Parallel(jobs, return_as="generator", pre_dispatch="n_jobs")
-    done = work(joblib.delayed(survives)(*each) for each in begun)
-    yield from tqdm(done, total=len(waiting), unit="mutant")
+    def each(call, cases, unit):
+        begun = itertools.takewhile(lambda _: time.monotonic() < end, cases)
+        work = joblib.Parallel(jobs, return_as="generator", pre_dispatch="n_jobs")
+        return tqdm(work(joblib.delayed(call)(*x) for x in begun), total=len(cases), unit=unit)
+
+    names = list(dict.fromkeys(name for name, _ in waiting))
+    seconds = dict(zip(names, each(limit, [(name,) for name in names], "module"), strict=False))
+    yield from each(survives, [(*case, seconds.get(case[0])) for case in waiting], "mutant")
 
 
 def run(names, each, jobs, end, again=False):

@@ -275,7 +275,7 @@ def _dense(labels, layer, shape, x, **kwargs):
 
 
 def _convolution(labels, layer, shape, x, **kwargs):
-    groups = getattr(layer, "groups", 1)
+    groups = layer.groups
     labels.use(layer.kernel, shape[1:-1])
     if groups > 1 and groups == len(x.labels):  # depthwise: each of its groups can go
         outputs = labels.of(layer.kernel, -1)

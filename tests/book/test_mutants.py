@@ -206,7 +206,7 @@ def project(tmp_path, monkeypatch):
 
 def forget():
     """Forget what was found out of the project: another run is another process."""
-    for cached in (mutants.listed, mutants.copy, mutants.limit):
+    for cached in (mutants.listed, mutants.copy):
         cached.cache_clear()
 
 
@@ -266,6 +266,15 @@ def test_the_command_judges_each_mutant_once_and_goes_on_where_it_stopped(
     assert judged == []
     assert (project / "prosper_utils/pruning/order.py").read_text() == source
     assert not (project / "_build" / "copies").exists()
+
+
+def test_the_tests_of_a_module_are_timed_once(project, monkeypatch):
+    asked, judged = [], []
+    monkeypatch.setattr(mutants, "limit", lambda name: asked.append(name) or 7.0)
+    monkeypatch.setattr(mutants, "survives", lambda *case: judged.append(case))
+    run(monkeypatch)
+    assert asked == ["pruning/order"]
+    assert judged == [("pruning/order", m, 7.0) for m in mutants.listed("pruning/order")[1]]
 
 
 def test_new_tests_are_tried_on_survivors_and_a_sample_says_if_the_score_falls(

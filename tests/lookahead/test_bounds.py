@@ -184,6 +184,18 @@ def test_step_errors_refuse_what_is_not_finite(reference):
         step_errors(tiny_loss, weights, batches[:3], 0.1, lambda *_: [w * np.inf for w in weights])
 
 
+def test_terms_that_are_not_finite_are_said_in_the_order_of_the_steps(reference):
+    weights, batches, _ = reference
+    scales = iter([0.0, np.inf, 0.0])
+
+    def curvature(*_):
+        scale = next(scales)
+        return [tf.fill(w.shape, tf.constant(scale, w.dtype)) for w in weights]
+
+    with pytest.raises(ValueError, match=r"found \[\d\.\S+ +inf +(inf|nan)\], and \d"):
+        step_errors(tiny_loss, weights, batches[:4], 0.1, curvature)
+
+
 @pytest.mark.parametrize("curvature", CURVATURES)
 def test_half_the_learning_rate_leaves_a_quarter_beyond_first_order(reference, curvature):
     """To first order the error is a |w * sum (H_m - D_m) g|: what that misses is quadratic."""

@@ -456,3 +456,27 @@ def test_the_private_names_are_where_we_look_for_them():
 
     operations = silu.get_concrete_function(tf.TensorSpec([2])).graph.get_operations()
     assert "IdentityN" in {op.type for op in operations}  # its gradient is stated by hand
+
+
+def test_only_what_lies_between_the_weights_and_the_loss_is_suspect():
+    def data_only(weights, batch):
+        return tf.reduce_sum(weights[0] ** 2 * right(batch))
+
+    def unused(weights, batch):
+        right(weights[0])
+        return tf.reduce_sum(weights[0] ** 2 * batch)
+
+    def between(weights, batch):
+        return tf.reduce_sum(right(weights[0]) * batch)
+
+    arguments = [tf.ones(2)], tf.ones(2)
+    assert [len(suspects(f, *arguments)) for f in (data_only, unused, between)] == [0, 0, 1]
+
+
+def test_an_error_as_large_as_the_bound_is_within_it():
+    arguments = lambda w, _: tf.reduce_sum(tf.tanh(w[0])), [tf.constant([0.3, -1.2], "float64")], ()
+    error = difference(*arguments)
+    assert error > 0
+    check(*arguments, directions=1, bound=error)
+    with pytest.raises(ValueError, match="second derivatives: expected"):
+        check(*arguments, directions=1, bound=np.nextafter(error, 0))

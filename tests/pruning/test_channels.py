@@ -77,6 +77,24 @@ def test_a_transposed_convolution_is_counted_at_every_input():
     assert {key for g in channels.groups(model) for key in held(g)} >= {(kernel, a) for a in sizes}
 
 
+@pytest.mark.parametrize(
+    ("layer", "per_position"),
+    [
+        (layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"), 9 * 4 * 2),
+        (
+            layers.SeparableConv2D(5, 3, depth_multiplier=2, padding="same"),
+            9 * 4 * 2 + 4 * 2 * 5,
+        ),
+        (layers.Conv2D(6, 3, groups=2, padding="same"), 9 * 2 * 6),
+        (layers.Dense(5), 4 * 5),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_layer_is_counted_at_every_position(layer, per_position):
+    model = build((3, 7, 4), layer)
+    assert channels.count_multiply_adds(model) == 3 * 7 * per_position
+
+
 def test_costs_where_the_input_size_is_not_known():
     model = build((None, None, 3), layers.Conv2D(4, 3), layers.GlobalAveragePooling2D())
     assert {g.multiply_adds for g in channels.groups(model)} == {None}
@@ -434,6 +452,8 @@ def test_channels_first_and_moved_axes_are_fixed():
     model = build((6, 6, 3), conv, move, layers.Flatten(), layers.Dense(2))
     assert any("Permute 'move' moves the channels" in r for r in reasons(model))
     assert free(model) == []
+    model = build((6, 5, 3), conv, layers.Permute((2, 1, 3)), layers.GlobalAveragePooling2D())
+    assert reasons(model) == {channels.INPUT, channels.OUTPUT}
 
 
 def test_networks_without_a_graph_are_refused():

@@ -193,6 +193,10 @@ def test_integers_as_inputs_any_size_and_a_class_of_its_own():
     )
     x = np.random.default_rng(0).random((2, 9, 7, 3), "float32")
     np.testing.assert_allclose(deploy.predict(deploy.lite(anywhere), x), anywhere(x), atol=1e-6)
+    start = [keras.Input((None,), dtype="int32"), layers.Embedding(9, 4), layers.Conv1D(3, 5)]
+    ever = keras.Sequential([*start, layers.GlobalAveragePooling1D()])
+    x = np.random.default_rng(0).integers(0, 9, (2, 7))
+    np.testing.assert_allclose(deploy.predict(deploy.lite(ever), x), ever(x), atol=1e-6)
 
     class Own(keras.Model):
         def __init__(self):
