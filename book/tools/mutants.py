@@ -68,7 +68,7 @@ OWED = "a test is owed"
 EQUIVALENT = "equivalent"  # so a verdict begins
 WINGS = ("lookahead", "pruning", "blending")
 STATISTICS = ("checks", "comparison", "verdicts")  # of study
-DEFAULTS = "test_defaults"  # a test of every module
+OF_EVERY_MODULE = "test_defaults", "test_seeds"
 TESTS = {  # of modules whose tests are not, or not only, in the file of the same name
     "lookahead/chunks": (
         "lookahead/test_chunks",
@@ -114,7 +114,7 @@ def modules():
     found = [name for name in found if not name.endswith("__init__")]
     found += [f"study/{name}" for name in STATISTICS]
     own = {name: ("{}/test_{}".format(*name.split("/")),) for name in found} | TESTS
-    return {name: [f"tests/{test}.py" for test in (*own[name], DEFAULTS)] for name in found}
+    return {name: [f"tests/{test}.py" for test in (*own[name], *OF_EVERY_MODULE)] for name in found}
 
 
 def source(name):

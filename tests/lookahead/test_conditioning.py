@@ -161,8 +161,10 @@ def test_a_mask_that_float32_does_not_determine_is_warned_of_with_its_numbers():
 
 def test_without_a_double_a_large_ratio_is_warned_of():
     weights, batches = case(steps=30)
-    with pytest.warns(UndeterminedMask, match="whether float32 can hold it was not measured"):
+    words = "whether float32 can hold it was not measured"
+    with pytest.warns(UndeterminedMask, match=words) as said:
         checked(chaotic, weights, batches, learning_rate=0.25)
+    assert said[0].filename == __file__
 
 
 @pytest.mark.parametrize(

@@ -455,8 +455,9 @@ def test_the_floor_says_when_it_acts():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert [int(np.sum(m)) for m in masks.top_k(scores, 0.5, floor=0)] == [0, 10]
-    with pytest.warns(UserWarning, match=r"floor of 2 acts in kernels \[0\]"):
+    with pytest.warns(UserWarning, match=r"floor of 2 acts in kernels \[0\]") as said:
         assert [int(np.sum(m)) for m in masks.top_k(scores, 0.5, floor=2)] == [2, 8]
+    assert said[0].filename == __file__  # the line that called is shown, not one of ours
 
 
 @pytest.mark.filterwarnings("ignore:the floor of")
@@ -575,8 +576,10 @@ def test_an_empty_layer_gets_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         masks.apply(model, chosen)
-    with pytest.warns(UserWarning, match="masks: empty, nothing passes: lenet_300_100/output/kern"):
+    words = "masks: empty, nothing passes: lenet_300_100/output/kern"
+    with pytest.warns(UserWarning, match=words) as said:
         masks.apply(model, [*chosen[:2], tf.zeros_like(chosen[2])])
+    assert said[0].filename == __file__
 
 
 def test_the_report_says_what_is_not_taken_for_a_kernel():
