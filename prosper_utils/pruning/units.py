@@ -230,7 +230,7 @@ def _filters(layer, size, width):
 
 def _norm_groups(layer, size, width):
     before = layer.input_spec.axes[layer.axis]
-    return {"groups": layer.groups if layer.groups == -1 else layer.groups * width // before}
+    return {"groups": layer.groups * width // before}
 
 
 def _attention(layer, size, width):

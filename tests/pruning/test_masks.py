@@ -533,6 +533,16 @@ def test_the_report_names_what_is_left_empty():
     assert "266,200" in lines[-2]
 
 
+def test_the_effective_sparsity_counts_what_is_on_no_path_by_hand():
+    model = dense_300_100(units=(3, 2))
+    chosen = [np.ones(k.shape, bool) for k in kernels(model)]
+    assert masks.effective_sparsity(model) == 0
+    chosen[1][0] = False  # nothing reads the first unit, so what leads to it is on no path
+    masks.apply(model, chosen)
+    gone, size = 784 + 2, 784 * 3 + 3 * 2 + 2 * 10
+    assert masks.effective_sparsity(model) == pytest.approx(gone / size, rel=1e-12)
+
+
 def dead_in_report(layer, shape, kernel=0, empty=()):
     """Return what the report says of a kernel that is empty at some places: dead in, dead out."""
     model = keras.Sequential([keras.Input(shape), layer])

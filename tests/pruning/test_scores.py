@@ -477,6 +477,29 @@ def test_a_curvature_that_is_not_of_this_loss_is_refused():
             diagonal(model, given, **options)
 
 
+def test_the_diagonal_is_that_of_examples_apart():
+    """Batch statistics tie them together where a layer takes them, dropout in any network."""
+    diagonal, batches = SCORES["diagonal"], small_batches(2)
+    plain, normalised = (
+        keras.Sequential([keras.Input((5,)), keras.layers.Dense(4), norm, keras.layers.Dense(3)])
+        for norm in (keras.layers.LayerNormalization(), keras.layers.BatchNormalization(name="bn"))
+    )
+    loss = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
+    for model, options, said in [
+        (plain, {"statistics": "batch"}, None),
+        (plain, {"statistics": "moving"}, None),
+        (plain, {"dropout": True}, "found dropout of model"),
+        (normalised, {"statistics": "moving"}, None),
+        (normalised, {}, "found 'bn' of model"),
+        (normalised, {"statistics": "batch"}, "found 'bn' of model"),
+    ]:
+        if said is None:
+            assert all(np.any(s) for s in diagonal(model, batches, steps=1, **loss, **options))
+        else:
+            with pytest.raises(ValueError, match=f"diagonal: .* each other, {said}"):
+                diagonal(model, batches, steps=1, **loss, **options)
+
+
 def test_a_look_ahead_through_masks_is_judged_through_masks():
     """The double of a masked loss, by which wrong second derivatives are found, is masked, too."""
     weights, loss = as_loss(ordinary())

@@ -295,6 +295,22 @@ def test_names_of_models_in_the_model():
     assert [layer.name for layer in small.layers].count("twice") == 1
 
 
+@pytest.mark.parametrize("alike", [False, True])
+def test_operations_keep_their_names_too(alike):
+    """Of two with one name, as models made in two sessions have them, the second gets another."""
+    x = inputs = keras.Input((4,))
+    for number in range(2):
+        inner = keras.Input((4,))
+        y = keras.ops.tanh(layers.Dense(4, name=f"dense_{number}")(inner))
+        y._keras_history.operation.name = "one" if alike else f"one_{number}"
+        x = keras.Model(inner, y)(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    small = units.shrink(model, [True] * len(channels.groups(model)))
+    names = [operation.name for operation in small.operations if "one" in operation.name]
+    assert names == (["one", "one_1"] if alike else ["one_0", "one_1"])
+    np.testing.assert_allclose(small(np.ones((1, 4))), model(np.ones((1, 4))), rtol=1e-6)
+
+
 def test_a_head_of_attention_is_removed():
     model = in_double(attending)
     groups, (mha,) = (
