@@ -111,12 +111,18 @@ class Table:
 
         Raises:
             BudgetSpent: if the budget does not last; what it covers has been computed then.
+            ValueError: if `batch` returns more products than it was given pairs, or fewer.
         """
         if self.batch is not None:
             known, left = self.products, self.budget - len(self.products)
             new = [pair for pair in dict.fromkeys(pairs) if pair not in known]
             new = new[: math.ceil(max(0, min(left, len(new))))]
-            for pair, z in zip(new, self.batch(self.objects, new) if new else (), strict=True):
+            found = self.batch(self.objects, new) if new else []
+            if len(found) != len(new):
+                raise ValueError(
+                    f"batch: expected a product for each of {len(new)} pairs, found {len(found)}"
+                )
+            for pair, z in zip(new, found, strict=True):
                 known[pair] = None if z is None else self._enter(z, *pair)
             try:
                 return [known[pair] for pair in pairs]

@@ -650,6 +650,15 @@ def test_many_products_are_those_of_one_after_the_other_whatever_the_budget(budg
         assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize("wrong", [[], [3], [3, 4, 5]])
+def test_a_batch_of_another_length_is_refused_and_enters_nothing(wrong):
+    table = Table({"a": 1, "b": 2}, None, batch=lambda objects, new: wrong)
+    with pytest.raises(ValueError, match=f"batch: .* each of 2 pairs, found {len(wrong)}"):
+        table.many([(0, 1), (1, 1)])
+    assert table.products == {}
+    assert table.objects == [1, 2]
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("keep", [10, EVERYTHING])
 def test_recomputing_with_extra_support_changes_no_value(steps, keep):
