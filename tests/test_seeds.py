@@ -53,9 +53,9 @@ def stacked(seed):
 
 
 def shifts(seed):
-    image = np.zeros((2, 5, 5, 1), "float32")
-    image[:, 2, 2] = 1
-    return np.argwhere(np.asarray(datasets.augmented(image, (seed, 4), most=2))[..., 0])[:, 1:]
+    image = np.zeros((6, 5, 5, 1), "float32")
+    image[:, 2, 3] = 1
+    return np.argwhere(np.asarray(datasets.augmented(image, (seed, 4), most=1))[..., 0])[:, 1:]
 
 
 DRAWS = {
@@ -67,7 +67,7 @@ DRAWS = {
     fresh_weights: [-0.2408479, 0.1893243, 0.4284070],
     order: [[5, 1, 2, 4], [0, 7, 8, 6]],
     stacked: [7, 0, 2, 1],
-    shifts: [[1, 2], [3, 2]],
+    shifts: [[2, 0], [1, 4], [1, 1], [2, 4], [3, 3], [1, 2]],
 }
 
 

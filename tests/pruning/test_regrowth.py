@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 OPTIMIZERS = {
@@ -729,6 +729,7 @@ def regrown(model, chosen, batch, **options):
     return kept(model)
 
 
+@settings(max_examples=10)
 @given(st.integers(0, 2**32 - 1))
 def test_scale_free_regrowth_does_not_depend_on_the_scale_of_a_normalised_unit(digits, seed):
     scales = 10 ** np.random.default_rng(seed).uniform(-2, 2, 20)
