@@ -351,10 +351,9 @@ def _batch_norm(labels, layer, shape, x, **kwargs):
 def _group_norm(labels, layer, shape, x, **kwargs):
     if layer.axis not in (-1, len(shape) - 1):
         raise Unclear(f"normalises axis {layer.axis}, which is not the last")
-    groups = len(x.labels) if layer.groups == -1 else layer.groups
-    if groups == 1:
+    if layer.groups == 1:
         _over_channels(labels, layer, shape, x)
-    parts = np.reshape(x.labels, (groups, -1))
+    parts = np.reshape(x.labels, (layer.groups, -1))
     labels.unite(*parts.T)  # a group of the layer goes as a whole
     return _own_weights(labels, layer, shape, x)
 

@@ -456,6 +456,29 @@ def test_channels_first_and_moved_axes_are_fixed():
     assert reasons(model) == {channels.INPUT, channels.OUTPUT}
 
 
+@pytest.mark.parametrize(
+    "link",
+    [
+        lambda axis: layers.BatchNormalization(axis=axis),
+        lambda axis: layers.GroupNormalization(2, axis=axis),
+        lambda axis: lambda x: layers.Concatenate(axis)([x, x]),
+        lambda axis: lambda x: keras.ops.concatenate([x, x], axis),
+    ],
+    ids=["batch", "group", "concatenate", "ops.concatenate"],
+)
+def test_the_last_axis_may_be_counted_from_either_end(link):
+    """Counted from the front, the last of four axes is 3; what follows 1 is not over channels."""
+
+    def found(axis):
+        keras.utils.clear_session()
+        links = link(axis), layers.GlobalAveragePooling2D(), layers.Dense(2)
+        return channels.groups(build((4, 4, 3), layers.Conv2D(4, 1), *links))
+
+    last, counted, other = ([(held(g), g.fixed) for g in found(axis)] for axis in (-1, 3, 1))
+    assert counted == last
+    assert other != last
+
+
 def test_networks_without_a_graph_are_refused():
     subclassed = Subclassed()
     subclassed(tf.zeros((1, 28, 28, 1)))

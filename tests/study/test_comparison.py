@@ -51,6 +51,10 @@ def test_only_seeds_that_both_have_are_paired():
     arms = {0: 5.0, 1: 1.0, 2: 2.0}, {2: 1.0, 1: 0.5, 7: 9.0}
     assert paired(*arms) == interval([0.5, 1.0])
     assert paired(*arms, level=0.5) == interval([0.5, 1.0], level=0.5)
+    many = {seed: float(seed**2) for seed in range(12)}  # all of them, however many
+    assert paired(many, dict.fromkeys(range(3, 20), 1.0)) == interval(
+        [seed**2 - 1.0 for seed in range(3, 12)]
+    )
     with pytest.raises(ValueError, match="at least two"):
         paired({0: 1.0, 1: 2.0}, {1: 1.0, 2: 2.0})
 

@@ -52,6 +52,8 @@ def test_the_best_frozen_mask_is_one_that_does_not_move():
     by_arm |= {"SNIP": dict.fromkeys(range(3), 2.0), "SynFlow": dict.fromkeys(range(3), 1.0)}
     by_arm |= {"GraSP": {0: 0.5, 1: 0.5}}  # too few
     assert findings.best_frozen(by_arm) == "SynFlow"
+    by_arm["SNIP"] = {0: 0.0, 1: 0.5, 2: 9.0}  # the lowest error of all, but not the lowest mean
+    assert findings.best_frozen(by_arm) == "SynFlow"
 
 
 def test_what_is_said_counts_cells_and_never_more_than_was_shown():
