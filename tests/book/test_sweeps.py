@@ -156,6 +156,21 @@ def test_what_took_time_is_added_up_whatever_it_is_called(tmp_path, monkeypatch)
     assert results.load("squares")[1]["seconds"] == 15
 
 
+def test_a_case_that_ends_is_stored_before_the_next_is_asked_for(tmp_path, monkeypatch):
+    stored = []
+
+    def in_parallel(one, cases, jobs):
+        for case in cases:
+            stored.append(len(results.resume("squares")))
+            yield one(case)
+
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(sweeps, "in_parallel", in_parallel)
+    monkeypatch.setattr(sys, "argv", ["sweep.py"])
+    sweeps.command(sweeps, {"squares": (left, one)}, lambda: {})
+    assert stored == [0, 1, 2, 3, 4]
+
+
 def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["sweep.py", "--jobs", "1", *arguments])
