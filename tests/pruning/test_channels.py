@@ -479,6 +479,14 @@ def test_the_last_axis_may_be_counted_from_either_end(link):
     assert other != last
 
 
+@pytest.mark.parametrize(("shape", "fixed"), [((4, 4, 1), False), ((1,), False), ((4,), True)])
+def test_a_constant_may_differ_between_places_but_not_between_channels(shape, fixed):
+    links = layers.Conv2D(4, 1), lambda x: x * np.ones(shape), layers.GlobalAveragePooling2D()
+    model = build((4, 4, 3), *links, layers.Dense(2))
+    assert bool(free(model)) is not fixed
+    assert any("combines channels with constants" in r for r in reasons(model)) is fixed
+
+
 def test_networks_without_a_graph_are_refused():
     subclassed = Subclassed()
     subclassed(tf.zeros((1, 28, 28, 1)))

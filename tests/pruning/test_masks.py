@@ -458,6 +458,8 @@ def test_the_floor_says_when_it_acts():
     with pytest.warns(UserWarning, match=r"floor of 2 acts in kernels \[0\]") as said:
         assert [int(np.sum(m)) for m in masks.top_k(scores, 0.5, floor=2)] == [2, 8]
     assert said[0].filename == __file__  # the line that called is shown, not one of ours
+    with pytest.warns(UserWarning, match="floor of 5"):  # as many as there are, and none to spare
+        assert [int(np.sum(m)) for m in masks.top_k(scores, 0.5, floor=5)] == [5, 5]
 
 
 @pytest.mark.filterwarnings("ignore:the floor of")
