@@ -418,3 +418,17 @@ def test_the_divergence_is_that_of_kullback_and_leibler():
     target, p = np.array([0.5, 0.5, 0.0]), np.array([0.25, 0.25, 0.5])
     np.testing.assert_allclose(divergence(target, p, 0.0), np.log(2), rtol=1e-14)
     np.testing.assert_allclose(divergence(target, target, 0.0), 0, atol=1e-15)
+
+
+def test_pairs_are_those_with_two_weights_and_then_those_with_one():
+    """By hand: each factor has a support of its own, and so an extra support of its own."""
+    p, q = np.array([0.5, 0.5, 0.0, 0.0]), np.array([0.0, 1.0, 0.0, 0.0])
+    chosen = pairs(lambda i, j: (i + j) % 4 if i != 3 else None, p, q, extra=(0, 1, 2, 3))
+    found = list(zip(chosen.left.numpy().tolist(), chosen.right.numpy().tolist(), strict=True))
+    assert found[: chosen.supported] == [(0, 1), (1, 1)]
+    assert sorted(found[chosen.supported :]) == [
+        *((0, j) for j in (0, 2, 3)),
+        *((1, j) for j in (0, 2, 3)),
+        (2, 1),
+    ]
+    assert chosen.product.numpy().tolist() == [(i + j) % 4 for i, j in found]

@@ -5,6 +5,7 @@ import itertools
 import math
 import warnings
 
+from prosper_utils.blending import evolution
 from prosper_utils.blending.detachment import AXIOMS, detach, parse, show, theorem
 from prosper_utils.blending.distributions import combine, distribution, pairs, support
 from prosper_utils.blending.evolution import (
@@ -939,3 +940,19 @@ def test_a_warning_tells_that_no_goal_is_within_reach(credit, length):
         assert "found none among the" in str(said[0].message)
         assert len(said) == 1
         assert not np.any(last.credit)
+
+
+def test_every_loop_has_its_number_and_goes_on_with_the_draws(monkeypatch):
+    seen, draws = [], []
+
+    def moved(loop, barred, settings, generator, n=1):
+        seen.append(n)
+        draws.append(generator.random())
+        return move(loop, barred, settings, generator, n)
+
+    move = evolution.move_weights
+    monkeypatch.setattr(evolution, "move_weights", moved)
+    words = Table({c: c for c in "ban"}, lambda x, y: x + y if x + y in "banana" else None)
+    list(loops(words, {"ban": 1.0}, Settings(loops=4, seed=7)))
+    assert seen == [1, 2, 3, 4]
+    assert draws == list(np.random.default_rng(7).random(4))

@@ -308,3 +308,15 @@ def test_bad_input(models):
     with pytest.raises(ValueError, match="expected a known input size"):
         budgets.Cost(any_size)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.weights, strict=True))
+
+
+def test_a_block_goes_by_the_mean_of_its_scores_however_many_it_has():
+    """Of 6 channels 2 bring it to a multiple of 4; of 8 channels it takes 4 of lower scores."""
+    inputs = keras.Input((3,))
+    x = keras.layers.Dense(8, name="wide")(keras.layers.Dense(6, name="narrow")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    scores = np.full(len(channels.groups(model)), np.inf)
+    kinds = {len(kind): kind for kind in channels.kinds(channels.groups(model))}
+    scores[kinds[6]], scores[kinds[8]] = 3.0, 2.0  # 2 * 3 is less than 4 * 2
+    keep = budgets.choose(model, scores, limit=budgets.cost(model) - 1, multiple=4)
+    assert [int(np.sum(np.array(keep)[kinds[n]])) for n in (6, 8)] == [6, 4]

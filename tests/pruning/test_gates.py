@@ -302,3 +302,17 @@ def test_bad_input():
     model.layers[-1].trainable = False
     with pytest.raises(ValueError, match="which is not trained"):
         gates.snip(model, batches)
+
+
+def test_sums_go_along_any_axes_of_one_weight():
+    """As in attention, whose output kernel is read along its heads and along their values."""
+    values = np.arange(24.0).reshape(2, 3, 4) ** 2
+    where = [[(0, 0, [1])], [(0, 1, [0, 2])], [(0, 2, [3]), (0, 0, [0])], [(1, 0, [1])], []]
+    expected = [
+        values[1].sum(),
+        values[:, [0, 2]].sum(),
+        values[..., 3].sum() + values[0].sum(),
+        7.0,
+        0.0,
+    ]
+    np.testing.assert_array_equal(gates.sums(where, [values, np.array([5.0, 7.0])]), expected)

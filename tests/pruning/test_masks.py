@@ -657,6 +657,8 @@ def test_masks_that_do_not_fit_change_nothing():
         last[-1, -1] = wrong
         with pytest.raises(ValueError, match=r"output/kernel: expected zeros and ones"):
             masks.apply(model, [good[0], good[1], last])
+    with pytest.raises(ValueError, match="optimizer: expected a Keras optimizer, found a str"):
+        masks.apply(model, good, optimizer="adam")
     assert [k.constraint for k in kernels(model)] == [None] * 3
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
     with pytest.raises(ValueError, match="expected a built model"):

@@ -75,6 +75,7 @@ def test_goals_are_compared_setting_by_setting(stored):
 
     stored(proofs=runs("blend", [20, 22]) + runs("blend", [9, 9], 3) + runs("fixed", [2, 3], 0))
     assert arms.proved("blend").tolist() == [20, 22]
+    assert arms.proved("blend", steps=3).tolist() == [9, 9]
     assert arms.proved("fixed", steps=3).tolist() == [2, 3]
     assert arms.span("blend", "fixed") == "blend 20 to 22; fixed 2 to 3"
     assert arms.goals("fixed") == paired({0: 2, 1: 3}, {0: 20, 1: 22})

@@ -90,3 +90,20 @@ def test_every_finding_names_arms_of_the_stored_sweeps():
         table = findings.arms(results.resume(findings.SWEEPS["MNIST"][kind]))
         assert first in set(table.arm)
         assert second in {*table.arm, findings.FROZEN}
+
+
+def test_a_mean_counts_each_arm_by_its_own_number_of_seeds():
+    by_arm = {"SNIP": dict.fromkeys(range(3), 2.0), "SynFlow": dict.fromkeys(range(5), 1.5)}
+    assert findings.best_frozen(by_arm) == "SynFlow"
+
+
+def test_a_star_stands_where_the_whole_family_lets_it():
+    """One interval of many that just leaves zero out is no finding of the family."""
+    zero = dict.fromkeys(range(5), 0.0)
+    differences = [-1.0, -0.1, -0.6, -1.2, -0.2]
+    family = {("net", i / 100): paired(dict(enumerate(differences)), zero) for i in range(20)}
+    assert family["net", 0.0].high < 0
+    table = findings.cells({("finding", "data"): family})
+    assert not table.map(lambda cell: cell.endswith("*")).any(axis=None)
+    alone = findings.cells({("finding", "data"): {("net", 0.5): family["net", 0.0]}})
+    assert alone.map(lambda cell: cell.endswith("*")).all(axis=None)
