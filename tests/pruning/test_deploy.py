@@ -675,3 +675,12 @@ def test_tables_and_times_of_nothing():
             deploy.table(models, x, batches=batches)
     with pytest.raises(ValueError, match=r"labels: expected shape \(4,\), found \(3,\)"):
         deploy.table({"a": model}, X, np.zeros(3))
+
+
+def test_all_representative_inputs_say_how_far_numbers_go():
+    """From the first one alone, which is black, nothing would be known of the others."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, "relu"), layers.Dense(3)])
+    x = np.random.default_rng(1).normal(size=(40, 4)).astype("float32")
+    dark = np.concatenate([np.zeros((1, 4), "float32"), x])
+    made = deploy.lite(model, quantised="full", representative=dark)
+    assert error(deploy.predict(made, x), model(x).numpy()) < 0.1

@@ -778,3 +778,14 @@ def test_the_norm_of_a_unit_is_over_what_it_reads():
     for kernel, axes, norm in zip(kernels(model), over, regrowth.unit_norms(model), strict=True):
         expected = np.sqrt(np.sum(kernel.numpy() ** 2, axes, keepdims=True))
         np.testing.assert_allclose(norm, expected, rtol=1e-5)
+
+
+def test_one_callback_looks_again_in_every_training(digits):
+    model, loop = looped(small, OPTIMIZERS["momentum"](), every=2, until=30)
+    options = {"batch_size": 64, "verbose": 0, "callbacks": [regrowth.RegrowthCallback(loop)]}
+    data = tuple(part[:320] for part in digits.train)
+    for _ in range(2):
+        model.fit(*data, **options)
+    kernels(model)[0].assign_add(tf.ones_like(kernels(model)[0]))
+    with pytest.raises(ValueError, match=r"expected zeros outside the masks, found \d+ other"):
+        model.fit(*data, **options)
