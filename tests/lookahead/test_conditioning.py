@@ -235,3 +235,17 @@ def test_a_bad_sparsity_is_named(reference):
     weights, batches, _ = reference
     with pytest.raises(ValueError, match=r"sparsity: expected a number in \[0, 1\), found 1.0"):
         conditioning(tiny_loss, weights, batches, learning_rate=0.1, sparsity=1.0)
+
+
+@pytest.mark.parametrize("method", SWEEPS)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_second_sweep_is_the_first_one_in_double_precision(reference, method, momentum):
+    """With another momentum or rate it would not judge rounding, but tell two scores apart."""
+    weights, batches = as_float32(reference)
+    options = {"learning_rate": 0.1, "momentum": momentum, "method": method}
+    double = in_double(weights), tiny_loss
+    report = conditioning(tiny_loss, weights, batches, double=double, **options)
+    assert report.error < 1e-4
+    assert report.determined > 0.95
+    exact = meta_gradient(tiny_loss, double[0], batches, **options)
+    assert report.error == pytest.approx(relative_error(report.scores, exact), rel=1e-3, abs=1e-9)
