@@ -60,3 +60,10 @@ def test_the_command_fails_where_a_link_does(site, monkeypatch):
     with pytest.raises(SystemExit, match=r"book/a.html: \.\./c\.png") as broken:
         linkcheck.main()
     assert (whole.value.code, bool(broken.value.code)) == (0, True)
+
+
+def test_names_of_files_are_written_with_percent_signs_too(site):
+    (site / "book" / "d e.html").write_text('<p id="p">D</p>')
+    page = site / "book" / "a.html"
+    page.write_text(page.read_text() + '<a href="d%20e.html#p">D</a>')
+    assert linkcheck.broken(site) == []

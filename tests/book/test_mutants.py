@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from types import SimpleNamespace
 
 from prosper_utils.study import results
 
@@ -301,3 +302,38 @@ def test_new_tests_are_tried_on_survivors_and_a_sample_says_if_the_score_falls(
     (project / "results").rename(project / "old")
     with pytest.raises(ValueError, match="expected tests that pass, found"):
         run(monkeypatch)
+
+
+def test_a_mutant_whose_tests_did_not_run_is_not_judged(project, monkeypatch):
+    import cosmic_ray.mutating
+    from cosmic_ray.work_item import TestOutcome
+
+    (mutation, *_) = mutants.listed("pruning/order")[1]
+    for outcome, found in (
+        (TestOutcome.SURVIVED, True),
+        (TestOutcome.KILLED, False),
+        (TestOutcome.INCOMPETENT, None),
+    ):
+        said = SimpleNamespace(test_outcome=outcome, output="no such file")
+        monkeypatch.setattr(cosmic_ray.mutating, "mutate_and_test", lambda *_, said=said: said)
+        if found is None:
+            with pytest.raises(RuntimeError, match="expected tests that ran, found no such file"):
+                mutants.survives("pruning/order", mutation, 9)
+        else:
+            assert mutants.survives("pruning/order", mutation, 9) is found
+
+
+def test_what_does_the_same_is_not_in_a_sample(lists, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        mutants,
+        "in_order",
+        lambda waiting, jobs, end: asked.extend(waiting) or [True] * len(waiting),
+    )
+    for place in range(1, 5):
+        mutants.record("a/b", place, place == 3)
+    decide(3, "equivalent: it is")
+    judged, caught, missed = mutants.sample(9, 0, 1, float("inf"))
+    lines = sorted(mutation[1] for _, mutation in asked)
+    assert lines == ["x = 0", "x = 1", "x = 3"]
+    assert (judged, caught, len(missed)) == (3, 0, 3)

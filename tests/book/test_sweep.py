@@ -332,3 +332,28 @@ def test_a_stored_cell_comes_again():
     (row,) = sweep_mnist.one(case, "test")
     assert row["kept"] == stored.kept
     assert abs(row["error"] - stored.error) < 3 * same.error.std()
+
+
+def test_what_is_scored_is_the_loss_without_the_decay(short, monkeypatch):
+    penalties = []
+
+    def spy(model, batches, *, sparsity, seed):
+        penalties.append(len(model.losses))
+        return random(model, seed=seed)
+
+    monkeypatch.setitem(sweep_mnist.RULES, "spy", spy)
+    settings = {"sparsities": (0.9,), "options": {}}
+    sweep_mnist.run_case("small", "tanh", "spy", "as scored", 0, **settings)
+    assert penalties == [0]
+
+
+def test_weights_are_drawn_again_by_the_seed_of_the_case(seen):
+    _, begun = seen
+    for seed in (0, 3):
+        settings = {"sparsities": (0.9,), "options": {}}
+        sweep_mnist.run_case("small", "tanh", "spy", "re-initialised", seed, **settings)
+        fresh = sweep_mnist.NETWORKS["small"]("tanh", seed=seed + 10_000).get_weights()
+        for kernel, drawn in zip(begun[-1][0][::2], fresh[::2], strict=True):
+            kept = kernel != 0
+            assert np.any(kept)
+            np.testing.assert_array_equal(kernel[kept], drawn[kept])

@@ -3,8 +3,8 @@
 import functools
 import json
 
-from prosper_utils.pruning import budgets, networks
-from prosper_utils.study import datasets, results, training
+from prosper_utils.pruning import budgets, gates, masks, networks
+from prosper_utils.study import controls, datasets, results, training
 
 import numpy as np
 import pandas as pd
@@ -182,3 +182,88 @@ def test_networks_train_with_one_operation_for_a_normalisation(short):
     names = {type(layer).__name__ for layer in trained.layers}
     assert training.FusedNormalization.__name__ in names
     assert "BatchNormalization" not in names
+
+
+def test_scores_look_at_the_batches_of_the_seed_as_they_are(short):
+    for seed in (0, 3):
+        x, y = next(sweep_colour.supply(seed))
+        train = sweep_colour.data().train
+        bytes_, labels = next(datasets.batches(train, sweep_colour.BATCH_SIZE, seed=seed))
+        np.testing.assert_allclose(x, bytes_.numpy() / 255, rtol=1e-6)
+        np.testing.assert_array_equal(y, labels)
+    assert x.dtype == tf.float32
+
+
+def test_pruning_while_training_ends_when_its_trial_says(short, monkeypatch):
+    ends, prune = [], sweep_colour.prune_gradually
+
+    def noted(model, sparsity, until, *rest):
+        ends.append(until)
+        prune(model, sparsity, until, *rest)
+
+    monkeypatch.setattr(sweep_colour, "prune_gradually", noted)
+    for options, end in (({"until": 0.5}, 9), ({}, 13)):
+        run("gradual magnitude", options=options)
+        assert set(ends) == {end}  # of 18 steps
+        ends.clear()
+
+
+def test_units_are_scored_and_drawn_by_the_seed_of_the_case(short, monkeypatch):
+    given, drawn, fresh = [], [], controls.fresh
+
+    def spy(model, batches, **options):
+        given.append((len(batches), options))
+        return gates.uniform(model, batches, **options)
+
+    monkeypatch.setitem(sweep_colour.REMOVED, "removed uniformly", spy)
+    monkeypatch.setattr(
+        controls, "fresh", lambda model, seed=None: drawn.append(seed) or fresh(model, seed)
+    )
+    for seed in (0, 7):
+        sweep_colour.smaller(short(seed=0), "removed uniformly", "fresh", 0.5, seed)
+    assert given == [(16, {"seed": seed, "dtype": "float64"}) for seed in (0, 7)]
+    assert drawn == [1000, 1007]
+
+
+def test_masks_are_shuffled_by_the_seed_of_the_case(short, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(masks, "shuffled", lambda chosen, seed=None: drawn.append(seed) or chosen)
+    run("SNIP", variant="shuffled", seed=5)
+    assert drawn == [5]
+
+
+def test_training_warms_up_and_falls_with_momentum_and_decay(short, monkeypatch):
+    made = []
+    monkeypatch.setattr(training, "trainer", lambda *given, **more: made.append((given, more)))
+    model = short()
+    sweep_colour.trainer(model, 0.3, 400)
+    (((found, optimizer), more),) = made
+    assert found is model
+    assert more == {"prepare": datasets.augmented}
+    rates = [float(optimizer._learning_rate(t)) for t in (0, 20, 40, 220, 400)]
+    assert rates == pytest.approx([0, 0.15, 0.3, 0.15, 0], abs=1e-6)
+    assert optimizer.momentum == 0.9
+    squares = sum(float(tf.reduce_sum(v**2)) for v in model.trainable_variables)
+    assert float(sum(model.losses)) == pytest.approx(5e-4 / 2 * squares, rel=1e-5)
+
+
+def test_all_arms_of_a_seed_begin_with_its_weights(short, monkeypatch):
+    begun = []
+
+    def look(model, case, rate, options):
+        begun.append(model.get_weights())
+        raise ValueError("seen")
+
+    monkeypatch.setattr(sweep_colour, "prune_and_train", look)
+    for seed in (0, 3):
+        assert run("SNIP", seed=seed)["failure"] == "seen"
+        for a, b in zip(begun[-1], short(seed=seed).get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_the_options_of_an_arm_are_chosen_by_its_own_trials(monkeypatch):
+    columns = {"arm": ["SNIP", "SNIP", "GraSP"], "trial": [0, 2, 1], "error": [50.0, 40.0, 10.0]}
+    table = pd.DataFrame(columns | {"variant": "as it is"})
+    monkeypatch.setattr(results, "resume", {"colour_tuning": table}.get)
+    assert sweep_colour.chosen_options("SNIP") == sweep_colour.TRIALS["SNIP"][2]
+    assert sweep_colour.chosen_options("magnitude") == {}

@@ -1,7 +1,9 @@
 """The sweep of whole units: what an arm does, what is left to do, and whether it is stale."""
 
 import functools
+import importlib.util
 import json
+import sys
 
 from prosper_utils.pruning import budgets, gates, networks
 from prosper_utils.study import controls, datasets, results, training
@@ -244,3 +246,22 @@ def test_the_stored_results_are_of_this_plan():
         chosen = sweep_units.chosen_rates(network)
         of_it = table[table.network == network]
         assert all(row.rate == chosen[row.when] for row in of_it.itertuples())
+
+
+def test_trained_networks_are_kept_by_network_rate_and_seed(short, monkeypatch, tmp_path, digits):
+    """The folder is read when the module is loaded, so it is loaded once more."""
+    monkeypatch.setenv(sweep_units.CACHE, str(tmp_path))
+    spec = importlib.util.spec_from_file_location("sweep_units_kept", sweep_units.__file__)
+    kept = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, kept)
+    spec.loader.exec_module(kept)
+    made = []
+    monkeypatch.setattr(kept, "data", lambda: digits)
+    monkeypatch.setattr(kept, "NETWORKS", sweep_units.NETWORKS)
+    monkeypatch.setattr(
+        kept, "fit", lambda model, rate, steps, seed: made.append((rate, seed)) or model
+    )
+    cases = [(rate, seed) for rate in (0.1, 0.2) for seed in (0, 1)]
+    for rate, seed in cases * 2:
+        kept.trained_weights("small", rate, seed, "digits")
+    assert made == cases

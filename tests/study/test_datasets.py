@@ -48,7 +48,7 @@ def mnist_file(nowhere, monkeypatch, tmp_path):
 
 def assert_well_formed(data):
     for x, y in (data.train, data.validation, data.test):
-        assert x.dtype.name, y.dtype.name == ("float32", "int64")
+        assert (x.dtype.name, y.dtype.name) == ("float32", "int64")
         assert x.shape[1:] == (28, 28, 1)
         assert len(x) == len(y) > 0
         assert 0 <= float(np.min(x)) < float(np.max(x)) <= 1
