@@ -480,3 +480,13 @@ def test_an_error_as_large_as_the_bound_is_within_it():
     check(*arguments, directions=1, bound=error)
     with pytest.raises(ValueError, match="second derivatives: expected"):
         check(*arguments, directions=1, bound=np.nextafter(error, 0))
+
+
+def test_a_loss_that_was_checked_for_gradients_is_not_checked_for_what_is_differentiated_twice():
+    def wrong(weights, batch):
+        return tf.reduce_sum(once_right(weights[0]) ** 2)
+
+    weights = [tf.constant([0.1, -0.5], "float64")]
+    check_structure(wrong, weights, (), order=1)
+    with pytest.raises(ValueError, match="a gradient is stated by hand"):
+        check_structure(wrong, weights, ())
