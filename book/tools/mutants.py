@@ -386,13 +386,20 @@ def verdicts():
 # A sample ---------------------------------------------------------------------------------------
 
 
+def unchanged():
+    """Return the rows of the stored scores whose modules are still those that were judged."""
+    return [row for row in stored(SCORES) if row["state"] == listed(row["module"])[0]]
+
+
 def sample(count, seed, jobs, end):
     """Judge again mutants that are drawn from those with a stored score; return how it went.
+
+    A module that has changed since has other mutants, and is left out.
 
     Returns:
         (how many were judged, how many of them were caught, those that were not, in words).
     """
-    rows = stored(SCORES)
+    rows = unchanged()
     judged = [(r["module"], m) for r in rows for m in listed(r["module"])[1][: r["judged"]]]
     drawn = random.Random(seed).sample(judged, min(count, len(judged)))
     words = [{"module": name} | in_words(mutation) for name, mutation in drawn]
@@ -411,6 +418,8 @@ def fallen(judged_now, caught, table, level=0.01):
         table: the rows of the stored scores.
         level: the chance of a false alarm that is accepted.
     """
+    if not judged_now:
+        return False
     counted = sum(row["judged"] - row["equivalent"] for row in table)
     share = sum(row["caught"] for row in table) / counted
     return bool(stats.binom.cdf(caught, judged_now, share) < level)
@@ -454,7 +463,7 @@ def _sampled(arguments, end):
     judged_now, caught, missed = sample(arguments.sample, arguments.seed, arguments.jobs, end)
     for row in missed:
         print(f"not caught: {row['module']} {row['where']}: {row['line']} -> {row['mutant']}")
-    low = fallen(judged_now, caught, stored(SCORES))
+    low = fallen(judged_now, caught, unchanged())
     print(f"{caught} of {judged_now} caught" + (": the score has fallen" if low else ""))
     return int(low)
 

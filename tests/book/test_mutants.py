@@ -337,3 +337,15 @@ def test_what_does_the_same_is_not_in_a_sample(lists, monkeypatch):
     lines = sorted(mutation[1] for _, mutation in asked)
     assert lines == ["x = 0", "x = 1", "x = 3"]
     assert (judged, caught, len(missed)) == (3, 0, 3)
+
+
+def test_a_sample_leaves_out_a_module_that_has_changed(lists, monkeypatch):
+    asked = []
+    monkeypatch.setattr(mutants, "in_order", lambda waiting, *_: asked.extend(waiting) or [False])
+    for place in (1, 2):
+        mutants.record("a/b", place, False)
+        mutants.record("c/d", place, False)
+    lists["a/b"] = "changed", lists["a/b"][1]
+    mutants.sample(9, "seed", 1, 0)
+    assert {name for name, _ in asked} == {"c/d"}
+    assert not mutants.fallen(0, 0, [])
