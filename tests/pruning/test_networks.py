@@ -292,3 +292,14 @@ def test_a_choice_that_fits_nothing_is_refused(entry):
     for choice in ({"include": [entry]}, {"exclude": [0, entry]}):
         with pytest.raises(ValueError, match="select: expected what fits one of 7 kernels, found"):
             networks.select(several(), **choice)
+
+
+def test_what_is_made_of_a_model_does_not_follow_its_later_training():
+    layers = [keras.layers.BatchNormalization(), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    weights, outputs = networks.as_outputs(model, statistics="moving")
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    before = outputs(weights, x).numpy()
+    for variable in model.variables:
+        variable.assign(variable + 1)
+    np.testing.assert_array_equal(outputs(weights, x), before)
