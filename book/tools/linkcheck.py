@@ -4,6 +4,7 @@
 to other hosts are left to `make links`.
 """
 
+import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -30,7 +31,7 @@ class _Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         if tag == "meta" and dict(attrs).get("http-equiv", "").lower() == "refresh":
-            self.page.links.append(dict(attrs)["content"].partition("url=")[2])
+            self.page.links.extend(re.findall("(?i)url=(.*)", dict(attrs)["content"]))
         for name, value in attrs:
             if name == "id" or (tag == "a" and name == "name"):
                 self.page.ids.add(value)

@@ -528,8 +528,10 @@ class History:
     proofs: dict = dataclasses.field(default_factory=dict)
 
     def save(self, path):
-        """Write it to a file as JSON."""
-        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        """Write it to a file as JSON, which is replaced only when the new one is complete."""
+        unfinished = Path(f"{path}.unfinished")
+        unfinished.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        unfinished.replace(path)
 
     @classmethod
     def load(cls, path):

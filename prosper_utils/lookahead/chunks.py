@@ -8,7 +8,7 @@ for a loss and a shape of batch, serves every part and every M.
 import itertools
 import math
 
-from prosper_utils.lookahead.descent import is_stacked, packed, shapes
+from prosper_utils.lookahead.descent import is_stacked, packed
 
 import numpy as np
 import tensorflow as tf
@@ -31,7 +31,9 @@ def uncopied(batches):
 
 
 def chunks(batches, first=0, at_least=1, end=None):
-    r"""Split the batches from `first` on into parts of equal shapes, about :math:`\sqrt M` in each.
+    r"""Split the batches from `first` on into parts of about :math:`\sqrt M`, each of one kind.
+
+    Batches of one kind have equal shapes and types.
 
     Args:
         batches: M + 1 batches, as a list or one stacked pair.
@@ -47,15 +49,21 @@ def chunks(batches, first=0, at_least=1, end=None):
     end = count - 1 if end is None else end
     limit, ends = max(at_least, math.ceil(math.sqrt(end - first))), []
     for m in range(end, first, -1):  # from the back, so that what is left over comes first
-        cut = not stacked and m < end and shapes(batches[m - 1]) != shapes(batches[m])
+        cut = not stacked and m < end and _kind(batches[m - 1]) != _kind(batches[m])
         if cut or not ends or ends[-1] - m == limit:
             ends.append(m)
     spans = itertools.pairwise([first, *reversed(ends)])
     return [tuple(p[a:b] for p in batches) if stacked else list(batches[a:b]) for a, b in spans]
 
 
+def _kind(batch):
+    """Return the shapes and types of the parts of a batch; batches of one kind can be stacked."""
+    parts = [p if hasattr(p, "dtype") else np.asarray(p) for p in tf.nest.flatten(batch)]
+    return [(tuple(p.shape), tf.as_dtype(p.dtype)) for p in parts]
+
+
 def stack(part):
-    """Return a list of batches of equal shapes as one batch with a new first axis.
+    """Return a list of batches of equal shapes and types as one batch with a new first axis.
 
     What is stacked already stays as it is, as tensors.
     """

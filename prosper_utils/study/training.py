@@ -171,10 +171,11 @@ class FusedNormalization(keras.layers.BatchNormalization):
 def fused(model):
     """Return a functional or sequential model anew, with `FusedNormalization`, for faster training.
 
-    It has the same weights in the same order.
+    It has the same weights in the same order, and their masks, constraints and regularizers.
 
     Raises:
-        ValueError: for a batch normalisation that is not over the channels, with scale and centre.
+        ValueError: for a batch normalisation that is not over the channels, with scale and centre;
+            for a constraint that was set on a variable and that its layer does not store.
     """
 
     def copied(layer):
@@ -189,4 +190,11 @@ def fused(model):
 
     again = keras.models.clone_model(model, clone_function=copied)
     again.set_weights(model.get_weights())
+    for old, new in zip(model.trainable_variables, again.trainable_variables, strict=True):
+        new.regularizer = old.regularizer
+        if (old.constraint is None) != (new.constraint is None):
+            raise ValueError(
+                f"{old.path}: expected a constraint that its layer stores, found one that only the "
+                "variable has: set it after `fused`"
+            )
     return again

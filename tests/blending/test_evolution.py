@@ -805,6 +805,11 @@ def test_a_history_can_be_saved_and_loaded(tmp_path):
     assert history.proofs
     history.save(tmp_path / "run.json")
     assert History.load(tmp_path / "run.json") == history
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    history.rows.append({"what JSON cannot hold": {1, 2}})
+    with pytest.raises(TypeError):
+        history.save(tmp_path / "run.json")
+    assert History.load(tmp_path / "run.json").rows == history.rows[:-1]
 
 
 # Bad input

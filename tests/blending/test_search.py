@@ -435,3 +435,16 @@ def test_bad_settings_are_refused(chosen, message):
 def test_bad_targets_are_refused():
     with pytest.raises(ValueError, match="expected goals that are no axioms, found CpCqp"):
         breed(detachment_table(), {parse("CpCqp"): 1.0}, Breeding())
+
+
+def test_no_object_is_twice_in_a_population(monkeypatch):
+    pools, survivors = [], search.survivors
+
+    def noted(pool, *rest):
+        pools.append(pool)
+        return survivors(pool, *rest)
+
+    monkeypatch.setattr(search, "survivors", noted)
+    breed(detachment_table(budget=1500), goal_weights(GOALS), Breeding("smallness", population=40))
+    assert len(pools) > 3
+    assert all(len(pool) == len(set(pool)) for pool in pools)

@@ -67,3 +67,13 @@ def test_names_of_files_are_written_with_percent_signs_too(site):
     page = site / "book" / "a.html"
     page.write_text(page.read_text() + '<a href="d%20e.html#p">D</a>')
     assert linkcheck.broken(site) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [("0; url=no.html", 1), ("0; URL=no.html", 1), ("5", 0), ("0;url=a.html", 0)],
+)
+def test_a_page_that_leads_on_leads_to_a_page(site, content, wrong):
+    page = site / "book" / "leads_on.html"
+    page.write_text(f'<meta http-equiv="Refresh" content="{content}">')
+    assert len(linkcheck.broken(site)) == wrong

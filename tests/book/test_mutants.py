@@ -349,3 +349,9 @@ def test_a_sample_leaves_out_a_module_that_has_changed(lists, monkeypatch):
     mutants.sample(9, "seed", 1, 0)
     assert {name for name, _ in asked} == {"c/d"}
     assert not mutants.fallen(0, 0, [])
+
+
+def test_what_does_the_same_is_no_reason_for_a_lower_score():
+    table = [{"caught": 80, "mutants": 100, "judged": 100, "equivalent": 20}]
+    assert mutants.fallen(100, 97, table)  # all that could be caught were
+    assert not mutants.fallen(100, 100, table)

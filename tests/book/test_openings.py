@@ -1,10 +1,13 @@
 """Openings: the line on time and needs, and the cell that does something on Colab only."""
 
 import copy
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import chapters
+import nbclient
 import nbformat
 import openings
 import pytest
@@ -159,3 +162,53 @@ def test_the_cell_is_in_the_style_of_the_chapters(tmp_path, url):
     for command in (["check"], ["format", "--check"]):
         found = subprocess.run([ruff, *command, "--config", config, file], check=False)
         assert found.returncode == 0
+
+
+def test_the_cell_for_colab_follows_the_repository(monkeypatch):
+    chapter = notebook("import math")
+    for url in ("https://example.org/a", "https://example.org/b", ""):
+        monkeypatch.setattr(openings, "repository", lambda url=url: (url, "main"))
+        openings.put(chapter, DETAILS)
+        assert len(chapter.cells) == 3
+        assert chapter.cells[1].source == openings.colab_cell(url, "main").source
+        assert chapter.cells[1].metadata == {"tags": ["remove-cell"]}
+
+
+def test_a_chapter_with_one_file_alone_is_a_chapter(tmp_path, monkeypatch):
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path)
+    for name in ("02_y.ipynb", "01_x.md", "03_z.md", "03_z.ipynb", "notes.md"):
+        (tmp_path / name).touch()
+    assert chapters.chapters() == ["01_x", "02_y", "03_z"]
+
+
+def test_after_its_opening_the_text_of_a_chapter_leads(tmp_path, monkeypatch):
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(chapters, "sync", lambda stem: None)
+    monkeypatch.setattr(openings, "SECONDS", tmp_path / "seconds.json")
+    nbformat.write(notebook("1 + 1"), tmp_path / "01_x.ipynb")
+    (tmp_path / "01_x.md").touch()
+    os.utime(tmp_path / "01_x.md", (0, 0))
+    chapters.open_chapter("01_x")
+    times = [(tmp_path / f"01_x{suffix}").stat().st_mtime for suffix in (".md", ".ipynb")]
+    assert times[0] >= times[1]
+
+
+def test_a_chapter_that_fails_is_not_stored_and_has_no_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(openings, "SECONDS", tmp_path / "seconds.json")
+    file = tmp_path / "01_x.ipynb"
+    for code, works in (("1 / 0", False), ("1 + 1", True)):
+        nbformat.write(notebook(code), file)
+        before = file.read_text()
+        if works:
+            chapters.execute("01_x")
+            (cell,) = (c for c in nbformat.read(file, 4).cells if c.cell_type == "code")
+            assert cell.outputs[0].data["text/plain"] == "2"
+            assert "execution" not in cell.metadata
+            assert "language_info" not in nbformat.read(file, 4).metadata
+            assert list(openings.seconds()) == ["01_x"]
+        else:
+            with pytest.raises(nbclient.exceptions.CellExecutionError):
+                chapters.execute("01_x")
+            assert file.read_text() == before
+            assert openings.seconds() == {}

@@ -16,6 +16,7 @@ import front
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 import yaml
@@ -472,3 +473,29 @@ def test_the_status_page_runs():
     assert found["mutants"].score.between(found["mutants"].at_least, 100).all()
     assert (found["mutants"].caught <= found["mutants"].judged).all()
     assert (found["mutants"].judged <= found["mutants"].mutants).all()
+
+
+def rows_of(arm, proved):
+    return [
+        {"arm": arm + front.STORED, "step_size": 0.03, "keep": k, "seed": 0, "proved": n}
+        for k, n in enumerate(proved)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("blend", "said"),
+    [((9, 9, 10), True), ((1, 1, 2), True), ((5, 4, 6), False)],
+)
+def test_a_difference_is_one_in_either_direction(blend, said):
+    table = pd.DataFrame(rows_of("blend", blend) + rows_of("identity", (5, 5, 5)))
+    found = front.stored_goals(table)
+    assert ("makes a difference" in found) == said
+    assert ("no difference is shown" in found) != said
+
+
+def test_the_lead_is_over_the_fixed_mask_with_the_lowest_mean():
+    errors = {"credit": 1.0, "SNIP": 2.0, "SynFlow": 3.0, "random regrowth": 0.0}
+    rows = [{"arm": a, "seed": s, "error": e + s} for a, e in errors.items() for s in range(3)]
+    best, less = front.lead(pd.DataFrame(rows))
+    assert best == "SNIP"
+    assert less.startswith("\N{MINUS SIGN}1.0")

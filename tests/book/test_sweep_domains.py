@@ -4,8 +4,9 @@ import json
 import subprocess
 import sys
 
-from prosper_utils.blending import circuits
+from prosper_utils.blending import circuits, search
 from prosper_utils.blending.detachment import AXIOMS, parse, show, subsumes, theorem
+from prosper_utils.blending.evolution import History
 from prosper_utils.study import results
 
 import pandas as pd
@@ -117,3 +118,22 @@ def test_it_is_a_command():
     said = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
     assert said.returncode == 0
     assert "ladder" in said.stdout
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_run_has_the_settings_of_its_case(monkeypatch, stored):
+    given = []
+
+    def noted(table, target, settings):
+        given.append(settings)
+        return History({})
+
+    monkeypatch.setattr(sweep_domains, "evolve", lambda *run: (noted(*run), {}))
+    monkeypatch.setattr(search, "breed", noted)
+    end = sweep_domains.STORED if stored else ""
+    run("circuits", BLEND, arm="identity" + end, step_size=0.05, keep=200)
+    run("circuits", BLEND, arm=sweep_domains.BRED + end, seed=2)
+    loop, bred = given
+    assert (loop.credit, loop.step_size, loop.keep) == ("identity", 0.05, 200)
+    assert (bred.fitness, bred.seed) == ("usefulness", 2)
+    assert loop.store_goals == bred.store_goals == stored

@@ -101,3 +101,17 @@ def test_every_method_of_the_short_table_has_a_section_with_its_call():
     assert set(named) <= targets | {"shortest-path", "export"}
     assert len(named) == 7
     assert "\n(shortest-path)=\n## " in (ROOT / "notebooks/18_prune_your_model.md").read_text()
+
+
+def test_networks_that_were_trained_for_different_times_have_no_one_time(monkeypatch):
+    for last in (5, 7):
+        steps = dict(zip(methods.NETWORKS, (5, 5, last), strict=True))
+        found = {"networks": {name: {"steps": n} for name, n in steps.items()}}
+        monkeypatch.setattr(
+            results, "load", lambda name, found=found: (None, {"configuration": found})
+        )
+        if last == 5:
+            assert methods.steps("units") == 5
+        else:
+            with pytest.raises(ValueError, match="unpack"):
+                methods.steps("units")

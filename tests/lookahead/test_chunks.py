@@ -104,3 +104,15 @@ def test_the_compiled_loops_get_stacked_batches_as_they_are_and_all_else_in_a_li
     for whole, parts in zip(listed, again, strict=True):
         assert isinstance(parts, tuple)
         tf.nest.map_structure(np.testing.assert_array_equal, found.restore(parts), whole)
+
+
+@pytest.mark.parametrize("made", [np.asarray, tf.convert_to_tensor], ids=["arrays", "tensors"])
+def test_a_chunk_has_one_shape_and_one_type(made):
+    x, y = np.ones((3, 2)), np.arange(3)
+    kinds = [("float64", "int64"), ("float32", "int64"), ("float32", "int32")]
+    batches = [(made(x.astype(a)), made(y.astype(b))) for a, b in kinds for _ in range(2)]
+    batches += [(made(x[:2]), made(y[:2]))] * 2
+    parts = chunks([*batches, batches[0]], at_least=8)
+    assert [len(part) for part in parts] == [2, 2, 2, 2]
+    for part, (first, *_) in zip(map(stack, parts), parts, strict=True):
+        assert one(part) == specs(tf.nest.map_structure(tf.convert_to_tensor, first))

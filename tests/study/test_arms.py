@@ -80,3 +80,24 @@ def test_goals_are_compared_setting_by_setting(stored):
     assert arms.span("blend", "fixed") == "blend 20 to 22; fixed 2 to 3"
     assert arms.goals("fixed") == paired({0: 2, 1: 3}, {0: 20, 1: 22})
     assert arms.fewer({"fixed": Interval(-18, -19, -17, 1e-6)}).word == "holds"
+
+
+def runs_of(arm, numbers, steps=2):
+    return [
+        {"arm": arm, "steps": steps, "step_size": 0.03, "keep": k, "seed": 0, "proved": n}
+        for k, n in enumerate(numbers)
+    ]
+
+
+def test_goals_are_those_of_the_steps_and_the_rival_that_are_asked_for(monkeypatch):
+    table = pd.DataFrame(
+        runs_of("blend", [20, 22])
+        + runs_of("blend", [9, 11], 3)
+        + runs_of("identity", [8, 7], 3)
+        + runs_of("identity", [1, 5])
+        + runs_of("fixed", [2, 3], 0)
+    )
+    monkeypatch.setattr(arms, "stored", {"proofs": table}.__getitem__)
+    assert arms.proved("blend", 3).tolist() == [9, 11]
+    assert arms.goals("blend", "identity", 3) == paired({0: 9, 1: 11}, {0: 8, 1: 7})
+    assert arms.goals("fixed", "identity") == paired({0: 2, 1: 3}, {0: 1, 1: 5})

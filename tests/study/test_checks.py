@@ -4,6 +4,7 @@ from prosper_utils.study.checks import check, check_equal, relative_error
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 
 def test_relative_error_is_over_all_entries_together():
@@ -42,3 +43,11 @@ def test_a_claim_that_does_not_hold_stops(found):
         check_equal("one = other", [np.array([found])], [np.ones(1)], 1e-10)
     with pytest.raises(AssertionError, match="does not hold: up is down"):
         check("up is down", False)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_relative_errors_of_low_precision_are_taken_in_double(dtype):
+    """Squares of these numbers do not fit into the type."""
+    large = {"float16": 300.0, "bfloat16": 2.0**80, "float32": 2.0**80}[dtype]
+    found, expected = (tf.constant([k * large], dtype) for k in (1.5, 1))
+    assert relative_error([found], [expected]) == pytest.approx(0.5)

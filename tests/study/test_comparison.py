@@ -177,3 +177,9 @@ def test_what_is_carried_over_does_not_depend_on_names_and_scales(first, random)
     assert [3 * x for x in found[:4]] == pytest.approx(scaled[:4])
     np.testing.assert_allclose(found[4:], scaled[4:])
     assert found.worst <= found.given <= found.best
+
+
+@pytest.mark.parametrize("scale", [1e-14, 1e9])
+def test_what_is_a_tie_does_not_depend_on_the_scale(scale):
+    drop = np.array([0.0, 0.0, 1.0, 2.0])
+    assert rank_correlation(scale * (drop + 1e-15 * drop[::-1]), drop) == pytest.approx(1)

@@ -60,3 +60,22 @@ def test_rescaled_kernels_send_on_the_same_variance(make):
         fans = [np.prod(k.shape[:-1]) for k in (large, kernel)]
         np.testing.assert_allclose(kernel.numpy() ** 2 * fans[1], was**2 * fans[0], rtol=1e-5)
     assert not np.array_equal(kept[1], kernels(small)[1].numpy())
+
+
+class Two(keras.layers.Layer):
+    """Two kernels of one shape, from one initializer."""
+
+    first_initializer = second_initializer = keras.initializers.GlorotUniform(seed=0)
+
+    def build(self, shape):
+        for name in ("first", "second"):
+            setattr(self, name, self.add_weight(shape=(shape[-1], 4), name=name))
+
+    def call(self, x):
+        return x @ self.first + x @ self.second
+
+
+def test_two_weights_of_one_layer_are_drawn_apart():
+    model = controls.fresh(keras.Sequential([keras.Input((3,)), Two()]), seed=3)
+    first, second = model.get_weights()
+    assert not np.any(first == second)

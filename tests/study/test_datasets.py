@@ -525,3 +525,14 @@ def test_the_seed_fixes_what_is_drawn():
     floats = datasets.augmented(tf.cast(x, tf.float64) / 255, [3, 5])
     assert floats.dtype == tf.float64
     np.testing.assert_allclose(floats, first, atol=1e-6)
+
+
+def test_a_fingerprint_is_of_every_row():
+    x, y = np.zeros((2500, 2), np.float32), np.zeros(2500, int)
+    found = {datasets.fingerprint(datasets.Data("a", (x, y), None, None))["sha256"]}
+    for row in (0, 1100, 2499):
+        other, labels = x.copy(), y.copy()
+        other[row, 1], labels[row] = 1, 1
+        for pair in ((other, y), (x, labels)):
+            found.add(datasets.fingerprint(datasets.Data("a", pair, None, None))["sha256"])
+    assert len(found) == 7

@@ -5,6 +5,7 @@ from prosper_utils.study.comparison import Interval
 
 import pandas as pd
 import pytest
+from test_arms import runs_of
 
 BETTER, OPEN, WORSE = (Interval(m, m - 1, m + 1, p) for m, p in ((-3, 1e-6), (0, 1), (3, 1e-6)))
 SEEN = {
@@ -168,3 +169,59 @@ def test_our_errors_are_those_published_within_three_tenths(monkeypatch):
     assert hopes.published().word == "holds"
     monkeypatch.setattr(arms, "stored", table(2.0))
     assert hopes.published().word == "fails"
+
+
+@pytest.mark.parametrize(("ends", "word"), [((9, 8), "holds"), ((9, 5), "fails")])
+def test_the_blend_evolves_only_if_every_run_proves_more_later(monkeypatch, ends, word):
+    rows = [
+        row | {"curve": " ".join(["5"] * 7 + [str(row["proved"])])}
+        for row in runs_of("blend", ends)
+    ]
+    table = pd.DataFrame(rows + runs_of("fixed", [2, 3], 0))
+    monkeypatch.setattr(arms, "stored", {"proofs": table}.__getitem__)
+    assert journal.evolves().word == word
+
+
+def test_a_change_of_the_loop_counts_only_among_all_of_them(monkeypatch):
+    """One with p = 0.02 is surely worse by itself, and not among as many as there are."""
+    monkeypatch.setattr(
+        journal.arms, "credit_against", lambda other=None: {(arms.DENSE, 0.9): OPEN}
+    )
+    noise, worse = [-1, -0.5, 0, 0.5, 1], [0.2, 0.5, 0.8, 1.1, 1.4]
+
+    def regrown(network, arm, sparsity, variant="as is"):
+        plain = variant == "as is" and arm == "credit"
+        found = [0.0] * 5 if plain else worse if variant == "no persistence" else noise
+        return dict(enumerate(found))
+
+    monkeypatch.setattr(journal.arms, "regrown", regrown)
+    claims = {claim.number: claim.verdict.word for claim in journal.on_networks()}
+    assert claims["N3"] == "not shown"
+
+
+def test_what_persists_is_set_against_the_loop_that_stores_goals_as_it_does(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        journal, "goals", lambda arm, other="blend", steps=2: asked.append((arm, other)) or OPEN
+    )
+    journal.persisting_pays()
+    arm, kind = "persistence without credit", arms.GOALS_STORED
+    bare = f"identity, {arm}"
+    assert asked == [
+        (arm, "blend"),
+        (arm + kind, "blend" + kind),
+        (bare, "identity"),
+        (bare + kind, "identity" + kind),
+    ]
+
+
+@pytest.mark.parametrize(("new", "word"), [(0.9, "holds"), (0.3, "fails")])
+def test_the_better_credit_is_the_one_that_ranks_better(monkeypatch, new, word):
+    rows = [
+        {"steps": t, "keep": 150, "loop": n, "mode": mode, "correlation": value + 0.01 * n * sign}
+        for t in (1, 2)
+        for n in range(4)
+        for mode, value, sign in (("support", new, 1), ("identity", 0.6, -1))
+    ]
+    monkeypatch.setattr(arms, "stored", {"proofs_credit": pd.DataFrame(rows)}.__getitem__)
+    assert journal.better_credit().word == word

@@ -355,9 +355,32 @@ def test_fused_normalisation_keeps_masks_and_refuses_what_it_is_not():
     training.trainer(again)(data, steps=3, batch_size=8)
     for kernel, mask in zip(kernels(again), chosen, strict=True):
         assert np.all(kernel.numpy()[mask == 0] == 0)
+    kept = masks.in_force(training.fused(again))
+    assert all(np.array_equal(a, b) for a, b in zip(kept, chosen, strict=True))
+    first = model.trainable_variables[0]
+    first.regularizer = keras.regularizers.L2(0.1)
+    expected = 0.1 * float(tf.reduce_sum(first**2))
+    assert float(sum(training.fused(model).losses)) == pytest.approx(expected, rel=1e-6)
+    first.constraint = keras.constraints.NonNeg()
+    with pytest.raises(ValueError, match=r"kernel: expected a constraint that its layer stores"):
+        training.fused(model)
     for options in ({"axis": 1}, {"center": False}, {"scale": False}):
         odd = keras.Sequential(
             [keras.Input((8, 8, 3)), keras.layers.BatchNormalization(name="odd", **options)]
         )
         with pytest.raises(ValueError, match="layer 'odd': expected normalisation over the last"):
             training.fused(odd)
+
+
+def test_a_training_goes_on_in_a_later_epoch(digits):
+    """With the batches of that epoch: made steps may be more than an epoch has."""
+    data, ends = tuple(part[:96] for part in digits.train), []
+    for parts in ((10,), (4, 10), (6, 8, 10)):
+        model, made = dense_300_100(units=(30, 10)), 0
+        train = training.trainer(model, keras.optimizers.SGD(0.1))
+        for steps in parts:
+            train(data, steps=steps, batch_size=32, made=made)
+            made = steps
+        ends.append(model.get_weights())
+    assert relative_error(ends[1], ends[0]) < 1e-6
+    assert relative_error(ends[2], ends[0]) < 1e-6

@@ -196,3 +196,9 @@ def test_what_is_settled_is_printed_and_what_is_not_stops(capsys):
         verdicts.settle(found, {})
     with pytest.raises(ValueError, match=r"found \['P3'\]"):
         verdicts.settle(found, {"P2": "fails: M = 1", "P3": "holds"})
+
+
+def test_a_number_stands_for_one_claim_wherever_it_comes_again():
+    lines = "P1 a | b\nP2 c | d\nP1 e | f"
+    with pytest.raises(ValueError, match="found P1 twice"):
+        verdicts.claims(lines, *[verdicts.Verdict("holds")] * 3)
