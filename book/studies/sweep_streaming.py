@@ -23,6 +23,7 @@ from prosper_utils.study.checks import relative_error
 
 import keras
 import numpy as np
+import sweeps
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -30,6 +31,7 @@ LOOKAHEADS = (1, 3, 10, 30)
 RATES = (0.03, 0.1, 0.3)
 SPARSITIES = (0.9, 0.95, 0.98, 0.99)
 SEEDS = (0, 1)
+BATCH_SIZE = 128
 NETWORKS = {"LeNet-300-100": networks.dense_300_100, "LeNet-5": networks.lenet5}
 ACTIVATIONS = ("tanh", "relu")
 
@@ -83,7 +85,7 @@ def errors_of(name, activation, rate, seed, train):
     product = compiled(lambda loss, w, b: streaming.hessian_product(loss, w, b[0], b[1]), loss)
     steps = max(LOOKAHEADS)
     batches, others = (
-        list(itertools.islice(datasets.batches(train, seed=s), steps + 1))
+        list(itertools.islice(datasets.batches(train, BATCH_SIZE, seed=s), steps + 1))
         for s in (2 * seed, 2 * seed + 1)
     )
     gammas = {gamma: [tf.ones_like(w) for w in initial] for gamma in curvatures}
@@ -162,7 +164,7 @@ def growth_of(activation, sharpness, train, full=False):
     model = networks.dense_300_100(activation, **options)
     initial, loss = networks.as_loss(model)
     kind = initial[0].dtype
-    pool = itertools.islice(datasets.batches(train, seed=0), POOL + 1)
+    pool = itertools.islice(datasets.batches(train, BATCH_SIZE, seed=0), POOL + 1)
     *pool, outer = [(tf.cast(x, kind), y) for x, y in pool]
     hvp = compiled(lambda loss, w, v: streaming.hessian_product(loss, w, pool[0], v), loss)
     eigenvalue = largest_eigenvalue(hvp, initial)
@@ -253,16 +255,21 @@ SWEEPS = {
 }
 
 
-def stored(name, configuration):
-    """Return (rows, cases done, seconds) of an interrupted sweep of the same configuration."""
+def configuration(what, data):
+    """Return what determines the results of a sweep, its cases apart."""
+    found = datasets.fingerprint(data) | {"batch_size": BATCH_SIZE}
+    if what == "growth":
+        return found | {"pool": POOL, "seed": 0, "steps": LONG}
+    return found | {"steps": LOOKAHEADS, "sparsities": SPARSITIES}
+
+
+def stored(name):
+    """Return (rows, cases done, seconds) of what is stored of a sweep."""
     try:
         table, provenance = results.load(name)
     except FileNotFoundError:
         return [], [], 0.0
-    found = provenance["configuration"]
-    if {k: v for k, v in found.items() if k != "cases"} != configuration:
-        return [], [], 0.0
-    return table.to_dict("records"), found["cases"], provenance["seconds"]
+    return table.to_dict("records"), provenance["configuration"]["cases"], provenance["seconds"]
 
 
 def main():
@@ -274,16 +281,16 @@ def main():
     for what in parser.parse_args().what:
         function, cases = SWEEPS[what]
         name = f"streaming_{what}"
-        configuration = datasets.fingerprint(data) | {"batch_size": 128}
-        if what == "growth":
-            configuration |= {"pool": POOL, "seed": 0}
-        rows, done, seconds = stored(name, configuration)
-        for case in tqdm([c for c in cases() if c not in done], what, unit="case"):
+        rows, done, seconds = stored(name)
+        left = [case for case in cases() if case not in done]
+        settings = configuration(what, data)
+        sweeps.expect_same(name, settings if left else {})
+        for case in tqdm(left, what, unit="case"):
             begin = time.perf_counter()
             rows += functools.partial(function, train=data.train)(**case)
             done.append(case)
             seconds += time.perf_counter() - begin
-            results.save(name, rows, configuration | {"cases": done}, seconds=seconds)
+            results.save(name, rows, settings | {"cases": done}, seconds=seconds)
             keras.backend.clear_session()
 
 

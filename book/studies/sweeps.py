@@ -6,6 +6,7 @@ case that ends is stored at once, and the next run goes on with the rest.
 
 import argparse
 import contextlib
+import json
 import os
 import sys
 import tempfile
@@ -52,6 +53,38 @@ def best(name, column, where=None):
         said = ", ".join(f"{key} {value}" for key, value in (where or {}).items()) or "any kind"
         raise LookupError(f"{name}: expected stored trials of {said}, found none: run it first")
     return table.error.fillna(100).groupby(table[column]).mean().idxmin()
+
+
+def expect_same(name, configuration):
+    """Refuse to add rows to those of another configuration.
+
+    What only one of the two has is not compared: options come later, and rows stay.
+
+    Args:
+        name: that of the stored result; nothing is expected if there is none.
+        configuration: what determines the rows to come, as JSON can hold it.
+
+    Raises:
+        ValueError: if the stored rows were made with another value of something.
+    """
+    path = results.FOLDER / f"{name}.json"
+    if path.is_file():
+        stored = json.loads(path.read_text())["configuration"]
+        if found := list(differences(stored, json.loads(json.dumps(configuration)))):
+            raise ValueError(
+                f"{name}: expected the configuration of the stored rows, found {'; '.join(found)}: "
+                f"restore it, or remove {name}.csv and {name}.json to begin anew"
+            )
+
+
+def differences(stored, now, at=""):
+    """Yield in words where two configurations, as JSON holds them, give one thing two values."""
+    if not (isinstance(stored, dict) and isinstance(now, dict)):
+        if stored != now:
+            yield f"{at} = {now} in place of {stored}"
+        return
+    for key in stored.keys() & now.keys():
+        yield from differences(stored[key], now[key], f"{at}.{key}" if at else key)
 
 
 def in_parallel(one, cases, jobs=-1):
@@ -103,7 +136,8 @@ def command(script, sweeps, configuration):
         script: the module whose command it is; the processes import it by its name.
         sweeps: {name of the result: (left, one)}; left takes the rows that are stored, a table, and
             returns the cases to run; one takes a case and returns its rows.
-        configuration: function that returns what determines the results.
+        configuration: function that returns what determines the results; one that differs from
+            that of the stored rows is an error of the command line (`expect_same`).
     """
     parser = argparse.ArgumentParser(description=script.__doc__)
     parser.add_argument("what", nargs="*", default=list(sweeps))
@@ -117,6 +151,10 @@ def command(script, sweeps, configuration):
     for name in arguments.what:
         left, one = sweeps[name]
         cases = left(results.resume(name))
+        try:
+            expect_same(name, configuration() if cases else {})
+        except ValueError as error:
+            parser.error(str(error))
         waiting = (case for case in cases if time.monotonic() < end)
         with on_dask(arguments.dask, *scripts(script)):
             done = in_parallel(one, waiting, arguments.jobs)

@@ -1,9 +1,12 @@
 """The sweep of streamed scores: what a row says, and what an interrupted one goes on with."""
 
 import functools
+import json
+import sys
+import types
 
 from prosper_utils.pruning import networks
-from prosper_utils.study import results
+from prosper_utils.study import datasets, results
 
 import numpy as np
 import pytest
@@ -39,13 +42,62 @@ def test_the_error_is_to_first_order_what_is_predicted(rows):
         assert found[m, "other batches"]["error"] > 1e-3
 
 
-def test_only_a_sweep_of_the_same_configuration_goes_on(tmp_path, monkeypatch):
+@pytest.fixture
+def command(tmp_path, monkeypatch, digits):
+    """The command, with cases that are done in no time; it returns those that it ran."""
+    ran = []
+
+    def one(n, train):
+        ran.append(n)
+        return [{"n": n, "images": len(train)}]
+
+    def run():
+        ran.clear()
+        monkeypatch.setattr(sys, "argv", ["sweep_streaming.py"])
+        sweep_streaming.main()
+        return [*ran]
+
+    cases = [{"n": n} for n in range(3)]
     monkeypatch.setattr(results, "FOLDER", tmp_path)
-    assert sweep_streaming.stored("some", {"seed": 0}) == ([], [], 0.0)
-    results.save("some", [{"error": 0.5}], {"seed": 0, "cases": [{"n": 1}]}, seconds=3)
-    assert sweep_streaming.stored("some", {"seed": 0}) == ([{"error": 0.5}], [{"n": 1}], 3.0)
-    for other in ({"seed": 1}, {"seed": 0, "pool": 2}, {}):
-        assert sweep_streaming.stored("some", other) == ([], [], 0.0)
+    monkeypatch.setattr(datasets, "load", lambda: digits)
+    monkeypatch.setattr(sweep_streaming, "SWEEPS", {"growth": (one, lambda: [*cases])})
+    return types.SimpleNamespace(run=run, cases=cases)
+
+
+def test_it_goes_on_with_the_cases_that_are_not_stored(command, digits):
+    del command.cases[1:]
+    assert command.run() == [0]
+    first = results.load("streaming_growth")[1]
+    command.cases += [{"n": 1}, {"n": 2}]
+    assert command.run() == [1, 2]
+    table, provenance = results.load("streaming_growth")
+    assert table.n.tolist() == [0, 1, 2]
+    assert set(table.images) == {len(digits.train)}
+    assert provenance["seconds"] >= first["seconds"]
+    assert provenance["configuration"]["cases"] == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+@pytest.mark.parametrize("name", ["POOL", "BATCH_SIZE", "LONG"])
+def test_no_rows_are_added_to_those_of_other_settings(command, monkeypatch, name):
+    assert command.run() == [0, 1, 2]
+    monkeypatch.setattr(sweep_streaming, name, 7)
+    assert command.run() == []  # nothing is left that could be mixed
+    command.cases.append({"n": 3})
+    before = results.load("streaming_growth")
+    with pytest.raises(ValueError, match="streaming_growth: expected the configuration"):
+        command.run()
+    after = results.load("streaming_growth")
+    assert before[0].equals(after[0])
+    assert before[1] == after[1]
+
+
+@pytest.mark.parametrize("what", sweep_streaming.SWEEPS)
+def test_what_is_stored_is_of_the_present_settings(what, digits):
+    """But for the data set, which the machine may not have."""
+    stored = results.load(f"streaming_{what}")[1]["configuration"]
+    now = json.loads(json.dumps(sweep_streaming.configuration(what, digits)))
+    assert {"steps", "batch_size"} <= now.keys() <= stored.keys()
+    assert all(stored[key] == now[key] for key in now.keys() - {"data", "sha256"})
 
 
 def test_slow_descent_turns_no_sign(monkeypatch, digits):

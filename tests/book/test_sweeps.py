@@ -171,6 +171,39 @@ def test_a_case_that_ends_is_stored_before_the_next_is_asked_for(tmp_path, monke
     assert stored == [0, 1, 2, 3, 4]
 
 
+STORED = {"steps": 3, "loop": {"purge": 0.1, "every": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"steps": 4}, ["steps = 4 in place of 3"]),
+        ({"steps": 3, "loop": {"purge": 0.2}}, ["loop.purge = 0.2 in place of 0.1"]),
+        ({"loop": {"every": (1, 3)}}, ["loop.every = [1, 3] in place of [1, 2]"]),
+        ({"loop": None}, ["loop = None in place of"]),
+        ({"steps": 4, "loop": {"every": []}}, ["steps = 4", "; ", "loop.every = []"]),
+    ],
+)
+def test_rows_of_two_configurations_are_not_mixed(tmp_path, monkeypatch, capsys, now, said):
+    def run(configuration):
+        monkeypatch.setattr(sys, "argv", ["sweep.py", "--jobs", "1"])
+        sweeps.command(sweeps, {"squares": (left, one)}, lambda: configuration)
+
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    results.append("squares", one({"n": 3}))
+    results.describe("squares", STORED, seconds=0)
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    with pytest.raises(SystemExit) as stopped:
+        run(now)
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err
+    assert all(words in shown for words in ["squares: expected", "squares.json", *said])
+    assert before == {path.name: path.read_text() for path in tmp_path.iterdir()}
+    run({"steps": 3, "loop": {"every": (1, 2)}, "later": 5})  # what one of them lacks may differ
+    assert len(results.resume("squares")) == 5
+    run(now)  # no case is left that could be mixed
+
+
 def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["sweep.py", "--jobs", "1", *arguments])
