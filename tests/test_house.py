@@ -151,3 +151,23 @@ def test_no_first_line_of_returns_has_a_colon(path):
     texts = docstrings(path)
     first = [line for text in texts for line in re.findall(r"^Returns:\n\s+(.*)", text, re.M)]
     assert [line for line in first if re.search(r"(?<!:):(?!:)", re.sub(r"`.*?`", "", line))] == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "book" / "tools").glob("*.py")), ids=lambda p: p.stem
+)
+def test_no_tool_writes_a_file_in_place(path):
+    """One that is stopped halfway would leave half a file: `results.replace` leaves the old one."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert [ast.unparse(call.func) for call in calls if _writes_text(call)] == []
+
+
+def _writes_text(call):
+    """Return whether a call is of a path's or a file's method that writes text."""
+    return isinstance(call.func, ast.Attribute) and call.func.attr in ("write_text", "write")
+
+
+def test_a_file_written_in_place_is_seen():
+    tree = ast.parse("p.write_text(x)\nf.write(x)\nresults.replace(p, x)\nwrite(x)")
+    found = [_writes_text(line.value) for line in tree.body]
+    assert found == [True, True, False, False]

@@ -119,7 +119,6 @@ def run_case(network, activation, score, variant, seed, *, sparsities, options, 
     everything = [np.ones(k.shape) for k in networks.kernels(model)]
     rows, found, seconds = [], None, 0.0
     for sparsity in sparsities:
-        masks.apply(model, everything)
         model.set_weights(initial)
         chosen, failure, outcome = everything, "", {}
         try:

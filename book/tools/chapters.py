@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from prosper_utils.study import results
+
 import jupytext
 import nbclient
 import nbformat
@@ -59,7 +61,7 @@ def open_chapter(stem):
     file = NOTEBOOKS / f"{stem}.ipynb"
     notebook = nbformat.read(file, as_version=4)
     openings.put(notebook, openings.seconds().get(stem))
-    nbformat.write(notebook, file)
+    results.replace(file, nbformat.writes(notebook) + "\n")
     sync(stem)
     os.utime(NOTEBOOKS / f"{stem}.md")  # no older than its notebook: the text leads
 
@@ -78,7 +80,7 @@ def execute(stem):
     ).execute()
     openings.record(stem, time.perf_counter() - start)
     notebook.metadata.pop("language_info", None)  # the Python it ran on is no part of the text
-    nbformat.write(notebook, file)
+    results.replace(file, nbformat.writes(notebook) + "\n")
 
 
 def main():

@@ -321,7 +321,7 @@ def main():
     plots.use_style()
     FOLDER.mkdir(exist_ok=True)
     pictures(FOLDER)
-    (FOLDER / "findings.md").write_text(findings())
+    results.replace(FOLDER / "findings.md", findings())
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ PARTS = {"methods_weights": weights, "methods_units": units, "methods_costs": co
 def main():
     """Write all parts."""
     for name, part in PARTS.items():
-        (FOLDER / f"{name}.md").write_text(part())
+        results.replace(FOLDER / f"{name}.md", part())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import platform
 import re
 from pathlib import Path
 
-from prosper_utils.study import findings
+from prosper_utils.study import findings, results
 
 import nbformat
 import yaml
@@ -77,7 +77,7 @@ def record(stem, taken):
         "date": datetime.date.today().isoformat(),
     }
     text = json.dumps(seconds() | {stem: details}, indent=1, sort_keys=True)
-    SECONDS.write_text(text + "\n")
+    results.replace(SECONDS, text + "\n")
 
 
 def needs(notebook):

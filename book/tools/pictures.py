@@ -9,6 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from prosper_utils.study import results
+
 STATIC = Path(__file__).parents[1] / "_static"
 FIGURES = {
     "two_weights": "twoWeights",
@@ -43,7 +45,7 @@ def main():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium())
         for path, text in drawn(browser.new_page()).items():
-            path.write_text(text)
+            results.replace(path, text)
         browser.close()
 
 

@@ -20,6 +20,7 @@ from prosper_utils.progress import progress
 from prosper_utils.pruning import masks, scores
 from prosper_utils.pruning.networks import as_loss, kernel_indices, kernels
 from prosper_utils.pruning.paths import flow
+from prosper_utils.study import results
 
 import keras
 import numpy as np
@@ -645,7 +646,7 @@ def main():
         outcomes[table][row][column] = outcome(table, row, column)
     versions = {name: importlib.metadata.version(name) for name in ("keras", "tensorflow", "numpy")}
     text = json.dumps({"versions": versions, "outcomes": outcomes}, indent=1, ensure_ascii=False)
-    STORED.write_text(text + "\n")
+    results.replace(STORED, text + "\n")
 
 
 if __name__ == "__main__":

@@ -78,13 +78,17 @@ def family(table, first, second):
 
 
 def best_frozen(by_arm):
-    """Return the arm with a fixed mask that has the lowest mean error, "" if there is none."""
-    means = {
-        arm: sum(errors.values()) / len(errors)
+    """Return the arm with a fixed mask whose mean error is the lowest, "" if there is none.
+
+    Arms with at least `SEEDS` seeds are compared, by the means over the seeds that all have.
+    """
+    frozen = {
+        arm: errors
         for arm, errors in by_arm.items()
         if len(errors) >= SEEDS and not arm.startswith(NOT_FROZEN)
     }
-    return min(means, key=means.get, default="")
+    shared = set.intersection(*map(set, frozen.values())) if frozen else ()
+    return min(frozen, key=lambda arm: sum(frozen[arm][seed] for seed in shared), default="")
 
 
 def families():

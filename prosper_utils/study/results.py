@@ -30,7 +30,7 @@ def save(name, rows, configuration, *, seconds, packages=PACKAGES):
         packages: whose versions to note.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
-    _replace(f"{name}.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
+    replace(FOLDER / f"{name}.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
     describe(name, configuration, seconds=seconds, packages=packages)
 
 
@@ -44,14 +44,14 @@ def describe(name, configuration, *, seconds, packages=PACKAGES):
         "date": time.strftime("%Y-%m-%d"),
         "seconds": round(seconds, 1),
     }
-    _replace(f"{name}.json", json.dumps(provenance, indent=1) + "\n")
+    replace(FOLDER / f"{name}.json", json.dumps(provenance, indent=1) + "\n")
 
 
-def _replace(filename, text):
-    """Write a file whole or not at all."""
-    part = FOLDER / f"{filename}.part"
-    part.write_text(text)
-    part.replace(FOLDER / filename)
+def replace(path, text):
+    """Write a file whole or not at all, beside the old one until it is done."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def append(name, rows):
@@ -89,7 +89,7 @@ def _whole(name):
         end = text.rfind("\n", 0, end - 1) + 1
     if end < len(text):
         print(f"{path.name}: the last row was half written and is cut off")
-        _replace(path.name, text[:end])
+        replace(path, text[:end])
     return text[:end]
 
 

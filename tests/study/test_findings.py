@@ -92,8 +92,13 @@ def test_every_finding_names_arms_of_the_stored_sweeps():
         assert second in {*table.arm, findings.FROZEN}
 
 
-def test_a_mean_counts_each_arm_by_its_own_number_of_seeds():
-    by_arm = {"SNIP": dict.fromkeys(range(3), 2.0), "SynFlow": dict.fromkeys(range(5), 1.5)}
+def test_arms_are_compared_over_the_seeds_that_all_have():
+    easy = {3: 0.0, 4: 0.0}
+    by_arm = {"SNIP": dict.fromkeys(range(3), 1.0), "SynFlow": dict.fromkeys(range(3), 1.5) | easy}
+    assert findings.best_frozen(by_arm) == "SNIP"
+    by_arm["SNIP"] = dict.fromkeys(range(3), 2.0)
+    assert findings.best_frozen(by_arm) == "SynFlow"
+    by_arm["GraSP"] = {3: 0.0, 4: 0.0}  # too few seeds, and none that SNIP has
     assert findings.best_frozen(by_arm) == "SynFlow"
 
 

@@ -30,8 +30,8 @@ def test_a_result_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     results.save("some", [{"seed": 0}], {"first": True}, seconds=1)
     write = Path.write_text
 
-    def fails(path, text):
-        write(path, text[: len(text) // 2])
+    def fails(path, text, **options):
+        write(path, text[: len(text) // 2], **options)
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Path, "write_text", fails)
