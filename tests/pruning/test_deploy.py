@@ -197,6 +197,9 @@ def test_integers_as_inputs_any_size_and_a_class_of_its_own():
     ever = keras.Sequential([*start, layers.GlobalAveragePooling1D()])
     x = np.random.default_rng(0).integers(0, 9, (2, 7))
     np.testing.assert_allclose(deploy.predict(deploy.lite(ever), x), ever(x), atol=1e-6)
+    tall = keras.Sequential([keras.Input((None, 8, 3)), layers.Cropping2D(3), layers.Conv2D(4, 2)])
+    x = np.random.default_rng(0).random((2, 12, 8, 3), "float32")  # one of height 1 is not cropped
+    np.testing.assert_allclose(deploy.predict(deploy.lite(tall), x), tall(x), atol=1e-6)
 
     class Own(keras.Model):
         def __init__(self):
