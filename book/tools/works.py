@@ -619,7 +619,9 @@ def outcome(table, row, column):
     Raises:
         AssertionError: if it does not work, and nothing was said.
     """
-    keras.utils.clear_session()  # names begin anew, so that what is said is the same every time
+    # Names begin anew, so that what is said is the same every time.  Memory is freed by itself: to
+    # look through all objects would take a third of the time of the whole page.
+    keras.utils.clear_session(free_memory=False)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
