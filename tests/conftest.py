@@ -1,6 +1,7 @@
 """What all tests share: the embedded digits, a tiny network, the built book, times of chapters."""
 
 import collections
+import gc
 import json
 import os
 import subprocess
@@ -21,6 +22,8 @@ import yaml
 from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
+
+gc.freeze()  # what was imported is not looked through again by every collection
 
 settings.register_profile("book", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("book")
