@@ -275,6 +275,16 @@ def test_group_normalisation_goes_by_whole_groups():
     )
 
 
+@pytest.mark.parametrize("shared_axes", [None, (1, 2), (1, 2, 3)])
+def test_slopes_go_with_their_channels_wherever_they_are(shared_axes):
+    """Those that all channels share stay."""
+    slopes = layers.PReLU(shared_axes=shared_axes)
+    links = slopes, layers.GlobalAveragePooling2D(), layers.Dense(2)
+    found = free(build((4, 4, 2), layers.Conv2D(3, 1), *links))
+    expected = [None if shared_axes and 3 in shared_axes else (i,) for i in range(3)]
+    assert [group.get((slopes.alpha.path, 2)) for group in found] == expected
+
+
 def test_heads_and_values_of_attention():
     inputs = keras.Input((7,))
     x = layers.Embedding(11, 4, name="words")(inputs)
