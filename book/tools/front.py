@@ -156,8 +156,9 @@ def streamed():
         "**The exact score is affordable, and a running product gives other masks.**\n"
         "On MNIST we score connections by the loss ten training steps later, and keep the best 2% "
         "(two networks with two activations each, learning rate 0.1).\n"
-        "The masks of the running product of an earlier attempt overlap with the exact masks by "
-        f"{rows}%; those of a score without any second derivative overlap with them by {first}% "
+        "An earlier attempt multiplies one number per weight and step, a running product; its "
+        f"masks overlap with the exact masks by {rows}%; those of a score without any second "
+        f"derivative overlap with them by {first}% "
         "([](../notebooks/05_streaming_against_unrolled.ipynb)).\n"
     ) + exact()
 
@@ -295,10 +296,11 @@ def on_colour():
     means = [f"{np.mean(list(seeds.values())):.1f}%" for seeds in errors]
     return (
         "On colour images (CIFAR-10), with 5% of the weights of a residual network and five epochs "
-        f"of training, it is {means[0]} by credit, {means[1]} with the best fixed mask, that of "
-        f"{best}, {means[2]} with that of SNIP, {means[4]} with SNIP's shuffled in each layer, and "
-        f"{means[3]} if a dense network is pruned while it trains; the difference between the "
-        f"first two is {less} points, and with 2% of the weights, against {other}, it is {at_98} "
+        f"of training, the error is {means[0]} by credit, {means[1]} with the best fixed mask, "
+        f"that of {best}, {means[2]} with that of SNIP, {means[4]} with SNIP's shuffled in each "
+        f"layer, and {means[3]} if a dense network is pruned while it trains; the difference "
+        f"between the first two is {less} points, and with 2% of the weights, against {other}, it "
+        f"is {at_98} "
         "([](../notebooks/12_colour_images.ipynb))."
     )
 

@@ -138,8 +138,8 @@ def costs():
         f"{error['iterative SNIP']} for SNIP in rounds, {error['ProsPr']} for ProsPr and "
         f"{error['iterative ProsPr']} for ProsPr in rounds "
         "([](../notebooks/10_sanity_checks.ipynb)).\n"
-        f"- *A farther look*: there ProsPr with $M = 10$ minus ProsPr with $M = 3$ is {farther[0]} "
-        f"points, and with $M = 100$ it is {farther[1]} "
+        "- *A farther look*: there the error of ProsPr with $M = 10$ minus that with $M = 3$ is "
+        f"{farther[0]} points, and with $M = 100$ it is {farther[1]} "
         "([](../notebooks/10_sanity_checks.ipynb)).\n"
     )
 
