@@ -126,3 +126,9 @@ def test_a_genetic_algorithm_breeds_circuits_too():
         breed(table, circuit_goals(), Breeding(fitness, population=50))
         assert len(table.products) == 2000
         assert size(table, 0) == size(table, len(table.objects) - 1) == 16
+
+
+def test_a_program_has_no_more_inputs_than_there_are():
+    for call in (lambda: program("Dac", 2), lambda: evaluate("Dac", [True, True])):
+        with pytest.raises(ValueError, match="expected D and a, b only, found 'Dac'"):
+            call()

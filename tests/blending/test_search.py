@@ -448,3 +448,30 @@ def test_no_object_is_twice_in_a_population(monkeypatch):
     breed(detachment_table(budget=1500), goal_weights(GOALS), Breeding("smallness", population=40))
     assert len(pools) > 3
     assert all(len(pool) == len(set(pool)) for pool in pools)
+
+
+def test_usefulness_is_of_now_however_often_it_is_asked():
+    table, target = words(4), {"ab": 0.5, "bb": 0.5}
+    score = usefulness(table, target)
+    table.product(0, 1)
+    first = score([0, 1])
+    np.testing.assert_array_equal(score([0, 1]), first)
+
+
+@pytest.mark.parametrize("search", [breadth_first, lightest_first])
+def test_what_is_barred_subsumes_nothing(search):
+    """It is never combined, so what it would stand for has to be."""
+    general, special = parse("CpCqCrq"), parse("CpCqCqq")
+    table = Asked({"1": general, "2": special}, lambda x, y: None)
+    search(table, {general}, subsumption=True)
+    assert table.asked == [(special, special)]
+
+
+def test_lengths_are_drawn_from_by_one_stream():
+    """With a stream each, the same places would be drawn of levels of one size."""
+    levels = {}
+    for formula, proof in enumerate_theorems(9, limit=25, subsumption=True).items():
+        levels.setdefault(len(proof), []).append(formula)
+    generator = np.random.default_rng(3)
+    expected = [levels[n][generator.permutation(len(levels[n]))[0]] for n in (5, 7, 9)]
+    assert list(drawn_goals(3, 3, lengths=(5, 9))) == expected

@@ -249,3 +249,67 @@ def test_the_second_sweep_is_the_first_one_in_double_precision(reference, method
     assert report.determined > 0.95
     exact = meta_gradient(tiny_loss, double[0], batches, **options)
     assert report.error == pytest.approx(relative_error(report.scores, exact), rel=1e-3, abs=1e-9)
+
+
+def test_a_rounding_error_alone_demands_a_second_sweep():
+    """In float32, 0.1 times 10 is 1; in float64 it is more, and the slope is another one."""
+
+    def loss(weights, batch):
+        x = tf.cast(batch, weights[0].dtype)
+        return tf.reduce_sum(tf.nn.relu(weights[0] * x - 1) + 0.5 * weights[0] * x)
+
+    weights = [tf.constant([0.1, 0.3], tf.float32)]
+    options = {"learning_rate": 0.1, "double": (in_double(weights), loss), "always": False}
+    report = conditioning(loss, weights, [np.array([10.0, 10.0])], **options)
+    assert report.ratio == 1
+    assert report.error == pytest.approx(report.rounding, rel=1e-12)
+
+
+def test_the_ratio_is_that_of_what_is_scored(reference):
+    weights, batches, _ = reference
+    options = {"learning_rate": 0.5}
+    found = cotangents(tiny_loss, weights, batches, **options)
+    for scored in ([0, 2], [3]):
+        ends = [
+            np.linalg.norm(np.concatenate([np.ravel(weights[i] * v[i]) for i in scored]))
+            for v in (found.first, found.last)
+        ]
+        report = conditioning(tiny_loss, weights, batches, scored=scored, **options)
+        assert report.ratio == pytest.approx(ends[0] / ends[1], rel=1e-12)
+
+
+def test_how_many_are_kept_is_counted_without_rounding():
+    """1 - 0.7 is a little more than 0.3 in floating point; of ten, three are kept."""
+    a = np.arange(10.0, 0.0, -1.0)
+    b = np.array([10.0, 9.0, 8.0, 0.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0])
+    assert agreement(a, b, 0.7) == 1.0
+    b = b[[0, 1, 3, 2, *range(4, 10)]]
+    assert agreement(a, b, 0.7) == 2 / 3
+
+
+def test_the_mask_is_judged_at_the_sparsity_that_is_given():
+    weights, batches = case(steps=30)
+    options = {"learning_rate": 0.25, "double": (in_double(weights), chaotic)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checked(chaotic, weights, batches, sparsity=0.0, **options)  # all are kept by any
+    report = conditioning(chaotic, weights, batches, sparsity=0.5, **options)
+    with pytest.warns(
+        UndeterminedMask, match=f"sparsity 0.5 float64 keeps {report.determined:.1%}"
+    ):
+        checked(chaotic, weights, batches, sparsity=0.5, **options)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_double_has_to_have_the_values_of_every_weight(reference, place):
+    weights, batches = as_float32(reference)
+    fine = in_double(weights)
+    fine[place] = fine[place] + 1
+    with pytest.raises(ValueError, match=rf"expected the values of weights\[{place}\], found"):
+        conditioning(tiny_loss, weights, batches, learning_rate=0.1, double=(fine, tiny_loss))
+
+
+def test_among_equals_the_first_ones_are_kept():
+    a = np.arange(200) % 3 + 1.0
+    b = 1.0 * np.isin(np.arange(200), np.flatnonzero(a == 3)[:50])  # of 66 equal ones
+    assert agreement(a, b, 0.75) == 1.0

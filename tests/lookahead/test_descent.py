@@ -232,3 +232,10 @@ def test_divergence_names_the_first_step_that_is_not_finite():
     assert said(3).startswith("after 3 inner steps: expected a finite meta-gradient, ")
     assert "found the loss -inf and its gradient" in said(3)
     assert "found the loss -0.5 and its gradient" in said(9)
+
+
+def test_stacked_sample_weights_have_to_be_as_many():
+    x, y = np.ones((3, 4, 2)), np.ones((3, 4))
+    for count in (2, 4):
+        with pytest.raises(ValueError, match="stacked batches: expected equal lengths"):
+            batch_list((x, y, np.ones((count, 4))))

@@ -423,3 +423,20 @@ def test_a_diverged_inner_loop_says_so():
     w, batches = random_quadratics(0, 40)
     with pytest.raises(ValueError, match="smaller learning rate"):
         meta_gradient(quadratic, [tf.constant(w)], batches, learning_rate=1e30)
+
+
+def test_a_direction_is_not_broadcast(reference):
+    weights, batches, _ = reference
+    ones = [np.ones(w.shape) for w in weights]
+    for other in (1.0, np.ones(5), np.ones((1, 5)), np.ones((6, 1))):
+        with pytest.raises(ValueError, match=r"direction: expected shapes \[\(6, 5\)"):
+            directional(tiny_loss, weights, batches, [other, *ones[1:]], learning_rate=0.1)
+
+
+def test_checkpoints_of_stacked_tensors_keep_one_chunk_of_root_m_too(watched):
+    lengths, _ = watched
+    w, batches = random_quadratics(0, 17)
+    stacked = tuple(tf.stack(part) for part in zip(*batches, strict=True))
+    options = {"learning_rate": 0.01, "method": "checkpointed"}
+    meta_gradient(quadratic, [tf.constant(w)], stacked, **options)
+    assert lengths == [4] * 7

@@ -1,5 +1,6 @@
 """The check of second derivatives: what is right passes, what is wrong is refused by name."""
 
+import contextlib
 import functools
 
 from prosper_utils.lookahead import second_derivatives
@@ -490,3 +491,60 @@ def test_a_loss_that_was_checked_for_gradients_is_not_checked_for_what_is_differ
     check_structure(wrong, weights, (), order=1)
     with pytest.raises(ValueError, match="a gradient is stated by hand"):
         check_structure(wrong, weights, ())
+
+
+def test_what_was_refused_is_refused_again():
+    def wrong(weights, batch):
+        return tf.reduce_sum(once_right(weights[0]) ** 2)
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="a gradient is stated by hand"):
+            check_structure(wrong, [tf.constant([0.1, -0.5])], ())
+
+
+def scoped(weights, batch):
+    """Return a loss with a wrong second derivative in each of two scopes."""
+    total = 0.0
+    for name in ("one", "other"):
+        with tf.name_scope(name):
+            total += tf.reduce_sum(once_right(weights[0]) ** 2)
+    return total
+
+
+def test_what_is_accepted_outside_is_accepted_inside_too():
+    weights = [tf.constant([0.1, -0.5])]
+    with accept("one"), accept("other"):
+        check_structure(scoped, weights, ())
+    with accept("one"), pytest.raises(ValueError, match="other"):
+        check_structure(scoped, weights, ())
+
+
+def test_after_an_error_nothing_is_accepted_any_more():
+    weights = [tf.constant([0.1, -0.5])]
+    with contextlib.suppress(ZeroDivisionError), accept("one", "other"):
+        raise ZeroDivisionError
+    with pytest.raises(ValueError, match="a gradient is stated by hand"):
+        check_structure(scoped, weights, ())
+
+
+def test_every_direction_counts_and_the_seed_draws_them():
+    loss, weights = (
+        lambda w, _: tf.reduce_sum(tf.tanh(w[0]) ** 3),
+        [tf.constant([0.3, -1.2, 2.0], "float64")],
+    )
+    one, many, other = (
+        check(loss, weights, (), directions=d, bound=b, seed=s)
+        for d, b, s in ((1, 1e-2, 0), (20, 1e-2, 0), (1, 1e-2, 1))
+    )
+    assert many > one != other
+
+
+def test_a_batch_of_another_form_is_looked_at_anew():
+    def loss(weights, batch):
+        x = right(weights[0]) if len(batch) == 2 else once_right(weights[0])
+        return tf.reduce_sum(x**2)
+
+    weights, part = [tf.constant([0.1, -0.5])], tf.ones(2)
+    check_structure(loss, weights, (part, part))
+    with pytest.raises(ValueError, match="a gradient is stated by hand"):
+        check_structure(loss, weights, (part, part, part))

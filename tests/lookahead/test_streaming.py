@@ -11,6 +11,7 @@ from prosper_utils.lookahead.streaming import (
     hutchinson,
     row_sums,
     split,
+    step_errors,
     streamed,
 )
 from prosper_utils.pruning.networks import as_logits, as_loss
@@ -23,6 +24,7 @@ import tensorflow as tf
 from conftest import tiny_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_second_derivatives import once_right
 
 layers = keras.layers
 seeds = st.integers(0, 2**32 - 1)
@@ -584,3 +586,23 @@ def test_examples_that_depend_on_each_other_have_no_gauss_newton_matrix(compiled
     weights, logits = as_logits(model, statistics="moving")
     found = gauss_newton_diagonal(logits)(None, weights, batch)
     assert [f.shape for f in found] == [w.shape for w in weights]
+
+
+def test_probes_of_two_weights_of_one_shape_are_independent():
+    """The loss is w . u, so H z is (z_u, z_w) and z * H z is z_w z_u, of mean zero."""
+    loss, weights = (
+        lambda w, _: tf.tensordot(w[0], w[1], 1),
+        [tf.ones(400, tf.float64) for _ in range(2)],
+    )
+    first, second = hutchinson(1, 0)(loss, weights, None)
+    np.testing.assert_array_equal(first, second)
+    assert abs(np.mean(first)) < 4 / np.sqrt(400)
+
+
+def test_step_errors_refuse_wrong_second_derivatives():
+    def wrong(weights, batch):
+        return tf.reduce_sum(once_right(weights[0] * batch) ** 2)
+
+    weights, batches = [tf.constant([0.1, -0.5], "float64")], [np.ones(2)] * 3
+    with pytest.raises(ValueError, match="a gradient is stated by hand"):
+        step_errors(wrong, weights, batches, 0.1, row_sums)

@@ -1,6 +1,12 @@
 """The reverse sweep against explicit Jacobians, and the laws that any pull-back obeys."""
 
-from prosper_utils.lookahead.trajectory import advance, pull_back, push_forward, roll_out
+from prosper_utils.lookahead.trajectory import (
+    advance,
+    pull_back,
+    pull_back_once,
+    push_forward,
+    roll_out,
+)
 
 import numpy as np
 import pytest
@@ -132,3 +138,19 @@ def test_states_and_batches_must_match():
     states = roll_out(affine, state, batches)
     with pytest.raises(ValueError, match="expected 2 states for 1 batches, found 3"):
         pull_back(affine, states, batches[:1], state)
+
+
+def test_no_influence_pushes_zero_forward():
+    _, pushed = push_forward(
+        lambda s, b: (s[0], b), (tf.ones(2), tf.ones(2)), [tf.zeros(2)], (tf.ones(2), tf.ones(2))
+    )
+    np.testing.assert_array_equal(pushed[0], [1.0, 1.0])
+    np.testing.assert_array_equal(pushed[1], [0.0, 0.0])
+
+
+def test_a_list_is_pulled_back_as_is_said():
+    def doubled(*arguments):
+        return 2 * pull_back_once(*arguments)
+
+    found = pull_back(lambda s, b: b * s, [tf.ones(2)] * 3, [3.0, 4.0], tf.ones(2), doubled)
+    np.testing.assert_array_equal(found, [48.0, 48.0])

@@ -320,3 +320,34 @@ def test_a_block_goes_by_the_mean_of_its_scores_however_many_it_has():
     scores[kinds[6]], scores[kinds[8]] = 3.0, 2.0  # 2 * 3 is less than 4 * 2
     keep = budgets.choose(model, scores, limit=budgets.cost(model) - 1, multiple=4)
     assert [int(np.sum(np.array(keep)[kinds[n]])) for n in (6, 8)] == [6, 4]
+
+
+def test_widths_are_multiples_also_where_some_groups_are_to_stay():
+    model = dense_300_100(units=(24, 12))
+    groups = channels.groups(model)
+    scores = np.full(len(groups), np.inf)
+    first = channels.kinds(groups)[1]
+    scores[first[3:]] = 1.0
+    keep = budgets.choose(model, scores, limit=budgets.cost(model) - 1, multiple=8)
+    assert sum(keep[n] for n in first) == 16
+
+
+def test_a_floor_is_a_share_of_all_groups_of_a_kind():
+    model = dense_300_100(units=(24, 12))
+    groups = channels.groups(model)
+    scores = np.full(len(groups), np.inf)
+    first = channels.kinds(groups)[1]
+    scores[first[4:]] = 1.0
+    wanted = 12 * 784 + 12 * 12 + 12 * 10
+    found = budgets.choose(model, scores, limit=wanted, floor=0.5)
+    assert sum(found[n] for n in first) == 12
+    with pytest.raises(ValueError, match=f"smallest network .* takes {wanted:,}"):
+        budgets.choose(model, scores, limit=wanted - 1, floor=0.5)
+
+
+def test_what_is_to_stay_is_not_removed_to_meet_a_budget():
+    model = dense_300_100(units=(24, 12))
+    scores = np.where([bool(g.fixed) for g in channels.groups(model)], np.inf, 1.0)
+    scores[channels.kinds(channels.groups(model))[1][:20]] = np.inf
+    with pytest.raises(ValueError, match="budget: expected one that can be met"):
+        budgets.choose(model, scores, share=0.2)

@@ -115,3 +115,14 @@ def test_what_keras_hands_to_hooks_is_no_optimizer(kind):
         loop.after(2, {"loss": 1.0})
     after = [*model.weights, *masks.in_force(model)]
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_clone_which_has_the_name_is_another_model(kind):
+    model = network()
+    clone = keras.models.clone_model(model)
+    clone.compile("sgd", "mse", jit_compile=False)
+    assert clone.name == model.name
+    callback = TELLS[kind](MAKE[kind](model))
+    with pytest.raises(ValueError, match=f"{kind.__name__}: expected one of the model that is"):
+        fit(clone, callback)

@@ -316,3 +316,24 @@ def test_sums_go_along_any_axes_of_one_weight():
         0.0,
     ]
     np.testing.assert_array_equal(gates.sums(where, [values, np.array([5.0, 7.0])]), expected)
+
+
+def test_a_direction_adds_up_where_places_overlap():
+    where = [[(0, 0, [1])], [(0, 1, [0, 2]), (0, 0, [1, 0])], [(1, 0, [2])]]
+    values = [np.arange(12.0).reshape(3, 4) ** 2, np.arange(3.0) + 1]
+    signs = [1.0, -1.0, 1.0]
+    found = gates._direction([tf.constant(v) for v in values], where, signs)
+    along = sum(np.sum(d * v) for d, v in zip(found, values, strict=True))
+    assert along == np.dot(signs, gates.sums(where, values))
+
+
+@pytest.mark.parametrize("score", [gates.snip, gates.taylor])
+def test_a_weight_that_is_read_and_does_not_reach_the_loss_is_named(score):
+    x = keras.Input((4,))
+    h = layers.Dense(5, "tanh")(x)
+    model = keras.Model(x, [layers.Dense(3)(h), layers.Dense(2, name="idle")(h)])
+    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss = [plain, lambda y, outputs: tf.zeros(tf.shape(y)[:1])]
+    batch = np.ones((6, 4), "float32"), [np.arange(6) % 3, np.zeros((6, 2), "float32")]
+    with pytest.raises(ValueError, match=r"depends on each of them .* none of idle/kernel"):
+        score(model, [batch], loss=loss)

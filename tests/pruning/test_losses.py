@@ -657,3 +657,40 @@ def test_keras_has_what_we_take_from_it():
     assert model._compile_loss._user_loss_weights == 0.5
     assert hasattr(keras.activations.softmax(tf.zeros((1, 2))), "_keras_logits")
     assert all(len(kernels(model)) == 2 for model in (dense(),))
+
+
+def test_what_is_added_as_a_vector_is_summed_as_keras_does():
+    class Adding(layers.Layer):
+        def call(self, x):
+            self.add_loss(keras.ops.sum(x**2, axis=0))
+            return x
+
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(5), Adding(), layers.Dense(3)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y = np.random.default_rng(0).normal(size=(6, 4)).astype("float32"), np.arange(6) % 3
+    weights, loss = as_loss(model)
+    expected = model.compute_loss(x, tf.constant(y), model(x, training=True))
+    assert float(loss(weights, (x, y))) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["BinaryCrossentropy", "BinaryFocalCrossentropy"])
+def test_a_temperature_of_every_binary_loss_divides_the_logits(kind):
+    kind = getattr(keras.losses, kind)
+    logits = tf.constant([[-1.0], [0.5], [2.0]])
+    y = np.array([[0.0], [1.0], [1.0]])
+    found = losses.at_temperature(kind(), 3.0)(y, keras.activations.sigmoid(logits))
+    assert float(found) == pytest.approx(float(kind(from_logits=True)(y, logits / 3)), rel=1e-5)
+
+
+def test_sample_weights_count_at_a_temperature():
+    x, labels = draw()
+    weights, loss = as_loss(dense(), temperature=3.0, dtype="float64")
+    y, weight = labels["class"], np.linspace(0.1, 2, SIZE)
+    each = [float(loss(weights, (x[i : i + 1], y[i : i + 1]))) for i in range(SIZE)]
+    assert float(loss(weights, (x, y, weight))) == pytest.approx(np.mean(weight * each), rel=1e-9)
+
+
+def test_class_weights_may_be_integers_and_fractions():
+    ((_, _, found),) = losses.class_weighted([("x", np.array([0, 1, 2]))], {0: 1, 1: 2.5})
+    assert found.dtype == tf.float32
+    assert found.numpy().tolist() == [1.0, 2.5, 1.0]

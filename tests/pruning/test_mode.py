@@ -653,3 +653,87 @@ def test_what_layers_add_to_the_loss_is_returned_on_demand():
     assert len(added) == 2
     l2 = np.float32(0.01).astype("float64") * tf.reduce_sum((2 * weights[0]) ** 2)
     assert any(float(a) == pytest.approx(float(l2), rel=1e-12) for a in added)
+
+
+def test_what_stands_there_by_now_is_what_is_replaced_and_comes_back():
+    class Owner:
+        def number(self):
+            return 1
+
+    def ten_more(original, self):
+        return original(self) + 10
+
+    with replaced(Owner, "number", ten_more):
+        assert Owner().number() == 11
+    Owner.number = lambda self: 2
+    with replaced(Owner, "number", ten_more):
+        assert Owner().number() == 12
+    assert Owner().number() == 2
+
+
+def test_a_package_whose_name_begins_as_keras_does_is_not_keras():
+    model = built(Holding)
+    model.step.python_function.__module__ = "keras_hub.layers"
+    weights, outputs = as_outputs(model)
+    first = outputs(weights, IMAGES)
+    other = outputs([2 * w for w in weights], IMAGES)
+    assert not np.allclose(first, other)
+
+
+class Deep(layers.Layer):
+    """A layer that draws, and normalises further in."""
+
+    def __init__(self):
+        super().__init__()
+        self.seed_generator = keras.random.SeedGenerator(0)
+        self.inner = keras.Sequential([layers.Dense(3), layers.BatchNormalization(name="deep")])
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x, training=None):
+        noise = keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
+        return self.inner(x + noise if training else x)
+
+
+def test_statistics_further_inside_of_what_draws_are_found():
+    with pytest.raises(ValueError, match=r"layer 'deep.*': expected random .* found 'deep' inside"):
+        as_outputs(network(Deep(), shape=(5,)))
+
+
+def test_the_type_of_the_arithmetic_is_looked_up_in_models_within_too():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, dtype="mixed_float16")])
+    model = keras.Sequential([keras.Input((4,)), inner, layers.Dense(3)])
+    assert mode.float_type(model) == ("float32", "float32")
+
+
+def test_a_name_that_has_moved_to_a_base_is_an_error():
+    class Base:
+        def number(self):
+            return 1
+
+    class Child(Base):
+        pass
+
+    refused = pytest.raises(ValueError, match=r"Child\.number: expected a function to replace")
+    with refused, replaced(Child, "number", lambda original, self: 2):
+        pass
+    assert "number" not in vars(Child)
+
+
+def test_each_layer_draws_masks_of_its_own_for_each_batch():
+    x = keras.Input((50,))
+    h = layers.Dense(50, kernel_initializer="identity")(x)
+    model = keras.Model(x, [layers.Dropout(0.5, seed=seed)(h) for seed in (1, 2)])
+    weights, outputs = as_outputs(model, dropout=True)
+    ones = np.ones((6, 50), "float32")
+    drawn = [y.numpy() != 0 for batch in (ones, 2 * ones) for y in outputs(weights, batch)]
+    assert len({mask.tobytes() for mask in drawn}) == 4
+
+
+def test_masks_do_not_follow_later_draws_of_the_model():
+    model = network(layers.Dropout(0.5))
+    weights, outputs = as_outputs(model, dropout=True)
+    before = outputs(weights, IMAGES).numpy()
+    model(IMAGES, training=True)  # draws, and moves the seed on
+    np.testing.assert_array_equal(outputs(weights, IMAGES), before)

@@ -303,3 +303,11 @@ def test_what_is_made_of_a_model_does_not_follow_its_later_training():
     for variable in model.variables:
         variable.assign(variable + 1)
     np.testing.assert_array_equal(outputs(weights, x), before)
+
+
+def test_each_weight_has_to_have_the_type():
+    weights, loss = as_loss(dense_300_100(units=(6, 5)))
+    weights[-1] = tf.cast(weights[-1], tf.float64)
+    batch = np.ones((6, 28, 28, 1), "float32"), np.arange(6) % 3
+    with pytest.raises(ValueError, match=r"weight .*bias: the model computes in float32, found"):
+        loss(weights, batch)

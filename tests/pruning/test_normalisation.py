@@ -217,3 +217,11 @@ def test_the_private_names_are_where_we_look_for_them():
     assert callable(nn._compute_moments)
     assert callable(nn._compute_moments_sync)
     assert "StopGradient" in operations(tf.ones((2, 3)))  # as long as this holds, it is needed
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_moments_keep_other_axes_of_size_one(keepdims):
+    x = tf.constant(np.random.default_rng(0).normal(size=(3, 1, 5)))
+    expected = tf.nn.moments(x, (0,), keepdims=keepdims)
+    for found, right in zip(normalisation.moments(x, (0,), keepdims), expected, strict=True):
+        assert found.shape == right.shape

@@ -292,3 +292,19 @@ def test_outside_an_update_no_optimizer_is_found():
         warnings.simplefilter("error")
         for weights in (kernel, kernel.value, kernel.numpy()):  # a constraint takes any of them
             np.testing.assert_array_equal(kernel.constraint(weights), kernel.numpy())
+
+
+def test_a_variable_that_another_part_would_update_is_refused():
+    def two(*names):
+        stages = [keras.layers.Dense(3, use_bias=False, name=name) for name in names]
+        return keras.Sequential([keras.Input((3,)), *stages]).trainable_variables
+
+    slow = keras.optimizers.SGD(0.1, momentum=0.9, name="slow")
+    fast = keras.optimizers.SGD(0.5, momentum=0.9, name="fast")
+    old = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(slow, {".*quick.*": fast}))
+    new = optimizers.again(old)
+    before, after = two("quick_a", "b"), two("a", "quick_b")
+    old.build(before)
+    new.build(after)
+    with pytest.raises(ValueError, match="a/kernel: expected to be updated by fast, found slow"):
+        optimizers.transfer(old, new, list(zip(before, after, strict=True)), lambda variable, x: x)

@@ -492,3 +492,26 @@ def test_an_unknown_size_is_refused():
     model = keras.Sequential([keras.Input((None, 3)), layers.Conv1D(2, 2)])
     with pytest.raises(ValueError, match=r"expected inputs of known size, found \(None, None, 3\)"):
         paths.flow(model)
+
+
+def test_a_transposed_convolution_has_the_size_that_it_is_given():
+    x = inputs = keras.Input((4, 4, 1))
+    options = {"padding": "same", "output_padding": 0, "use_bias": False}
+    x = layers.Conv2DTranspose(2, 3, 2, kernel_initializer="ones", **options)(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(1, use_bias=False, kernel_initializer="ones")(x))
+    found = float(paths.flow(model)([tf.cast(k.value, tf.float64) for k in kernels(model)]))
+    assert found == pytest.approx(float(model(tf.ones((1, 4, 4, 1)))[0, 0]), rel=1e-6)
+
+
+def test_pooling_goes_along_the_axes_that_it_is_told():
+    found = []
+    for kind in (layers.MaxPooling1D, layers.AveragePooling1D):
+        inputs = keras.Input((6, 3))
+        x = kind(2, data_format="channels_first")(layers.Conv1D(4, 1)(inputs))
+        model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+        generator = np.random.default_rng(3)
+        values = [tf.constant(generator.random(k.shape)) for k in kernels(model)]
+        found.append(paths.passing(paths.flow(model), values))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)

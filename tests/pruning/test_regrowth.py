@@ -789,3 +789,49 @@ def test_one_callback_looks_again_in_every_training(digits):
     kernels(model)[0].assign_add(tf.ones_like(kernels(model)[0]))
     with pytest.raises(ValueError, match=r"expected zeros outside the masks, found \d+ other"):
         model.fit(*data, **options)
+
+
+@pytest.mark.parametrize("scale_free", [False, True])
+def test_what_is_given_to_purge_by_comes_first(scale_free):
+    model, chosen = pruned()
+    generator = np.random.default_rng(0)
+    credit, weight = ([generator.random(k.shape) for k in kernels(model)] for _ in range(2))
+    given = {"credit": lambda model: credit, "weight": lambda model, optimizer: weight}
+    loop = regrowth.Regrowth(
+        model, chosen, every=1, until=2, share=0.4, scale_free=scale_free, **given
+    )
+    loop.after(1, OPTIMIZERS["momentum"]())
+    other, _ = pruned()
+    masks.apply(other, chosen)
+    credit = regrowth.scale_free(other, credit)[1] if scale_free else credit
+    regrowth.regrow(other, 0.2, credit, weight=weight)
+    for a, b in zip(kept(model), kept(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (lambda: keras.layers.BatchNormalization(), True),
+        (lambda: keras.layers.GroupNormalization(2), True),
+        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()]), True),
+        (lambda: keras.layers.LayerNormalization(), False),
+    ],
+)
+def test_what_takes_the_scale_of_units_away(layer, expected):
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4), layer(), keras.layers.Dense(2)]
+    )
+    assert regrowth.normalises(model) is expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"momentum": 0.0}, {"nesterov": True}, {"weight_decay": 0.1}, {"use_ema": True}],
+)
+def test_a_step_that_is_more_than_its_buffer_is_refused(options):
+    model, _ = pruned()
+    rule = keras.optimizers.SGD(0.1, **{"momentum": 0.9} | options)
+    rule.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="expected SGD with momentum and no more, found SGD"):
+        regrowth.last_step(model, rule)

@@ -363,3 +363,42 @@ def test_bad_input_is_named():
         fit(model, other)
     with pytest.raises(ValueError, match=r"sparsity: expected a number in \[0, 1\), found 1"):
         schedules.prune(model, 1.0)
+
+
+def test_what_was_said_of_one_training_does_not_silence_the_next():
+    model = network()
+    callback = schedules.GradualCallback(schedules.Gradual(model, 0.9, until=18, every=9))
+    with pytest.warns(UserWarning, match="found at most 10 in"):
+        fit(model, callback, epochs=1)
+    stop = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: setattr(model, "stop_training", batch == 3)
+    )
+    with pytest.warns(UserWarning, match=r"found 14, which reach 0\.7875"):
+        fit(model, callback, stop, epochs=1)
+
+
+def test_a_schedule_that_is_refused_leaves_the_model_as_it_is():
+    model = network()
+    for options in ({"until": 10, "every": 3}, {"until": 4, "every": 2, "initial": 0.95}):
+        with pytest.raises(ValueError, match="expected 0 <="):
+            schedules.Gradual(model, 0.9, **options)
+    assert [k.constraint for k in kernels(model)] == [None, None]
+
+
+def test_sizes_are_told_apart_in_double_precision():
+    model = keras.Sequential(
+        [keras.Input((5,), dtype="float64"), keras.layers.Dense(4, use_bias=False, dtype="float64")]
+    )
+    sizes = 1 + 1e-12 * np.random.default_rng(0).permutation(20).reshape(5, 4)
+    kernels(model)[0].assign(sizes)
+    (found,) = schedules.prune(model, 0.5)
+    np.testing.assert_array_equal(found, sizes > 1 + 9.5e-12)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_weight_too_many_in_any_kernel_is_found(number):
+    model, schedule = pruned_up_to(6)
+    kernel, mask = kernels(model)[number], masks.in_force(model)[number].numpy()
+    kernel.value[tuple(np.argwhere(~mask)[-1])].assign(1.0)
+    with pytest.raises(ValueError, match=f"more weights in {kernel.path}"):
+        schedule.start(7)

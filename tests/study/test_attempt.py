@@ -153,3 +153,32 @@ def test_the_random_mask_is_global_or_of_the_same_counts(monkeypatch):
     ) in (asked)
     attempt.beats("random", arms.DENSE, ("relu",), (0.9,))
     assert asked[-1][1] == (arms.DENSE, "relu", "random")
+
+
+def test_the_largest_error_of_all_cases_is_reported():
+    known = attempt.reference(json.loads((ROOT / "tests" / "prospr_tiny.json").read_text()))
+    case = next(c for c in known.cases if (c["momentum"], c["method"]) == (0, "full"))
+    wrong = case | {"scores": [2 * np.array(s) for s in case["scores"]]}
+    for cases in ([wrong, case], [case, wrong]):
+        assert attempt.off(known._replace(cases=cases), 0) == pytest.approx(0.5, rel=1e-9)
+
+
+def test_first_order_keeps_the_mask_only_if_it_does_on_every_network(monkeypatch):
+    real = arms.stored
+    table = real("streaming_errors").copy()
+    one = table.network == table.network.iloc[0]
+    table["iou_98"] = np.where(one, 0.7, 1.0)
+    monkeypatch.setattr(
+        arms, "stored", lambda name: table if name == "streaming_errors" else real(name)
+    )
+    assert attempt.first_order().word == "fails"
+
+
+def test_one_shot_is_set_against_rounds_and_little_data_against_snip(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        arms, "versus", lambda one, other, cells: asked.append((one, other)) or {cells[0]: BETTER}
+    )
+    known = attempt.reference(json.loads((ROOT / "tests" / "prospr_tiny.json").read_text()))
+    attempt.paper(known._replace(cases=known.cases))
+    assert asked == [("ProsPr", "iterative ProsPr"), ("ProsPr", "SNIP")]

@@ -79,3 +79,28 @@ def test_two_weights_of_one_layer_are_drawn_apart():
     model = controls.fresh(keras.Sequential([keras.Input((3,)), Two()]), seed=3)
     first, second = model.get_weights()
     assert not np.any(first == second)
+
+
+def nested():
+    inner = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, name="inside")])
+    return keras.Sequential([keras.Input((6,)), inner, keras.layers.Dense(3, name="last")])
+
+
+def test_weights_of_a_model_within_a_model_are_drawn_anew_too():
+    model = nested()
+    before = model.get_weights()[::2]
+    controls.fresh(model, seed=1)
+    assert not any(np.any(a == b) for a, b in zip(model.get_weights()[::2], before, strict=True))
+
+
+def test_kernels_of_a_model_within_a_model_are_rescaled_too():
+    class Before:
+        def get_layer(self, name):
+            shape = {"inside": (24, 5), "last": (45, 3)}[name]
+            return type("Layer", (), {"kernel": np.zeros(shape)})
+
+    model = nested()
+    before = model.get_weights()[::2]
+    controls.rescaled(model, Before())
+    for was, now, by in zip(before, model.get_weights()[::2], (2, 3), strict=True):
+        np.testing.assert_allclose(now, by * was, rtol=1e-6)

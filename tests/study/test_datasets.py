@@ -536,3 +536,19 @@ def test_a_fingerprint_is_of_every_row():
         for pair in ((other, y), (x, labels)):
             found.add(datasets.fingerprint(datasets.Data("a", pair, None, None))["sha256"])
     assert len(found) == 7
+
+
+def test_training_images_are_the_first_ones_with_their_labels():
+    x = np.arange(5100, dtype=np.float32)[:, None, None] * np.ones((1, 2, 2), np.float32)
+    y = np.arange(5100)
+    data = datasets._split("mnist", (x, y, x[:7], y[:7]))
+    for part, rows in zip(data[1:], (y[:100], y[100:], y[:7]), strict=True):
+        np.testing.assert_array_equal(part[1], rows)
+        np.testing.assert_allclose(part[0][:, 0, 0, 0] * 255, rows, rtol=1e-5)
+
+
+def test_the_digits_are_the_same_at_every_call():
+    one, other = datasets.digits(), datasets.digits()
+    for (x, y), (again, labels) in zip(one[1:], other[1:], strict=True):
+        np.testing.assert_array_equal(x, again)
+        np.testing.assert_array_equal(y, labels)

@@ -225,3 +225,53 @@ def test_the_better_credit_is_the_one_that_ranks_better(monkeypatch, new, word):
     ]
     monkeypatch.setattr(arms, "stored", {"proofs_credit": pd.DataFrame(rows)}.__getitem__)
     assert journal.better_credit().word == word
+
+
+def test_each_arm_is_set_against_the_rival_of_its_statement(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        journal,
+        "goals",
+        lambda arm, other="blend", steps=2: asked.append((arm, other, steps)) or OPEN,
+    )
+    journal.statements(SEEN)
+    kind = arms.GOALS_STORED
+    assert {("blend", "identity", t) for t in (1, 2, 3)} <= set(asked)
+    assert not any(arm == "identity" for arm, *_ in asked)
+    assert ("fitness" + kind, "blend" + kind, 2) in asked
+
+
+def test_credit_is_set_against_frozen_masks_chance_and_gradual_pruning(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        arms, "credit_against", lambda other=None: asked.append(other) or {(arms.DENSE, 0.9): OPEN}
+    )
+    journal.on_networks()
+    assert asked == [None, "random regrowth", "gradual magnitude"]
+
+
+def test_a_chosen_rate_is_set_against_the_small_one(monkeypatch):
+    asked = []
+    monkeypatch.setattr(arms, "minus", lambda *found: asked.append(found) or OPEN)
+    hopes.one_rate()
+    assert len(asked) == 12
+    assert all(small == (*chosen, "small steps") for chosen, small, _ in asked)
+    assert {s for *_, s in asked} == {0.995}
+
+
+def test_lemmas_are_in_order_only_if_they_are_in_every_loop(monkeypatch):
+    rows = [
+        {"mode": "support", "steps": 1, "keep": 150, "loop": n, "correlation": value}
+        for n, value in enumerate((0.9, 0.9, 0.5))
+    ]
+    monkeypatch.setattr(arms, "stored", {"proofs_credit": pd.DataFrame(rows)}.__getitem__)
+    assert hopes.lemma_order().word == "fails"
+
+
+def test_a_search_that_stores_no_goals_is_no_rival_in_other_domains(monkeypatch):
+    kind = arms.GOALS_STORED
+    rows = [("circuits", f"blend{kind}", 5), ("circuits", f"breadth first{kind}", 4)]
+    rows += [("circuits", "breadth first", 9)]
+    table = pd.DataFrame(rows, columns=["domain", "arm", "proved"])
+    monkeypatch.setattr(arms, "stored", {"proofs_domains": table}.__getitem__)
+    assert hopes.carries_over().word == "holds"

@@ -384,3 +384,20 @@ def test_a_training_goes_on_in_a_later_epoch(digits):
         ends.append(model.get_weights())
     assert relative_error(ends[1], ends[0]) < 1e-6
     assert relative_error(ends[2], ends[0]) < 1e-6
+
+
+def test_fused_normalisation_has_the_weights_and_options_of_a_model_that_was_trained():
+    norm = keras.layers.BatchNormalization(momentum=0.5, epsilon=0.1)
+    layers = [norm, keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((4, 4, 2)), *layers])
+    generator = np.random.default_rng(0)
+    model.set_weights([generator.random(w.shape) + 0.5 for w in model.get_weights()])
+    again = training.fused(model)
+    for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    x = tf.constant(generator.normal(size=(64, 4, 4, 2)), tf.float32)
+    np.testing.assert_allclose(
+        again(x, training=True), model(x, training=True), rtol=1e-4, atol=1e-5
+    )
+    for a, b in zip(again.non_trainable_variables, model.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0.005, atol=1e-5)
