@@ -41,7 +41,7 @@ def sgd(loss, learning_rate, momentum=0.0):
 
 def loss_and_gradient(loss, weights, batch):
     """Return the loss and its gradient, a list with one dense tensor per weight."""
-    weights = list(weights)
+    weights = apart(weights)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
         value = loss(weights, batch)
@@ -60,7 +60,7 @@ def hessian_product(loss, weights, batch, vector):
     Returns:
         A list of tensors with the shapes of the weights; zero where the loss is linear.
     """
-    weights = list(weights)
+    weights = apart(weights)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
         _, gradient = loss_and_gradient(loss, weights, batch)
@@ -68,9 +68,18 @@ def hessian_product(loss, weights, batch, vector):
     return [tf.convert_to_tensor(p) for p in products]
 
 
+def apart(weights):
+    """Return the weights as a list of tensors, each an object of its own, as a tape tells them."""
+    return [tf.identity(w) for w in weights]
+
+
 def float_tensors(weights):
-    """Return the weights as a list of tensors; raise a ValueError unless of one float type."""
-    tensors = [tf.convert_to_tensor(w) for w in weights]
+    """Return the weights as a list of tensors, as `apart` does.
+
+    Raises:
+        ValueError: unless they are of one float type.
+    """
+    tensors = apart(weights)
     types = sorted({w.dtype.name for w in tensors})
     if len(types) != 1 or not tensors[0].dtype.is_floating:
         raise ValueError(f"weights: expected tensors of one float type, found {types or 'none'}")
@@ -179,9 +188,17 @@ class Packed:
 
 
 def packed(loss, listed):
-    """Return a loss and batches without dictionaries, which compiled loops do not take."""
-    if not any(isinstance(part, dict) for part in _parts(listed[0])):
+    """Return a loss and batches without dictionaries, which compiled loops do not take.
+
+    Raises:
+        ValueError: if there are dictionaries, and a batch has other parts than the first one.
+    """
+    if not any(isinstance(part, dict) for batch in listed for part in _parts(batch)):
         return loss, listed
+    first, *others = ([path for path, _ in keras.tree.flatten_with_path(b)] for b in listed)
+    for m, paths in enumerate(others, 1):
+        if paths != first:
+            raise ValueError(f"batch {m}: expected the parts of batch 0, {first}, found {paths}")
     return Packed(loss, listed[0]), [tuple(tf.nest.flatten(batch)) for batch in listed]
 
 

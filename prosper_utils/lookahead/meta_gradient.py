@@ -64,6 +64,7 @@ from prosper_utils.lookahead.trajectory import (
 import numpy as np
 import tensorflow as tf
 
+STARTS = ("true", "as_released")  # of the momentum
 METHODS = ("reverse", "checkpointed", "unrolled", "first_order")
 STREAMING = {
     "row_sums": lambda: row_sums,
@@ -110,6 +111,7 @@ def meta_gradient(
             that is NaN or infinite (it says at which step), or a call from inside a `tf.function`.
     """
     check_choice("method", method, (*METHODS, *STREAMING))
+    check_choice("momentum_start", momentum_start, STARTS)
     if method in STREAMING:
         loops.expect_eager("meta_gradient")
         if momentum:
@@ -162,7 +164,7 @@ def cotangents(
     weights, listed = float_tensors(weights), batch_list(batches)
     loss, batches, listed = fit(loss, batches, listed)
     check_choice("method", method, METHODS)
-    check_choice("momentum_start", momentum_start, ("true", "as_released"))
+    check_choice("momentum_start", momentum_start, STARTS)
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum: expected a number in [0, 1), found {momentum}")
     order = 1 if method == "first_order" or len(listed) == 1 else 2

@@ -134,6 +134,7 @@ def push_forward(step, state, batches, tangent):
 
 def pull_back_once(step, state, batch, cotangent):
     r"""Return :math:`J^\top` `cotangent`, with J the Jacobian of `step` at (`state`, `batch`)."""
+    state = tf.nest.map_structure(tf.identity, state)  # a tape tells tensors by their objects
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(state)
         image = step(state, batch)
@@ -143,6 +144,7 @@ def pull_back_once(step, state, batch, cotangent):
 
 def push_forward_once(step, state, batch, tangent):
     """Return the next state and J `tangent`, with J the Jacobian of `step`."""
+    state = tf.nest.map_structure(tf.identity, state)  # each an object of its own
     flat = tf.nest.flatten(state), tf.nest.flatten(tangent)
     with tf.autodiff.ForwardAccumulator(*flat) as accumulator:
         image = step(state, batch)

@@ -11,6 +11,7 @@ first, until the budget is met; never all of a layer.
 
 import bisect
 import math
+from fractions import Fraction
 
 from prosper_utils.lookahead.meta_gradient import check_choice
 from prosper_utils.pruning import channels, units
@@ -104,10 +105,16 @@ def choose(model, scores, *, share=None, limit=None, of="multiply_adds", floor=0
             choice meets, and a floor or multiple out of range.
     """
     groups = channels.groups(model)
-    _check_scores(groups, scores)
     _check_options(share, limit, floor, multiple)
-    blocks = _order(groups, np.asarray(scores, float), floor, multiple)
     budget = share * cost(model, of) if limit is None else limit
+    return _within(budget, model, scores, of, _least(groups, floor), multiple)
+
+
+def _within(budget, model, scores, of, least, multiple):
+    """Return what to keep, as `choose` does, of each kind of groups at least so many."""
+    groups = channels.groups(model)
+    _check_scores(groups, scores)
+    blocks = _order(groups, np.asarray(scores, float), least, multiple)
     costs = (
         _measured(model, groups, blocks, of)
         if callable(of)
@@ -124,7 +131,17 @@ def choose(model, scores, *, share=None, limit=None, of="multiply_adds", floor=0
     return _kept(groups, blocks[:met])
 
 
-def in_rounds(model, rule, *, share, rounds, of="multiply_adds", compiled=False, **choice):
+def in_rounds(
+    model,
+    rule,
+    *,
+    share,
+    rounds,
+    of="multiply_adds",
+    floor=0.0,
+    multiple=1,
+    compiled=False,
+):
     r"""Return a smaller network, shrunk in rounds; each is scored anew, as small as it is by then.
 
     Args:
@@ -133,16 +150,17 @@ def in_rounds(model, rule, *, share, rounds, of="multiply_adds", compiled=False,
         share: the budget of the last round, a share of what the model costs; after round r it is
             :math:`\text{share}^{r / \text{rounds}}`.
         rounds: how many, at least 1.
-        of, choice: as for `choose`.
+        of, multiple: as for `choose`.
+        floor: the share of each kind of groups of the model, not of a round, that stays.
         compiled: as for `units.shrink`; a rule that looks at the compiled loss needs it.
     """
     if rounds < 1:
         raise ValueError(f"rounds: expected at least 1, found {rounds}")
-    _check_options(share, None, 0.0, 1)
-    whole = cost(model, of)
+    _check_options(share, None, floor, multiple)
+    whole, least = cost(model, of), _least(channels.groups(model), floor)
     for r in range(1, rounds + 1):
         limit = whole * share ** (r / rounds)
-        keep = choose(model, rule(model), limit=limit, of=of, **choice)
+        keep = _within(limit, model, rule(model), of, least, multiple)
         model = units.shrink(model, keep, compiled=compiled)
     return model
 
@@ -187,24 +205,30 @@ def _fixed(groups):
     return f"; fixed: {', '.join(sorted(reasons))}" if reasons else ""
 
 
-def _order(groups, scores, floor, multiple):
+def _least(groups, floor):
+    """Return how many groups of each kind stay in any case."""
+    share = Fraction(str(floor))  # a decimal, exactly
+    return [max(1, math.ceil(share * len(kind))) for kind in channels.kinds(groups)]
+
+
+def _order(groups, scores, least, multiple):
     """Return the blocks of groups that may go, lists of numbers, in the order in which they go.
 
     A block has one group, or as many of a kind as bring it to the next lower multiple.
     """
     found = []
-    for kind in channels.kinds(groups):
+    for kind, fewest in zip(channels.kinds(groups), least, strict=True):
         free = [n for n in kind if not groups[n].fixed and scores[n] < np.inf]
         ranked = sorted(free, key=lambda n: (scores[n], n))
-        least = max(1, math.ceil(floor * len(kind)))
-        width, first = len(kind), 0
+        width, first, mean = len(kind), 0, -np.inf
         while True:
             lower = (width - 1) // multiple * multiple
             step = width - lower
-            if lower < least or first + step > len(ranked):
+            if lower < fewest or first + step > len(ranked):
                 break
             block = ranked[first : first + step]
-            found.append((float(np.mean(scores[block])), len(found), block))
+            mean = max(mean, float(np.mean(scores[block])))  # rises, also where it is rounded
+            found.append((mean, len(found), block))
             width, first = lower, first + step
     return [block for *_, block in sorted(found, key=lambda entry: entry[:2])]
 

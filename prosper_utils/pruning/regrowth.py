@@ -29,6 +29,7 @@ RigL (Evci et al., 2020), with momentum near to sparse momentum (Dettmers and Ze
 
 import math
 import warnings
+from fractions import Fraction
 from pathlib import Path
 
 from prosper_utils.lookahead.descent import batch_list, loss_and_gradient
@@ -244,7 +245,8 @@ def regrow(model, share, credit, optimizer=None, weight=None):
     _check(model, kept, sizes, credit)
     others = [np.where(k, -np.inf, c) for k, c in zip(kept, credit, strict=True)]
     count = sum(int(np.sum(k)) for k in kept)
-    moved = min(math.floor(share * count), sum(int(np.sum(o > 0)) for o in others))
+    able = sum(int(np.sum(o > 0)) for o in others)
+    moved = min(math.floor(Fraction(str(share)) * count), able)
     heavy = sizes if weight is None else [np.asarray(v, np.float64) for v in weight]
     light = [np.where(k, s, -np.inf) for k, s in zip(kept, heavy, strict=True)]
     stay = masks.best(light, count - moved)

@@ -76,14 +76,14 @@ def trainer(model, optimizer=None, prepare=None):
                 span = tf.constant([first, stop]) - epoch * each
                 drawn = tf.constant([seed, epoch * each], tf.int64)
                 total += float(run(constraints, x, y, rows, span, drawn))
+                if not math.isfinite(total):
+                    raise ValueError(
+                        f"expected a finite training loss, found {total} in epoch {epoch}: "
+                        "try a smaller learning rate"
+                    )
                 if every and stop % every == 0:
                     after(stop, optimizer)
             losses.append(total / (end - begin))
-            if not math.isfinite(losses[-1]):
-                raise ValueError(
-                    f"expected a finite training loss, found {losses[-1]} in epoch {epoch}: "
-                    "try a smaller learning rate"
-                )
         return losses
 
     return train
@@ -153,12 +153,12 @@ class FusedNormalization(keras.layers.BatchNormalization):
     """Batch normalisation by one operation of TensorFlow where Keras takes several, over channels.
 
     Its outputs and derivatives, second ones too, are those of Keras' layer.  The moving variance is
-    that of N/(N - 1), as other libraries keep it.  In other float types than float32 it is Keras'
-    layer.
+    that of N/(N - 1), as other libraries keep it.  In other float types than float32, and where it
+    is frozen, it is Keras' layer.
     """
 
     def call(self, inputs, training=None, mask=None):
-        if not training or inputs.dtype != "float32":
+        if not (training and self.trainable) or inputs.dtype != "float32":
             return super().call(inputs, training=training, mask=mask)
         outputs, mean, variance, *_ = tf.compat.v1.nn.fused_batch_norm(
             inputs, self.gamma, self.beta, epsilon=self.epsilon

@@ -239,3 +239,24 @@ def test_stacked_sample_weights_have_to_be_as_many():
     for count in (2, 4):
         with pytest.raises(ValueError, match="stacked batches: expected equal lengths"):
             batch_list((x, y, np.ones((count, 4))))
+
+
+def test_one_tensor_as_two_weights_has_two_gradients_and_two_products():
+    def loss(weights, batch):
+        return tf.reduce_sum(weights[0] ** 3 * weights[1])
+
+    x = np.array([0.5, -2.0])
+    once, vector = tf.constant(x), [tf.ones(2, tf.float64), 2 * tf.ones(2, tf.float64)]
+    _, gradient = loss_and_gradient(loss, [once, once], None)
+    np.testing.assert_allclose(gradient, [3 * x**3, x**3], rtol=1e-14)
+    products = hessian_product(loss, [once, once], None, vector)
+    np.testing.assert_allclose(products, [6 * x**2 + 6 * x**2, 3 * x**2], rtol=1e-14)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_every_batch_has_the_names_of_the_first(place):
+    listed = [({"a": np.ones(3), "b": np.ones(3)}, np.ones(3)) for _ in range(3)]
+    for other in (({"a": np.ones(3), "c": np.ones(3)}, np.ones(3)), (np.ones(3), np.ones(3))):
+        wrong = [*listed[:place], other, *listed[place + 1 :]]
+        with pytest.raises(ValueError, match=rf"batch {max(place, 1)}: expected the parts of"):
+            packed(lambda weights, batch: 0.0, wrong)

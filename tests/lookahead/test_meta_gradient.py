@@ -440,3 +440,28 @@ def test_checkpoints_of_stacked_tensors_keep_one_chunk_of_root_m_too(watched):
     options = {"learning_rate": 0.01, "method": "checkpointed"}
     meta_gradient(quadratic, [tf.constant(w)], stacked, **options)
     assert lengths == [4] * 7
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_tensor_may_stand_for_two_weights(method):
+    """A tape knows tensors as objects, and would give both the sum of their gradients."""
+
+    def loss(weights, batch):
+        return tf.reduce_sum(batch * weights[0] ** 2 * tf.sin(weights[1]))
+
+    batches = [np.array([0.3, 0.7]), np.array([0.2, -0.5]), np.array([1.0, 0.4])]
+    once = tf.constant([0.6, -1.1], tf.float64)
+    options = {"learning_rate": 0.1, "momentum": 0.5, "method": method}
+    expected = meta_gradient(loss, [once, tf.constant(once.numpy())], batches, **options)
+    found = meta_gradient(loss, [once, once], batches, **options)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.all(found[0] != found[1])
+
+
+@pytest.mark.parametrize("method", ["reverse", "row_sums", "hutchinson"])
+def test_every_method_refuses_an_unknown_start(reference, method):
+    weights, batches, _ = reference
+    options = {"learning_rate": 0.1, "method": method, "momentum_start": "warm"}
+    with pytest.raises(ValueError, match=r"momentum_start: expected one of .*as_released"):
+        meta_gradient(tiny_loss, weights, batches, **options)

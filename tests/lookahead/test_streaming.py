@@ -606,3 +606,33 @@ def test_step_errors_refuse_wrong_second_derivatives():
     weights, batches = [tf.constant([0.1, -0.5], "float64")], [np.ones(2)] * 3
     with pytest.raises(ValueError, match="a gradient is stated by hand"):
         step_errors(wrong, weights, batches, 0.1, row_sums)
+
+
+@pytest.mark.parametrize("curvature", [row_sums, diagonal, hutchinson(3, 0)])
+def test_one_tensor_as_two_weights_has_two_curvatures(curvature):
+    def loss(weights, batch):
+        return tf.reduce_sum(weights[0] ** 2 * tf.sin(weights[1]))
+
+    once = tf.constant([0.6, -1.1], tf.float64)
+    if curvature not in (row_sums, diagonal):
+        found, expected = (hutchinson(3, 0)(loss, w, None) for w in both(once))
+    else:
+        found, expected = (curvature(loss, w, None) for w in both(once))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def both(tensor):
+    """Return a tensor as two weights, and two tensors of the same values."""
+    return [tensor, tensor], [tensor, tf.constant(tensor.numpy())]
+
+
+def test_one_tensor_as_two_weights_has_two_parts_of_the_gauss_newton_matrix():
+    def logits(weights, x):
+        return tf.stack([x * weights[0], x * weights[1] ** 2, x], axis=-1)
+
+    once = tf.constant(0.6, tf.float64)
+    batch = tf.constant([0.4, -1.0, 2.0], tf.float64), tf.constant([0, 1, 2])
+    found, expected = (gauss_newton_diagonal(logits)(None, w, batch) for w in both(once))
+    np.testing.assert_array_equal(found, expected)
+    assert found[0] != found[1]

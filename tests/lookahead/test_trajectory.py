@@ -154,3 +154,16 @@ def test_a_list_is_pulled_back_as_is_said():
 
     found = pull_back(lambda s, b: b * s, [tf.ones(2)] * 3, [3.0, 4.0], tf.ones(2), doubled)
     np.testing.assert_array_equal(found, [48.0, 48.0])
+
+
+def test_one_tensor_as_two_parts_of_a_state_is_two():
+    def step(state, batch):
+        return state[0] ** 2 * state[1], state[1] + batch
+
+    one = tf.constant([0.5, -2.0], tf.float64)
+    pair, batch = (one, one), tf.ones(2, tf.float64)
+    x = one.numpy()
+    pulled = pull_back_once(step, pair, batch, (batch, batch))
+    np.testing.assert_allclose(pulled, [2 * x**2, x**2 + 1], rtol=1e-14)
+    _, pushed = push_forward(step, pair, [batch], (batch, 3 * batch))
+    np.testing.assert_allclose(pushed, [2 * x**2 + 3 * x**2, 3 + 0 * x], rtol=1e-14)

@@ -351,3 +351,37 @@ def test_what_is_to_stay_is_not_removed_to_meet_a_budget():
     scores[channels.kinds(channels.groups(model))[1][:20]] = np.inf
     with pytest.raises(ValueError, match="budget: expected one that can be met"):
         budgets.choose(model, scores, share=0.2)
+
+
+def test_blocks_of_equal_scores_go_from_the_widest_on():
+    """Their means differ in the last bit; the second block must not go before the first."""
+    model = dense_300_100(units=(30, 12))
+    groups = channels.groups(model)
+    first = channels.kinds(groups)[1]
+    for score in (0.1, 0.3, 0.35, 0.7):
+        scores = np.full(len(groups), np.inf)
+        scores[first] = score
+        keep = budgets.choose(model, scores, limit=budgets.cost(model) - 1, multiple=8)
+        assert sum(keep[n] for n in first) == 24
+
+
+def test_a_floor_is_a_decimal():
+    """In floating point 0.07 times 100 is a little more than 7."""
+    for floor, width, least in ((0.07, 100, 7), (0.14, 50, 7), (0.55, 100, 55), (0.29, 100, 29)):
+        model = dense_300_100(units=(width, 3))
+        groups = channels.groups(model)
+        first = channels.kinds(groups)[1]
+        scores = np.full(len(groups), np.inf)
+        scores[first] = 1.0
+        wanted = least * 784 + least * 3 + 3 * 10
+        keep = budgets.choose(model, scores, limit=wanted, floor=floor)
+        assert sum(keep[n] for n in first) == least
+
+
+def test_a_floor_is_of_the_network_as_it_came_in_every_round():
+    model = dense_300_100(units=(24, 12))
+    for share in (0.51, 0.6, 0.8):
+        small = budgets.in_rounds(model, gates.random, share=share, rounds=3, floor=0.5)
+        assert all(np.array(widths(small)[:2]) >= (12, 6))
+    with pytest.raises(ValueError, match="budget: expected one that can be met"):
+        budgets.in_rounds(model, gates.random, share=0.2, rounds=3, floor=0.5)

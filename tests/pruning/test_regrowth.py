@@ -835,3 +835,11 @@ def test_a_step_that_is_more_than_its_buffer_is_refused(options):
     rule.build(model.trainable_variables)
     with pytest.raises(ValueError, match="expected SGD with momentum and no more, found SGD"):
         regrowth.last_step(model, rule)
+
+
+def test_the_share_to_drop_is_a_decimal():
+    """In floating point 0.29 times 100 is a little less than 29."""
+    model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(10, use_bias=False)])
+    masks.apply(model, [np.arange(200).reshape(20, 10) % 2 == 0])
+    (kernel,) = kernels(model)
+    assert regrowth.regrow(model, 0.29, [np.ones(kernel.shape)]) == 29

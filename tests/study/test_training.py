@@ -401,3 +401,28 @@ def test_fused_normalisation_has_the_weights_and_options_of_a_model_that_was_tra
     )
     for a, b in zip(again.non_trainable_variables, model.non_trainable_variables, strict=True):
         np.testing.assert_allclose(a, b, rtol=0.005, atol=1e-5)
+
+
+def test_fused_normalisation_that_is_frozen_is_that_of_keras():
+    norm = keras.layers.BatchNormalization()
+    model = keras.Sequential([keras.Input((4, 4, 2)), norm, keras.layers.Flatten()])
+    generator = np.random.default_rng(0)
+    model.set_weights([generator.random(w.shape) + 0.5 for w in model.get_weights()])
+    norm.trainable = False
+    again, x = training.fused(model), generator.normal(size=(64, 4, 4, 2)).astype("float32")
+    before = again.get_weights()
+    np.testing.assert_allclose(again(x, training=True), model(x, training=True), rtol=1e-5)
+    for a, b in zip(again.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_follows_a_step_is_not_called_after_a_loss_that_is_not_finite(digits):
+    data, called = tuple(part[:64] for part in digits.train), []
+    model = dense_300_100("linear", units=(30, 10))
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.0, 1e30])
+    train = training.trainer(model, keras.optimizers.SGD(schedule))
+    options = {"every": 1, "after": lambda step, optimizer: called.append(model.get_weights())}
+    with pytest.raises(ValueError, match="finite training loss, found"):
+        train(data, epochs=2, batch_size=8, **options)
+    assert called
+    assert all(np.all(np.isfinite(w)) for weights in called[:-1] for w in weights)
