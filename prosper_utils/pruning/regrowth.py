@@ -28,6 +28,7 @@ RigL (Evci et al., 2020), with momentum near to sparse momentum (Dettmers and Ze
 """
 
 import math
+import re
 import warnings
 from fractions import Fraction
 from pathlib import Path
@@ -207,6 +208,9 @@ def _inputs(layer, kernel):
     rank = len(kernel.shape)
     if isinstance(layer, tuple(channels.DEPTHWISE)) or kernel.name == "depthwise_kernel":
         return list(range(rank - 2))
+    if isinstance(layer, keras.layers.EinsumDense):
+        read, own, written = re.split(",|->", layer.equation)
+        return [axis for axis, x in enumerate(own) if x in read and x not in written]
     outputs = rank - 2 if isinstance(layer, tuple(channels.TRANSPOSED)) else rank - 1
     return [axis for axis in range(rank) if axis != outputs]
 

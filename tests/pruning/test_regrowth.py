@@ -780,6 +780,20 @@ def test_the_norm_of_a_unit_is_over_what_it_reads():
         np.testing.assert_allclose(norm, expected, rtol=1e-5)
 
 
+def test_the_norm_of_a_unit_of_attention_is_over_one_head():
+    x = keras.Input((5, 4))
+    h = keras.layers.MultiHeadAttention(2, 3, use_bias=False)(x, x)
+    layers = [keras.layers.EinsumDense("btx,xyz->btyz", (5, 2, 3), name="two")]
+    layers += [keras.layers.EinsumDense("btyz,tyzo->bto", (5, 7), name="own")]
+    model = keras.Sequential([keras.Model(x, h), *layers])
+    over = {"two": (0,), "own": (1, 2), "attention_output": (0, 1)}
+    for kernel, norm in zip(kernels(model), regrowth.unit_norms(model), strict=True):
+        axes = over.get(kernel.path.split("/")[-2], (0,))
+        expected = np.sqrt(np.sum(kernel.numpy() ** 2, axes, keepdims=True))
+        np.testing.assert_allclose(norm, expected, rtol=1e-5)
+    assert len(kernels(model)) == 6
+
+
 def test_one_callback_looks_again_in_every_training(digits):
     model, loop = looped(small, OPTIMIZERS["momentum"](), every=2, until=30)
     options = {"batch_size": 64, "verbose": 0, "callbacks": [regrowth.RegrowthCallback(loop)]}
