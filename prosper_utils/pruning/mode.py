@@ -14,6 +14,7 @@ be different is replaced for the calls of this thread only (see `replacement`).
 
 import contextlib
 import inspect
+import types
 
 from prosper_utils.pruning.normalisation import exact_moments
 from prosper_utils.pruning.replacement import replaced
@@ -189,6 +190,8 @@ def _inline(original, function, *args, **kwargs):
 def _translated(plain):
     """Return a function with its control flow over tensors translated, if its source is known."""
     try:
+        if inspect.ismethod(plain):  # what is translated is the function alone
+            return types.MethodType(tf.autograph.to_graph(plain.__func__), plain.__self__)
         return tf.autograph.to_graph(plain)
     except Exception:  # no source: nothing to translate from
         return plain

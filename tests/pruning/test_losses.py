@@ -519,6 +519,9 @@ def test_outside_of_a_graph_all_rows_tell_a_softmax_from_sigmoids():
     assert losses.ends_in(keras.activations.softmax(x)) == "a softmax"
     assert losses.ends_in(keras.activations.sigmoid(x)) == "a sigmoid"  # the first row sums to one
     assert losses.ends_in(keras.activations.sigmoid(x[:, :1])) == "a sigmoid"
+    assert losses.ends_in(keras.activations.softmax(x[:1])) == "a softmax"  # of one example
+    ones = keras.activations.sigmoid(tf.fill((3, 1), 100.0))  # they sum to one as well
+    assert losses.ends_in(ones) == "a sigmoid"
     assert losses.ends_in(x) is None
 
 

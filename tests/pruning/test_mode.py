@@ -1,5 +1,6 @@
 """The mode in which a model is run: statistics, random numbers, float types; no side effects."""
 
+import inspect
 import threading
 
 from prosper_utils.lookahead import second_derivatives
@@ -737,3 +738,59 @@ def test_masks_do_not_follow_later_draws_of_the_model():
     before = outputs(weights, IMAGES).numpy()
     model(IMAGES, training=True)  # draws, and moves the seed on
     np.testing.assert_array_equal(outputs(weights, IMAGES), before)
+
+
+def test_many_words_have_as_many_fingerprints():
+    found = {int(mode.fingerprint(np.array([f"word {n}"]))) for n in range(200)}
+    assert len(found) == 200
+
+
+@pytest.mark.parametrize("autograph", [True, False])
+def test_what_is_compiled_inside_is_translated_as_it_was_compiled(autograph):
+    """Translated, an `if` over a tensor is one of the graph; else it has to be written as such."""
+
+    class Switch(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            step = self.branches if autograph else self.chosen
+            self.step = tf.function(step, autograph=autograph)
+
+        def branches(self, x):
+            if tf.reduce_sum(x) > 0:
+                x = 2 * x
+            return x
+
+        def chosen(self, x):
+            return tf.cond(tf.reduce_sum(x) > 0, lambda: 2 * x, lambda: x)
+
+        def call(self, x):
+            return self.step(x)
+
+    same = layers.Dense(4, use_bias=False, kernel_initializer="identity")
+    weights, outputs = as_outputs(keras.Sequential([keras.Input((4,)), same, Switch()]))
+    compiled = tf.function(outputs, autograph=False)
+    for x in (np.ones((2, 4), "float32"), -np.ones((2, 4), "float32")):
+        np.testing.assert_array_equal(compiled(weights, x), x * (1 + (x > 0)))
+
+
+def test_what_was_compiled_without_translation_is_not_translated():
+    """It may be written so that only plain Python understands it."""
+    seen = []
+
+    class Watching(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.step = tf.function(self.watched, autograph=False)
+
+        def watched(self, x):
+            seen.append(inspect.currentframe().f_code.co_filename)
+            return 2 * x
+
+        def call(self, x):
+            return self.step(x)
+
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(4), Watching()])
+    weights, outputs = as_outputs(model)
+    seen.clear()
+    outputs(weights, np.ones((2, 4), "float32"))
+    assert seen == [__file__]

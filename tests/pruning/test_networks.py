@@ -2,7 +2,7 @@
 
 import math
 
-from prosper_utils.pruning import networks
+from prosper_utils.pruning import channels, networks
 from prosper_utils.pruning.networks import (
     as_loss,
     dense_300_100,
@@ -311,3 +311,9 @@ def test_each_weight_has_to_have_the_type():
     batch = np.ones((6, 28, 28, 1), "float32"), np.arange(6) % 3
     with pytest.raises(ValueError, match=r"weight .*bias: the model computes in float32, found"):
         loss(weights, batch)
+
+
+def test_after_each_stage_the_images_are_half_as_large():
+    model = vgg(widths=(2, 3), shape=(8, 8, 1))
+    expected = 64 * 9 * (1 * 2 + 2 * 2) + 16 * 9 * (2 * 3 + 3 * 3) + 3 * 10
+    assert channels.count_multiply_adds(model) == expected

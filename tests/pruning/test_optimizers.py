@@ -308,3 +308,12 @@ def test_a_variable_that_another_part_would_update_is_refused():
     new.build(after)
     with pytest.raises(ValueError, match="a/kernel: expected to be updated by fast, found slow"):
         optimizers.transfer(old, new, list(zip(before, after, strict=True)), lambda variable, x: x)
+
+
+def test_places_are_those_of_all_variables():
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    variables = [keras.Variable(np.ones(3)), keras.Variable(np.ones(2))]
+    optimizers.forget(optimizer, variables, [])  # it remembers nothing
+    optimizer.build(variables)
+    with pytest.raises(ValueError, match="zip"):
+        optimizers.forget(optimizer, variables, [np.ones(3, bool)])

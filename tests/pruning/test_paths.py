@@ -515,3 +515,9 @@ def test_pooling_goes_along_the_axes_that_it_is_told():
         found.append(paths.passing(paths.flow(model), values))
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_a_kernel_too_few_is_an_error():
+    model = lenet5()
+    with pytest.raises(ValueError, match="zip"):
+        paths.flow(model)([k.value for k in kernels(model)][:-1])

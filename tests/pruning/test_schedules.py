@@ -402,3 +402,13 @@ def test_one_weight_too_many_in_any_kernel_is_found(number):
     kernel.value[tuple(np.argwhere(~mask)[-1])].assign(1.0)
     with pytest.raises(ValueError, match=f"more weights in {kernel.path}"):
         schedule.start(7)
+
+
+def test_every_step_may_be_one_of_the_schedule():
+    model = network()
+    schedule = schedules.Gradual(model, 0.75, until=4, every=1)
+    for step in range(5):
+        schedule.after(step)
+    size = sum(int(np.prod(k.shape)) for k in kernels(model))
+    shares = [schedules.cubic(step, begin=0, until=4, final=0.75) for step in range(5)]
+    assert schedule.pruned == [(n, masks.kept(size, share)) for n, share in enumerate(shares)]

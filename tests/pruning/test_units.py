@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import re
 
 from prosper_utils.pruning import channels, masks, optimizers, units
 from prosper_utils.pruning.networks import dense_300_100, kernels, lenet5
@@ -734,3 +735,13 @@ def test_a_reader_without_a_mask_is_named():
     small = units.shrink(model, keep)
     assert not small.get_layer("before").trainable
     assert np.array_equal(outputs(small, x, False), expected)
+
+
+def test_groups_of_another_model_are_named_by_their_first_axis():
+    model, other = (dense_300_100(units=(6, 5), seed=seed) for seed in range(2))
+    group = next(group for group in channels.groups(other) if not group.fixed)
+    first = group.members[0]
+    assert first.axis != group.members[-1].axis
+    said = f"found one of axis {first.axis} of {first.variable.path}, which belongs to another"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        units.shrink(model, [group])
