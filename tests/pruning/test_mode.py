@@ -794,3 +794,16 @@ def test_what_was_compiled_without_translation_is_not_translated():
     seen.clear()
     outputs(weights, np.ones((2, 4), "float32"))
     assert seen == [__file__]
+
+
+def test_what_stands_in_has_the_signature_that_keras_reads():
+    class Owner:
+        def number(self, x, *, training=None):
+            """Return x."""
+            return x
+
+    plain = inspect.signature(Owner.number), Owner.number.__name__, Owner.number.__doc__
+    with replaced(Owner, "number", lambda original, self, x: x + 1):
+        assert Owner().number(1) == 2
+        assert (inspect.signature(Owner.number), *plain[1:]) == plain
+        assert (Owner.number.__name__, Owner.number.__doc__) == plain[1:]
