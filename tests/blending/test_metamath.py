@@ -506,7 +506,7 @@ def test_both_checkers_say_the_same_of_an_altered_step(drawn):
 @needs_checker
 def test_a_goal_must_be_among_what_is_proved(database):
     with pytest.raises(ValueError, match="database: expected a proof of CpCqCrr, found none"):
-        check(database, [parse("CpCqCrr")])
+        check(database, [parse("CpCqCrr"), parse("CpCqCrCss")])
 
 
 def test_a_table_needs_labels_too():
