@@ -83,7 +83,7 @@ def differences(stored, now, at=""):
         if stored != now:
             yield f"{at} = {now} in place of {stored}"
         return
-    for key in stored.keys() & now.keys():
+    for key in sorted(stored.keys() & now.keys()):
         yield from differences(stored[key], now[key], f"{at}.{key}" if at else key)
 
 
