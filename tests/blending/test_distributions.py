@@ -432,3 +432,32 @@ def test_pairs_are_those_with_two_weights_and_then_those_with_one():
         (2, 1),
     ]
     assert chosen.product.numpy().tolist() == [(i + j) % 4 for i, j in found]
+
+
+TIMES = {("a", "b"): "a", ("a", "c"): "b", ("c", "a"): "c", ("c", "b"): "a", ("b", "b"): "c"}
+
+
+def slope(function):
+    """Return the gradient of <function(p), w> where c has no weight."""
+    p = tf.constant([0.4, 0.6, 0.0], tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch(p)
+        value = tf.reduce_sum(function(p) * [1.0, -2.0, 5.0])
+    return tf.convert_to_tensor(tape.gradient(value, p)).numpy().tolist()
+
+
+def test_what_is_named_twice_is_a_term_of_a_big_sum_once():
+    places = index("abc")
+
+    def found(extra):
+        term = lambda v: move(places, {y: TIMES.get((v, y)) for y in "abc"})  # noqa: E731
+        return slope(big_sum(places, term, extra))
+
+    assert found("cc") == found("c") != found("")
+
+
+def test_what_is_named_twice_is_combined_once():
+    def found(extra):
+        return slope(lambda p: combination(index("abc"), TIMES, extra)(p, p))
+
+    assert found("cc") == found("c") != found("")

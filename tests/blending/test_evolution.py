@@ -961,3 +961,41 @@ def test_every_loop_has_its_number_and_goes_on_with_the_draws(monkeypatch):
     list(loops(words, {"ban": 1.0}, Settings(loops=4, seed=7)))
     assert seen == [1, 2, 3, 4]
     assert draws == list(np.random.default_rng(7).random(4))
+
+
+@pytest.mark.parametrize("credit", ["random", "multiplicative"])
+def test_what_differs_in_its_moves_alone_has_the_credit_of_the_blend(credit):
+    found = []
+    for mode in ("support", credit, "identity"):
+        table = Table({"a": 0, "b": 1}, lambda x, y: y + 1 if x == 0 and 0 < y < 9 else None)
+        p = tf.constant([0.5, 0.5], tf.float64)
+        loop = one_loop(table, p, {3: 1.0}, Settings(credit=mode, steps=1))
+        found.append(loop.credit.numpy().tolist())
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_purge_is_noted_with_what_had_been_combined_before_it():
+    chosen = Settings(keep=20, loops=5, purge_every=2, purge_to=10)
+    history, _ = evolve(detachment_table(limit=15), goal_weights(GOALS), chosen)
+    counts = [row["combinations"] for row in history.rows]
+    assert counts[1] < counts[2]
+    assert [(purge["loop"], purge["combinations"]) for purge in history.purges] == [
+        (2, counts[1]),
+        (4, counts[3]),
+    ]
+
+
+def test_the_support_of_a_row_is_that_before_its_loop():
+    chosen, target = Settings(keep=20, loops=3), goal_weights(GOALS)
+    history, weights = evolve(detachment_table(limit=15), target, chosen)
+    found = [row["support"] for row in history.rows]
+    run = loops(detachment_table(limit=15), target, chosen)
+    assert found == [len(support(loop.states[0])) for loop in run]
+    assert (found[0], found[-1]) == (3, len(weights))
+
+
+def test_goals_met_in_a_loop_that_was_not_completed_are_proved():
+    table = Table({"a": "a", "b": "b"}, lambda x, y: x + y, budget=2)
+    history, weights = evolve(table, {"ab": 1.0}, Settings(steps=1))
+    assert (history.rows, weights) == ([], {})
+    assert history.proofs == {"ab": {"combinations": 2, "proof": "Dab"}}

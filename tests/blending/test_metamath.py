@@ -513,3 +513,31 @@ def test_a_table_needs_labels_too():
     table = Table({"*": parse("CpCqp")}, lambda x, y: None)
     with pytest.raises(ValueError, match="axioms: expected a letter or a digit"):
         export_table(table)
+
+
+APPROVAL = """The source has 16 statements; 6 are $a and 2 are $p.
+All proofs in the database were verified in 0.00 s.
+"""
+
+
+def test_every_goal_must_be_proved_and_not_the_first_alone(monkeypatch):
+    monkeypatch.setattr(metamath, "_said", lambda text: APPROVAL)
+    text, goals = export_proofs(["DD211"]), [parse("Cpp"), parse("CpCqCrr")]
+    for order in (goals, goals[::-1], dict.fromkeys(goals)):
+        with pytest.raises(ValueError, match=r"expected a proof of CpCqCrr, found none"):
+            check(text, order)
+
+
+def test_a_goal_may_be_written_in_any_variables(monkeypatch):
+    monkeypatch.setattr(metamath, "_said", lambda text: APPROVAL)
+    moved = tuple(s + 5 if s >= 0 else s for s in parse("Cpp"))
+    assert parse("Cpp") in check(export_proofs(["DD211"]), [moved])
+
+
+def test_axioms_may_be_written_in_any_variables():
+    moved = {
+        name: tuple(s + 7 if s >= 0 else s for s in formula) for name, formula in AXIOMS.items()
+    }
+    text = export_proofs(GOALS.values())
+    assert export_proofs(GOALS.values(), moved) == text
+    assert read_database(text, moved) == read_database(text)

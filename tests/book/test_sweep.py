@@ -356,3 +356,73 @@ def test_weights_are_drawn_again_by_the_seed_of_the_case(seen):
             kept = kernel != 0
             assert np.any(kept)
             np.testing.assert_array_equal(kernel[kept], drawn[kept])
+
+
+SMALL = functools.partial(dense_300_100, units=(30, 10))
+
+
+@pytest.fixture
+def untrained(monkeypatch, digits):
+    """Let the sweep of scores train nothing: every cell has an error of 1."""
+    monkeypatch.setattr(sweep_mnist, "NETWORKS", {"small": SMALL})
+    monkeypatch.setattr(sweep_mnist, "data", lambda: digits)
+    monkeypatch.setattr(sweep_mnist, "trained", lambda *arm: (SMALL("relu"), None))
+    monkeypatch.setattr(
+        sweep_mnist, "train_and_test", lambda *cell: dict.fromkeys(sweep_mnist.OUTCOME, 1.0)
+    )
+
+
+def test_clothes_have_choices_of_their_own(monkeypatch):
+    asked = []
+    monkeypatch.setattr(sweep_mnist, "FASHION", True)
+    monkeypatch.setattr(sweeps, "best", lambda name, *where: asked.append(name) or 0)
+    sweep_mnist.chosen_options("LeNet-5", "tanh", "SNIP")
+    assert asked == ["pruning_tuning_fashion"]
+
+
+def test_a_trial_that_is_stored_stands_for_no_other():
+    left, _ = sweep_mnist.SWEEPS["pruning_tuning"]
+    trials = left(pd.DataFrame())
+    rows = [trial | {"sparsity": s} for trial in trials[:3] for s in trial["sparsities"]]
+    assert left(pd.DataFrame(rows)) == trials[3:]
+
+
+@pytest.mark.parametrize("name", ["PROTOCOL", "TRIALS"])
+def test_what_determines_the_results_is_in_the_configuration(monkeypatch, name):
+    before = sweep_mnist.configuration()
+    monkeypatch.setattr(sweep_mnist, name, "changed")
+    assert sweep_mnist.configuration() != before
+
+
+@pytest.mark.parametrize("score", ["SynFlow", "iterative ProsPr", "iterative SNIP"])
+def test_whatever_prunes_in_rounds_is_scored_for_every_sparsity(untrained, monkeypatch, score):
+    asked = []
+
+    def spy(model, batches, *, sparsity, seed):
+        asked.append(sparsity)
+        return random(model, seed=seed)
+
+    monkeypatch.setitem(sweep_mnist.RULES, score, spy)
+    settings = {"sparsities": (0.5, 0.9), "options": {}}
+    sweep_mnist.run_case("small", "relu", score, "as scored", 0, **settings)
+    assert asked == [0.5, 0.9]
+
+
+def test_a_score_that_fails_at_one_sparsity_fails_there_alone(untrained, monkeypatch):
+    def spy(model, batches, *, sparsity, seed):
+        if sparsity == 0.9:
+            raise ValueError("broken")
+        return random(model, seed=seed)
+
+    monkeypatch.setitem(sweep_mnist.RULES, "SynFlow", spy)
+    settings = {"sparsities": (0.5, 0.9, 0.95), "options": {}}
+    rows = sweep_mnist.run_case("small", "relu", "SynFlow", "as scored", 0, **settings)
+    assert [row["error"] for row in rows] == [1, None, 1]
+    assert [row["failure"] for row in rows] == ["", "broken", ""]
+
+
+@pytest.mark.parametrize("steps", [1, 30])
+def test_a_lookahead_is_as_long_as_its_name_says(digits, steps):
+    supply = itertools.islice(datasets.batches(digits.train, 20), 40)
+    sweep_mnist.RULES[f"ProsPr, M = {steps}"](SMALL(), supply, learning_rate=0.03)
+    assert len(list(supply)) == 40 - (steps + 1)

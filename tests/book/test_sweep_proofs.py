@@ -1,12 +1,17 @@
 """The sweep of searches for proofs: what is left to do, what a case returns, what is stale."""
 
+import dataclasses
+import itertools
 import json
 import subprocess
 import sys
+import types
 
 from prosper_utils.blending import search, worth
-from prosper_utils.blending.detachment import parse, theorem
-from prosper_utils.blending.evolution import detachment_table, goal_weights
+from prosper_utils.blending.detachment import AXIOMS, enumerate_theorems, parse, theorem
+from prosper_utils.blending.distributions import distribution, support
+from prosper_utils.blending.evolution import Settings, detachment_table, goal_weights, loops, padded
+from prosper_utils.study import results
 
 import numpy as np
 import pandas as pd
@@ -257,3 +262,116 @@ def test_lemmas_have_no_weight_and_are_no_goals(monkeypatch):
     sweep_proofs.credit_case({"steps": 1, "keep": 150, "loop": 1})
     assert len(asked) > 10
     assert set(asked) == {(False, 0.0)}
+
+
+@pytest.mark.parametrize("kind", ["", sweep_proofs.STORED])
+def test_the_genetic_algorithm_has_the_trial_and_the_seed_of_its_case(monkeypatch, kind):
+    seen = []
+    monkeypatch.setattr(
+        search,
+        "breed",
+        lambda table, target, settings: seen.append(settings) or types.SimpleNamespace(rows=[]),
+    )
+    chosen = {"population": 50, "mutation": 0.1}
+    monkeypatch.setattr(sweep_proofs, "chosen_options", lambda name: chosen)
+    case = {"arm": f"genetic, usefulness{kind}", "steps": 0, "step_size": 0.0, "keep": 0}
+    for trial in ({"population": 40, "mutation": 0.4}, None):
+        row = sweep_proofs.run_case(**case, seed=3, trial=trial, budget=10)
+        options = {"fitness": "usefulness"} | (trial or chosen)
+        stored = kind != ""
+        assert seen.pop() == search.Breeding(**options, seed=3, store_goals=stored)
+        assert row["options"] == " ".join(f"{key}={value}" for key, value in options.items())
+
+
+def test_a_trial_is_run_with_its_options_and_stored_with_its_number(monkeypatch):
+    calls = []
+    monkeypatch.setattr(sweep_proofs, "run_case", lambda **given: calls.append(given) or {})
+    case = {"arm": "genetic, usefulness", "seed": 100, "trial": 4}
+    assert sweep_proofs.one(case) == [{"trial": 4}]
+    assert calls == [case | {"trial": sweep_proofs.TRIALS[4]}]
+
+
+def test_the_uses_of_a_lemma_are_the_goals_whose_proofs_hold_it():
+    case = {"arm": "blend", "steps": 2, "step_size": 0.03, "keep": 40, "seed": 0}
+    row = sweep_proofs.run_case(**case, budget=3000)
+    wholes = [entry.split(":")[-1] for entry in row["hits"].split()]
+    found = [entry.split(":")[2:] for entry in row["lemmas"].split()]
+    assert found == [[str(sum(p in whole for whole in wholes)), p] for _, p in found]
+    assert len({uses for uses, _ in found}) > 1
+
+
+def test_a_trial_is_chosen_by_its_mean_and_not_by_its_best_run(monkeypatch):
+    table = pd.DataFrame({"trial": [0, 0, 1, 1, 2, 2, 2], "proved": [8, 8, 9, 6, 7, 7, 7]})
+    monkeypatch.setattr(results, "load", lambda name: (table.assign(arm="a"), {}))
+    assert sweep_proofs.chosen_options("a") == sweep_proofs.TRIALS[0]
+
+
+def test_the_weights_before_a_loop_are_those_of_the_middle_setting():
+    sweep_proofs.weights_at.cache_clear()
+    found = sweep_proofs.weights_at(2)
+    target = goal_weights(sweep_proofs.SHORTEST)
+    table = detachment_table(limit=25)
+    *_, last = loops(table, target, Settings(step_size=0.03, keep=150, loops=2))
+    p = last.states[0].numpy()
+    assert found == {table.objects[k]: p[k] for k in support(p)}
+
+
+def test_the_plan_is_what_is_stored():
+    table, _ = results.load("proofs")
+    stored = set(table[list(sweep_proofs.CASE)].itertuples(index=False, name=None))
+    assert stored == {tuple(case.values()) for case in sweep_proofs.plan()}
+
+
+def test_goals_are_held_out_by_the_seed_of_the_case(monkeypatch):
+    seeds, halves = [], (["CCpqCpp"], list(GOALS))
+    monkeypatch.setattr(sweep_proofs, "split", lambda seed: seeds.append(seed) or halves)
+    case = {"arm": "breadth first, held out", "steps": 0, "step_size": 0.0, "keep": 0}
+    for seed in (0, 3):
+        row = sweep_proofs.run_case(**case, seed=seed, budget=500)
+        assert seeds.pop() == seed
+        assert [entry.split(":")[0] for entry in row["hits"].split()] == halves[0]
+        assert row["held_out"] > 1
+
+
+def test_credit_is_measured_at_the_setting_of_its_case(monkeypatch):
+    table, asked, seen = detachment_table(limit=25), [], []
+    for pair in itertools.product(range(3), repeat=2):
+        table.product(*pair)
+    p = padded(distribution(table.places, dict.fromkeys(table.axioms, 1 / 3)), table)
+    monkeypatch.setattr(sweep_proofs, "weights_at", lambda loop: asked.append(loop))
+    monkeypatch.setattr(
+        sweep_proofs, "probe", lambda weights: (table, p, range(len(table.objects)))
+    )
+    monkeypatch.setattr(
+        worth,
+        "drops",
+        lambda table, p, places, target, settings, mass: (
+            seen.append((settings, mass)) or np.arange(len(places))
+        ),
+    )
+    monkeypatch.setattr(
+        worth,
+        "credit",
+        lambda table, p, extra, target, settings: seen.append(settings) or np.arange(len(p)),
+    )
+    case = {"steps": 1, "keep": 7, "loop": 3}
+    rows = sweep_proofs.credit_case(case)
+    plain, modes = Settings(steps=1, keep=7), ("support", "identity", "fixed")
+    assert asked == [3]
+    assert seen == [(plain, 0.02), *(dataclasses.replace(plain, credit=mode) for mode in modes)]
+    assert [{key: row[key] for key in (*case, "mode")} for row in rows] == [
+        case | {"mode": mode} for mode in modes
+    ]
+
+
+def test_lemmas_are_what_is_generated_next_and_what_has_a_short_proof():
+    """As many as are stored for the first loop, which has weight on the axioms alone."""
+    target = goal_weights(sweep_proofs.SHORTEST)
+    weights = dict.fromkeys(AXIOMS.values(), 1 / 3)
+    table, p, extra = sweep_proofs.probe(weights)
+    short = enumerate_theorems(7, limit=25)
+    assert {table.places[x] for x in short} <= {*extra}
+    weights = p.numpy()
+    found = sum(weights[k] == 0 and table.objects[k] not in target for k in extra)
+    stored, _ = results.load("proofs_credit")
+    assert set(stored.lemmas[stored.loop == 1]) == {found}

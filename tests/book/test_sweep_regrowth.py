@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import sweep_mnist
 import sweep_regrowth
+import sweeps
 import tensorflow as tf
 from conftest import ROOT
 
@@ -312,3 +313,38 @@ def test_what_is_stored_is_not_stale(name, data):
     now = json.loads(json.dumps(sweep_regrowth.configuration()))
     assert {key: stored[key] for key in now} == now, f"{name} is stale: run `make results`"
     assert stored["data"] == data
+
+
+def test_clothes_have_choices_of_their_own_in_regrowth(monkeypatch):
+    asked = []
+    monkeypatch.setattr(sweep_mnist, "FASHION", True)
+    monkeypatch.setattr(sweeps, "best", lambda name, *where: asked.append(name) or 0)
+    sweep_regrowth.chosen_options("LeNet-5", "credit")
+    assert asked == ["regrowth_tuning_fashion"]
+
+
+def test_a_trial_of_regrowth_that_is_stored_stands_for_no_other():
+    left, _ = sweep_regrowth.SWEEPS["regrowth_tuning"]
+    trials = left(pd.DataFrame())
+    assert left(pd.DataFrame(trials[:3])) == trials[3:]
+
+
+@pytest.mark.parametrize("name", ["STEPS", "BATCH_SIZE", "MOMENTUM", "LOOP", "VARIANTS", "TRIALS"])
+def test_what_determines_regrowth_is_in_its_configuration(monkeypatch, name):
+    before = sweep_regrowth.configuration()
+    monkeypatch.setattr(sweep_regrowth, name, "changed")
+    assert sweep_regrowth.configuration() != before
+
+
+def test_a_lookahead_goes_on_with_its_batches(monkeypatch, digits):
+    seen = []
+    monkeypatch.setattr(sweep_regrowth, "data", lambda: digits)
+    monkeypatch.setattr(
+        regrowth, "lookahead_credit", lambda model, batches, **rest: seen.append(next(batches)[0])
+    )
+    changes = sweep_regrowth.VARIANTS["lookahead, M = 3"]
+    credit = sweep_regrowth.loop_options(changes, 4)["credit"]
+    supply = datasets.batches(digits.train, sweep_regrowth.BATCH_SIZE, seed=10_004)
+    for _ in range(3):
+        credit(None)
+        np.testing.assert_array_equal(seen[-1], next(supply)[0])

@@ -6,6 +6,7 @@ import json
 import sys
 
 from prosper_utils.pruning import budgets, gates, networks
+from prosper_utils.pruning.networks import dense_300_100
 from prosper_utils.study import controls, datasets, results, training
 
 import joblib
@@ -265,3 +266,40 @@ def test_trained_networks_are_kept_by_network_rate_and_seed(short, monkeypatch, 
     for rate, seed in cases * 2:
         kept.trained_weights("small", rate, seed, "digits")
     assert made == cases
+
+
+SMALL = functools.partial(dense_300_100, units=(30, 10))
+
+
+def test_the_large_network_is_that_of_the_seed_of_its_case(monkeypatch, digits):
+    asked = []
+    monkeypatch.setitem(sweep_units.NETWORKS, "small", (SMALL, 30))
+    monkeypatch.setattr(sweep_units, "data", lambda: digits)
+    monkeypatch.setattr(training, "error", lambda model, data: 0.0)
+    monkeypatch.setattr(sweep_units, "fit", lambda model, *rest: model)
+    monkeypatch.setattr(
+        sweep_units, "dense", lambda *large: asked.append(large) or SMALL("relu", seed=large[-1])
+    )
+    rates = {sweep_units.START: 0.05, sweep_units.TRAINED: 0.01}
+    for seed in (0, 3):
+        for when, score in ((sweep_units.START, "none"), (sweep_units.TRAINED, "random")):
+            row = sweep_units.run_case("small", when, score, "kept", 0.4, seed, rates=rates)
+            assert row["failure"] == ""
+            assert asked.pop() == ("small", 0.05, seed)
+    assert asked == []
+
+
+@pytest.mark.parametrize("name", ["units_tuning", "units_tuning_after"])
+def test_a_rate_that_is_stored_stands_for_no_other(name):
+    left, _ = sweep_units.SWEEPS[name]
+    trials = left(pd.DataFrame())
+    assert left(pd.DataFrame(trials[:1])) == trials[1:]
+
+
+@pytest.mark.parametrize(
+    "name", ["NETWORKS", "BATCH_SIZE", "MOMENTUM", "WARM_UP", "RATES", "ROUNDS"]
+)
+def test_what_determines_the_units_is_in_their_configuration(monkeypatch, name):
+    before = sweep_units.configuration()
+    monkeypatch.setattr(sweep_units, name, {} if name == "NETWORKS" else "changed")
+    assert sweep_units.configuration() != before

@@ -1,11 +1,13 @@
 """Arms of stored sweeps: differences are those of the rows, and words are those of the cells."""
 
 from prosper_utils.study import arms
+from prosper_utils.study.arms import DENSE, LENET
 from prosper_utils.study.comparison import Interval, paired
 
 import numpy as np
 import pandas as pd
 import pytest
+import sweep_regrowth
 
 
 @pytest.fixture
@@ -101,3 +103,58 @@ def test_goals_are_those_of_the_steps_and_the_rival_that_are_asked_for(monkeypat
     assert arms.proved("blend", 3).tolist() == [9, 11]
     assert arms.goals("blend", "identity", 3) == paired({0: 9, 1: 11}, {0: 8, 1: 7})
     assert arms.goals("fixed", "identity") == paired({0: 2, 1: 3}, {0: 1, 1: 5})
+
+
+def give(monkeypatch, **tables):
+    """Let the stored tables be these; all others are as they are."""
+    real, tables = arms.stored, {name: pd.DataFrame(rows) for name, rows in tables.items()}
+    monkeypatch.setattr(arms, "stored", lambda name: tables[name] if name in tables else real(name))
+
+
+def rows_of_runs(arm, numbers, steps=2, keeps=(150, 200), **more):
+    return [
+        {"arm": arm, "steps": steps, "step_size": 0.03, "keep": k, "seed": 0, "proved": n} | more
+        for k, n in zip(keeps, numbers, strict=True)
+    ]
+
+
+def test_credit_is_set_against_its_rival_of_the_same_cell(monkeypatch):
+    """One mask has the lowest error of all, another one the lowest mean, but in some cells only."""
+    rows = [
+        {"network": n, "arm": a, "variant": "as is", "sparsity": s, "seed": seed, "error": e}
+        for n, s in arms.REGROWN
+        for a, errors in {
+            "SNIP": (0.0, 6.0, 9.0),
+            "SynFlow": (4.0,) * 3 if s < 0.97 else (6.0,) * 3,
+            "credit": (1 + s,) * 3,
+            "random regrowth": (10 * s,) * 3,
+        }.items()
+        for seed, e in enumerate(errors)
+    ]
+    give(monkeypatch, regrowth=rows)
+    for (_, s), found in arms.credit_against().items():
+        assert found.mean == pytest.approx(1 + s - (4 if s < 0.97 else 5))
+    for (_, s), found in arms.credit_against("random regrowth").items():
+        assert found.mean == pytest.approx(1 - 9 * s)
+
+
+def test_goals_are_paired_within_seeds_too(monkeypatch):
+    """What is random has more seeds than its rival, and those are not compared."""
+    rows = []
+    for arm, numbers in {"blend": (20, 22), "random growth": (15, 16, 30)}.items():
+        for seed, n in enumerate(numbers):
+            rows += rows_of_runs(arm, [n], keeps=[150], seed=seed)
+    give(monkeypatch, proofs=rows)
+    assert arms.goals("random growth") == paired({0: 15, 1: 16}, {0: 20, 1: 22})
+
+
+def test_cells_and_frozen_masks_are_those_of_the_sweeps():
+    rows = arms.stored("regrowth")
+    rows = rows[rows.arm == "credit"]
+    assert sorted(arms.REGROWN) == sorted({*zip(rows.network, rows.sparsity, strict=True)})
+    assert arms.FROZEN == sweep_regrowth.FROZEN
+    rows = arms.stored("pruning")
+    rows = rows[(rows.score == "SNIP") & (rows.variant == "as scored")]
+    cells = sorted({*zip(rows.network, rows.activation, rows.sparsity, strict=True)})
+    assert sorted(arms.CELLS) == [cell for cell in cells if cell[0] == DENSE]
+    assert sorted(arms.LENET_CELLS) == [cell for cell in cells if cell[:2] == (LENET, "tanh")]

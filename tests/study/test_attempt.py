@@ -1,13 +1,17 @@
 """The earlier attempt and the paper: readings of the formula, and verdicts that can change."""
 
+import itertools
 import json
 
 from prosper_utils.lookahead.descent import loss_and_gradient
 from prosper_utils.lookahead.streaming import flat
 from prosper_utils.study import arms, attempt
+from prosper_utils.study.arms import BOTH, DENSE, HIGH, LENET
 from prosper_utils.study.comparison import Interval
+from prosper_utils.study.verdicts import Verdict
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import ROOT
@@ -182,3 +186,89 @@ def test_one_shot_is_set_against_rounds_and_little_data_against_snip(monkeypatch
     known = attempt.reference(json.loads((ROOT / "tests" / "prospr_tiny.json").read_text()))
     attempt.paper(known._replace(cases=known.cases))
     assert asked == [("ProsPr", "iterative ProsPr"), ("ProsPr", "SNIP")]
+
+
+OPEN = Interval(0, -1, 1, 1)
+
+
+def verdict_of_each(found):
+    return {claim.number: claim.verdict for claim in found}
+
+
+def give(monkeypatch, **tables):
+    """Let the stored tables be these; all others are as they are."""
+    real, tables = arms.stored, {name: pd.DataFrame(rows) for name, rows in tables.items()}
+    monkeypatch.setattr(arms, "stored", lambda name: tables[name] if name in tables else real(name))
+
+
+def test_looking_ahead_is_set_against_snip_and_first_order_against_exact_small_steps(monkeypatch):
+    asked = []
+    monkeypatch.setattr(arms, "minus", lambda *found: asked.append(found) or OPEN)
+    for network, high in ((DENSE, HIGH), (LENET, HIGH[:2])):
+        attempt.looking_ahead(network)
+        cells = itertools.product(BOTH, ("ProsPr", "ProsPr, M = 100"), high)
+        assert asked == [((network, a, n), (network, a, "SNIP"), s) for a, n, s in cells]
+        asked.clear()
+    attempt.without_hessians()
+    names = {"first order": "ProsPr, M = 10", "first order, M = 100": "ProsPr, M = 100"}
+    cells = itertools.product(BOTH, names.items(), HIGH)
+    assert asked == [
+        ((DENSE, a, one), (DENSE, a, exact, "small steps"), s) for a, (one, exact), s in cells
+    ]
+
+
+def test_every_statement_of_the_paper_has_its_own_verdict(monkeypatch):
+    monkeypatch.setattr(
+        attempt, "off", lambda known, momentum, **options: 0.5 if momentum and not options else 0.0
+    )
+    monkeypatch.setattr(attempt, "looking_ahead", lambda network: Verdict("holds", "", network))
+    monkeypatch.setattr(arms, "versus", lambda one, other, cells: {cells[0]: OPEN})
+    monkeypatch.setattr(attempt, "without_hessians", lambda: {("relu", "M = 10", 0.98): OPEN})
+    found = verdict_of_each(attempt.paper(None))
+    assert str(found["A1"]) == "holds if μ = 0"
+    assert "off by up to 50%, and by 0e+00 with" in found["A1"].evidence
+    assert [found[n].evidence for n in ("A2", "A3")] == [DENSE, LENET]
+
+
+def test_every_statement_of_the_readme_has_its_own_verdict(monkeypatch):
+    errors = {"last first": 0, "first first": 0.11, "after the update": 0.22, "two tapes": 0.44}
+    errors |= {"counted from 1": 0.33, "running product": 0, "column by column": 0, "entries": 1}
+    monkeypatch.setattr(attempt, "readings", lambda known: errors)
+    monkeypatch.setattr(attempt, "off", lambda known, momentum, **options: 0.0)
+    monkeypatch.setattr(attempt, "exact_where_diagonal", lambda: True)
+    monkeypatch.setattr(
+        attempt, "beats", lambda kind, network, *cells: Verdict("holds", "", f"{kind} {network}")
+    )
+    found = verdict_of_each(attempt.readme(None))
+    said = {"R2.4b": "11%", "R2.5a": "22%", "R2.6a": "44%", "R2.6b": "33%"}
+    for number, wrong in said.items():
+        assert found[number].word == "holds if"
+        assert f"else {wrong} off" in found[number].evidence
+    streams = [found[f"R3.2{n}"].evidence for n in "abcd"]
+    assert streams == [f"{kind} {n}" for kind in ("random", "shuffled") for n in (DENSE, LENET)]
+
+
+def test_a_running_product_has_to_do_on_every_network(monkeypatch):
+    table = arms.stored("streaming_errors").copy()
+    table["iou_98"] = np.where(table.network == table.network.iloc[0], 1.0, 0.5)
+    give(monkeypatch, streaming_errors=table)
+    found = attempt.stand_in(True, True)
+    assert str(found) == "holds if γ is n by n; every Hessian is diagonal"
+
+
+def test_the_run_whose_network_dies_does_not_count_and_a_collapse_does(monkeypatch):
+    table = arms.stored("streaming_growth").copy()
+    table.loc[table.index[:4], "first_order"] = [-100.0, -np.inf, -99.5, -98.0]
+    give(monkeypatch, streaming_growth=table)
+    assert not {*table.index[:3]} & {*attempt.growth().index}
+    assert table.index[3] in attempt.growth().index
+    give(monkeypatch, streaming_growth=table.assign(streamed=-9.0))
+    assert attempt.explosions().word == "fails"
+
+
+def test_the_price_of_first_order_is_that_without_momentum(monkeypatch):
+    expected = attempt.first_order()
+    table = arms.stored("bench_times").copy()
+    table.loc[table.momentum != 0, "ratio"] *= 100
+    give(monkeypatch, bench_times=table)
+    assert attempt.first_order() == expected

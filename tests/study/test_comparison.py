@@ -183,3 +183,17 @@ def test_what_is_carried_over_does_not_depend_on_names_and_scales(first, random)
 def test_what_is_a_tie_does_not_depend_on_the_scale(scale):
     drop = np.array([0.0, 0.0, 1.0, 2.0])
     assert rank_correlation(scale * (drop + 1e-15 * drop[::-1]), drop) == pytest.approx(1)
+
+
+def test_choices_are_matched_by_name_whatever_their_order():
+    first = dict(zip("abcde", (5, 9, 1, 2, 7), strict=True))
+    second = dict(zip("abcde", (10, 30, 50, 70, 20), strict=True))
+    turned = dict(reversed(second.items()))
+    found = carried_over(first, turned, draws=50)
+    assert found.given == 30
+    assert found == carried_over(first, second, draws=50)
+
+
+def test_the_median_of_what_choices_give_is_no_mean():
+    found = carried_over({0: 1, 1: 2, 2: 3}, {0: 10, 1: 20, 2: 90}, draws=10)
+    assert found[:4] == (90, 90, 20, 10)

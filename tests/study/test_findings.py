@@ -112,3 +112,62 @@ def test_a_star_stands_where_the_whole_family_lets_it():
     assert not table.map(lambda cell: cell.endswith("*")).any(axis=None)
     alone = findings.cells({("finding", "data"): {("net", 0.5): family["net", 0.0]}})
     assert alone.map(lambda cell: cell.endswith("*")).all(axis=None)
+
+
+def stored_sweep(errors):
+    """Return a stored sweep from {(arm, sparsity): errors by seed}."""
+    return pd.DataFrame(
+        {"network": "net", "arm": a, "variant": "as is", "sparsity": s, "seed": i, "error": error}
+        for (a, s), of_arm in errors.items()
+        for i, error in enumerate(of_arm)
+    )
+
+
+def test_a_star_stands_where_a_finding_is_contradicted_too_and_sparsities_rise():
+    zero = dict.fromkeys(range(5), 0.0)
+    worse, open_ = (
+        paired(dict(enumerate(differences)), zero)
+        for differences in ((1.0, 1.1, 0.9, 1.05, 0.95), (-1.0, 1.2, 0.1, -0.3, 0.2))
+    )
+    table = findings.cells({("finding", "data"): {("net", 0.95): open_, ("net", 0.9): worse}})
+    assert [*table.columns] == ["90%", "95%"]
+    ((first, second),) = table.to_numpy().tolist()
+    assert first.endswith("*")
+    assert not second.endswith("*")
+
+
+def test_a_finding_names_the_arm_with_the_lower_error_first():
+    names = {
+        "SNIP shuffled": "SNIP, shuffled",
+        "ProsPr shuffled": "ProsPr, shuffled",
+        "ProsPr, M = 3,": "ProsPr",
+        "ProsPr, M = 100,": "ProsPr, M = 100",
+        "SNIP in rounds": "iterative SNIP",
+        "regrowth by credit": "credit",
+    }
+    for said, (_, *pair) in findings.FINDINGS.items():
+        assert [names.get(name, name) for name in said.split(" beats ")] == pair
+
+
+def test_every_data_set_is_judged_by_its_own_sweeps(monkeypatch):
+    names = ["pruning", "regrowth", "pruning_fashion", "regrowth_fashion", "colour"]
+
+    def stored(name):
+        low, high = 1 - names.index(name) + NOISE, 2 + NOISE
+        pairs = ("SNIP", low), ("credit", low), ("random", high), ("random regrowth", high)
+        return stored_sweep({(arm, 0.9): errors for arm, errors in pairs})
+
+    monkeypatch.setattr(results, "resume", stored)
+    found = findings.families()
+    said = "SNIP beats random", "regrowth by credit beats random regrowth"
+    means = [[-found[s, d]["net", 0.9].mean for d in findings.SWEEPS] for s in said]
+    assert means == [pytest.approx([1, 3, 5]), pytest.approx([2, 4, 5])]
+
+
+def test_the_best_frozen_mask_is_that_of_the_cell():
+    best = {0.9: ("SNIP", "SynFlow"), 0.95: ("SynFlow", "SNIP"), 0.99: ("SNIP", "SynFlow")}
+    errors = {("credit", s): NOISE for s in best}
+    for s, (first, second) in best.items():
+        errors |= {(first, s): 1 + NOISE, (second, s): 5 + NOISE}
+    found = findings.family(findings.arms(stored_sweep(errors)), "credit", findings.FROZEN)
+    assert [interval.mean for interval in found.values()] == pytest.approx([-1] * 3)

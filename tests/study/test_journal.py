@@ -1,10 +1,16 @@
 """The journal and our hopes: verdicts follow from stored rows and from what was seen live."""
 
-from prosper_utils.study import arms, hopes, journal
+import functools
+import itertools
+
+from prosper_utils.study import arms, hopes, journal, verdicts
+from prosper_utils.study.arms import BOTH, DENSE, GOALS_STORED, HIGH, LENET
 from prosper_utils.study.comparison import Interval
+from prosper_utils.study.verdicts import Verdict
 
 import pandas as pd
 import pytest
+import sweep_regrowth
 from test_arms import runs_of
 
 BETTER, OPEN, WORSE = (Interval(m, m - 1, m + 1, p) for m, p in ((-3, 1e-6), (0, 1), (3, 1e-6)))
@@ -275,3 +281,160 @@ def test_a_search_that_stores_no_goals_is_no_rival_in_other_domains(monkeypatch)
     table = pd.DataFrame(rows, columns=["domain", "arm", "proved"])
     monkeypatch.setattr(arms, "stored", {"proofs_domains": table}.__getitem__)
     assert hopes.carries_over().word == "holds"
+
+
+def verdict_of_each(found):
+    return {claim.number: claim.verdict for claim in found}
+
+
+def give(monkeypatch, **tables):
+    """Let the stored tables be these; all others are as they are."""
+    real, tables = arms.stored, {name: pd.DataFrame(rows) for name, rows in tables.items()}
+    monkeypatch.setattr(arms, "stored", lambda name: tables[name] if name in tables else real(name))
+
+
+def rows_of_runs(arm, numbers, steps=2, keeps=(150, 200), **more):
+    return [
+        {"arm": arm, "steps": steps, "step_size": 0.03, "keep": k, "seed": 0, "proved": n} | more
+        for k, n in zip(keeps, numbers, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lowest", "words"), [(0.2, "holds if an object has weight"), (0.6, "holds")]
+)
+def test_plain_credit_ranks_lemmas_only_if_it_does_everywhere(monkeypatch, lowest, words):
+    rows = [{"mode": "fixed", "correlation": c} for c in (0.9, lowest)]
+    give(monkeypatch, proofs_credit=rows)
+    assert str(journal.credit_where_weight(0.01)) == words
+
+
+def test_an_identity_term_is_not_needed_where_one_run_does_without(monkeypatch):
+    without = "identity, without persistence", "without persistence"
+    rows = [*rows_of_runs("fixed", (1, 2)), *rows_of_runs("blend", (20, 22))]
+    rows += [row for arm in without for row in rows_of_runs(arm, (0, 9))]
+    give(monkeypatch, proofs=rows)
+    assert journal.must_there_be().word == "fails"
+
+
+@pytest.mark.parametrize(("fixed", "word"), [(4, "holds"), (5, "fails")])
+def test_what_evolves_is_soon_beyond_a_fixed_support(monkeypatch, fixed, word):
+    """In two steps, whatever becomes of three."""
+    rows = rows_of_runs("blend", (9, 8)) + rows_of_runs("blend", (5, 5), steps=3)
+    rows = [row | {"curve": " ".join(["5"] * 7 + [str(row["proved"])])} for row in rows]
+    give(monkeypatch, proofs=rows + rows_of_runs("fixed", (2, fixed), steps=0))
+    assert journal.evolves().word == word
+
+
+def test_every_part_of_the_loop_is_taken_out_where_its_statement_says_so(monkeypatch):
+    asked, kind = [], GOALS_STORED
+    monkeypatch.setattr(
+        journal,
+        "goals",
+        lambda arm, other="blend", steps=2: asked.append((arm, other, steps)) or OPEN,
+    )
+    monkeypatch.setattr(journal, "persisting_pays", lambda: Verdict("holds"))
+    journal.statements(SEEN)
+    assert asked == [
+        ("never purge", "blend", 2),
+        ("purge every 20", "blend", 2),
+        ("purge every 1", "blend", 2),
+        (f"fitness{kind}", f"blend{kind}", 2),
+        *(("blend", "identity", t) for t in (1, 2, 3)),
+        ("all generated", "blend", 2),
+        ("1 round", "blend", 2),
+    ]
+
+
+@pytest.mark.parametrize(("lowest", "word"), [(4, "holds"), (3, "fails")])
+def test_all_that_was_generated_acquires_weight_if_every_run_proves_more(monkeypatch, lowest, word):
+    few = {"all generated": pd.Series([20, lowest]), "fixed": pd.Series([2, 3])}
+    real = journal.proved
+    monkeypatch.setattr(journal, "proved", lambda arm: few[arm] if arm in few else real(arm))
+    assert verdict_of_each(journal.statements(SEEN))["S4"].word == word
+
+
+def test_chance_and_all_variants_are_one_family(monkeypatch):
+    families, real = [], verdicts.lower
+    monkeypatch.setattr(
+        verdicts, "lower", lambda family, *rest: families.append({*family}) or real(family, *rest)
+    )
+    journal.on_networks()
+    assert families.count({*sweep_regrowth.VARIANTS, "at random"}) == 5  # N3 to N7
+
+
+def test_what_is_worse_in_every_variant_harms_and_does_not_help(monkeypatch):
+    little = Interval(0.2, -0.1, 0.5, 0.2)  # no lower error, and less than a point behind
+    monkeypatch.setattr(arms, "credit_against", lambda other=None: {(DENSE, 0.9): little})
+
+    def regrown(network, arm, sparsity, variant="as is"):
+        plain = (arm, variant) == ("credit", "as is")
+        return dict(enumerate((0, 0.1, -0.1, 0.2, 0) if plain else (5, 5.1, 5.3, 4.9, 4.8)))
+
+    monkeypatch.setattr(arms, "regrown", regrown)
+    words = {number: v.word for number, v in verdict_of_each(journal.on_networks()).items()}
+    expected = dict.fromkeys(("N3", "N4", "N5", "N7", "N8"), "holds")
+    assert words == expected | {"N1": "not shown", "N2": "not shown", "N6": "fails"}
+
+
+def test_errors_half_a_point_off_are_not_those_published(monkeypatch):
+    rows = [
+        {"network": DENSE, "activation": "relu", "variant": "as scored", "sparsity": s}
+        | {"score": "SNIP" if s else "dense", "seed": seed, "error": theirs + error}
+        for s, theirs in hopes.PUBLISHED.items()
+        for seed, error in enumerate((0.5, 0.51))
+    ]
+    give(monkeypatch, pruning=rows)
+    assert hopes.published().word == "fails"
+
+
+def test_a_floor_is_judged_by_the_runs_at_its_sparsity_that_have_an_error(monkeypatch):
+    runs = [
+        (LENET, 0.995, "SNIP", "floor", (90, 10)),
+        (LENET, 0.995, "ProsPr", "floor", (None, 90)),
+        (LENET, 0.995, "ProsPr", "floor of 50", (10, 10)),
+        (LENET, 0.995, "ProsPr", "as scored", (90, 90)),
+        (LENET, 0.99, "ProsPr", "floor of 50", (90, 90)),
+        (DENSE, 0.995, "ProsPr", "floor of 50", (90, 90)),
+    ]
+    columns = "network", "sparsity", "score", "variant"
+    rows = [
+        dict(zip(columns, arm, strict=True)) | {"error": e} for *arm, errors in runs for e in errors
+    ]
+    give(monkeypatch, pruning=rows)
+    found = hopes.floors()
+    assert str(found) == "holds if ProsPr, floor of 50"
+    assert found.evidence.startswith("runs at chance: ProsPr 0% to 100%; SNIP 50% to 50%")
+
+
+def test_a_search_with_ten_budgets_is_no_rival(monkeypatch):
+    kind = GOALS_STORED
+    runs = {"blend": (14, 22), f"blend{kind}": (18, 20), "breadth first": (3, 12)}
+    runs |= {f"breadth first{kind}": (11, 12), "light first, ten budgets": (30, 30)}
+    give(monkeypatch, proofs=[row for arm, n in runs.items() for row in rows_of_runs(arm, n)])
+    assert hopes.beats_searches().word == "holds"
+
+
+def test_every_hope_is_tested_where_it_says_so(monkeypatch):
+    asked, kind = [], GOALS_STORED
+
+    def record(*found):
+        asked.append(found)
+        return OPEN
+
+    monkeypatch.setattr(arms, "minus", record)
+    monkeypatch.setattr(arms, "versus", lambda a, b, cells: {cell: record(a, b) for cell in cells})
+    monkeypatch.setattr(hopes, "goals", lambda arm, other="blend": record(arm, other))
+    decided = {"H3": "one_rate", "H4": "floors", "H5": "published", "H6": "lemma_order"}
+    decided |= {"H8": "beats_searches", "H9": "carries_over"}
+    for name in decided.values():
+        monkeypatch.setattr(hopes, name, functools.partial(Verdict, "holds", "", name))
+    found = verdict_of_each(hopes.hopes())
+    assert {number: found[number].evidence for number in decided} == decided
+    scores = itertools.product(BOTH, ("SNIP", "ProsPr", "SynFlow"), HIGH[:2])
+    assert asked == [
+        *(((DENSE, a, name), (DENSE, a, name, "shuffled"), s) for a, name, s in scores),
+        *[("iterative ProsPr", "iterative SNIP")] * (len(BOTH) * len(HIGH)),
+        ("identity", "blend"),
+        (f"identity{kind}", f"blend{kind}"),
+    ]

@@ -1,7 +1,10 @@
 """Training: it learns, it is fixed by its seeds, and it says when it breaks."""
 
+import functools
+
 from prosper_utils.pruning import masks, scores
 from prosper_utils.pruning.networks import cross_entropy, dense_300_100, kernels, lenet5, resnet8
+from prosper_utils.pruning.scores import random
 from prosper_utils.study import datasets, training
 from prosper_utils.study.checks import relative_error
 
@@ -426,3 +429,23 @@ def test_what_follows_a_step_is_not_called_after_a_loss_that_is_not_finite(digit
         train(data, epochs=2, batch_size=8, **options)
     assert called
     assert all(np.all(np.isfinite(w)) for weights in called[:-1] for w in weights)
+
+
+SMALL = functools.partial(dense_300_100, units=(30, 10))
+
+
+def test_how_long_to_train_must_be_said(digits):
+    with pytest.raises(ValueError, match="found epochs None and steps None"):
+        training.trainer(SMALL())(digits.train)
+
+
+def test_masks_that_come_around_another_constraint_hold(digits):
+    """The compiled loop was traced with that one alone."""
+    model, data = SMALL(), tuple(part[:96] for part in digits.train)
+    for kernel in kernels(model):
+        kernel.constraint = keras.constraints.NonNeg()
+    train = training.trainer(model)
+    train(data, steps=2, batch_size=32)
+    masks.apply(model, masks.top_k(random(model, seed=1), 0.5))
+    train(data, steps=2, batch_size=32)
+    assert masks.outside(model) == []
