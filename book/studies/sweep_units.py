@@ -115,7 +115,8 @@ def run_case(network, when, score, variant, share, seed, *, rates, part="test"):
     """Return the row of one case; a training that diverges is a row without an error."""
     case = dict(zip(CASE, (network, when, score, variant, share, seed), strict=True))
     (make, steps), begin = NETWORKS[network], time.perf_counter()
-    row = case | {"rate": rates[when], "error": None, "multiply_adds": None, "parameters": None}
+    unknown = dict.fromkeys(("error", "multiply_adds", "parameters", "widths"))
+    row = case | {"rate": rates[when]} | unknown
     try:
         if score == "none":
             model = dense(network, rates[START], seed)

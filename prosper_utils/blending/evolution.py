@@ -186,13 +186,14 @@ def detachment_table(axioms=AXIOMS, *, limit=25, budget=math.inf):
     """Return a `Table` of formulas with condensed detachment as their product.
 
     Args:
-        axioms: {name: formula}.
+        axioms: {name: formula}, in any variables.
         limit: the largest size of a product; a larger one counts as undefined.
         budget: as for `Table`.
 
     With Numba and a limit many products are computed at once; they are the same (see `kernel`).
     """
     batch = Detacher(limit) if COMPILED and limit is not None else None
+    axioms = {name: canonical(formula) for name, formula in axioms.items()}
     return Table(axioms, lambda major, minor: detach(major, minor, limit), budget, show, batch)
 
 

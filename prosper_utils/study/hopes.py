@@ -55,7 +55,7 @@ def one_rate():
 
 
 def published():
-    """Return the verdict: are we within 0.3 points of the errors of the SNIP paper?"""
+    """Return the verdict: are our errors at most 0.3 points above those of the SNIP paper?"""
     ours = {}
     for s, theirs in PUBLISHED.items():
         at = {"network": DENSE, "activation": "relu", "sparsity": s}

@@ -999,3 +999,10 @@ def test_goals_met_in_a_loop_that_was_not_completed_are_proved():
     history, weights = evolve(table, {"ab": 1.0}, Settings(steps=1))
     assert (history.rows, weights) == ([], {})
     assert history.proofs == {"ab": {"combinations": 2, "proof": "Dab"}}
+
+
+def test_axioms_in_other_variables_are_the_same_goals():
+    formula = parse("CpCqp")
+    renamed = tuple(x if x < 0 else x + 7 for x in formula)
+    table = detachment_table({"1": renamed})
+    assert list(table.objects) == list(detachment_table({"1": formula}).objects)

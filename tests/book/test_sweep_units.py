@@ -303,3 +303,16 @@ def test_what_determines_the_units_is_in_their_configuration(monkeypatch, name):
     before = sweep_units.configuration()
     monkeypatch.setattr(sweep_units, name, {} if name == "NETWORKS" else "changed")
     assert sweep_units.configuration() != before
+
+
+def test_a_row_that_failed_has_all_columns(monkeypatch):
+    """The first row that is stored decides which columns there are."""
+
+    def diverges(*arguments):
+        raise ValueError("expected a finite training loss")
+
+    monkeypatch.setattr(sweep_units, "dense", diverges)
+    rates = {sweep_units.START: 0.1, sweep_units.TRAINED: 0.01}
+    row = sweep_units.run_case("LeNet-5", sweep_units.START, "none", "kept", 1.0, 0, rates=rates)
+    assert row["failure"] == "expected a finite training loss"
+    assert set(row) == set(results.load("units")[0])

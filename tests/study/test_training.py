@@ -449,3 +449,13 @@ def test_masks_that_come_around_another_constraint_hold(digits):
     masks.apply(model, masks.top_k(random(model, seed=1), 0.5))
     train(data, steps=2, batch_size=32)
     assert masks.outside(model) == []
+
+
+def test_fused_normalisation_under_a_mask_is_that_of_keras():
+    model = keras.Sequential([keras.Input((6, 2)), keras.layers.BatchNormalization()])
+    (fused,), (plain,) = training.fused(model).layers, model.layers
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(8, 6, 2)).astype("float32")
+    mask = generator.random((8, 6)) < 0.5
+    found, expected = (layer(x, training=True, mask=mask) for layer in (fused, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
