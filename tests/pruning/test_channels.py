@@ -621,3 +621,73 @@ def test_the_networks_of_keras(name):
     assert sum(bool(g.fixed) for g in found) == 3 + 7
     together = {m.variable.path for g in found for m in g.members}
     assert together == {v.path for v in model.variables if "seed" not in v.path}
+
+
+class Doubled(keras.Sequential):
+    """A chain of layers that does more than its layers say."""
+
+    def call(self, x, training=None, mask=None):
+        return 2.0 * super().call(x, training=training, mask=mask)
+
+
+def test_a_group_names_all_that_fixes_it():
+    """Two layers that meet the same channels, and one that meets those that are added to them."""
+    x = keras.Input((3,))
+    a, b = (layers.Dense(4, name=name)(x) for name in "ab")
+    ends = [layers.Softmax(name=name)(y) for name, y in (("p", a), ("q", a), ("r", b))]
+    together = layers.Concatenate()([*ends, layers.Add()([a, b])])
+    model = keras.Model(x, layers.Dense(2)(together))
+    found = [g.fixed for g in channels.groups(model) if ("a/kernel", 1) in held(g)]
+    assert len(found) == 4
+    for fixed in found:
+        assert sorted(re.findall(r"Softmax '(.)'", " ".join(fixed))) == ["p", "q", "r"]
+
+
+def test_what_is_quantised_is_fixed():
+    dense = layers.Dense(4, name="dense")
+    model = build((3,), dense, layers.Dense(2))
+    assert len(free(model)) == 4
+    dense.quantize("int8")
+    assert any("Dense 'dense' is quantised" in r for r in reasons(model))
+    assert free(model) == []
+
+
+def test_attention_under_a_mask_that_the_network_computes_is_fixed():
+    inputs = keras.Input((5, 3))
+    x, mask = layers.Dense(4)(inputs), layers.Dense(5, "sigmoid", name="mask")(inputs)
+    x = layers.MultiHeadAttention(2, 3, name="mha")(x, x, attention_mask=mask)
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    assert any("'mha' takes a mask that the network computes" in r for r in reasons(model))
+    assert free(model) == []
+
+
+def test_the_gate_of_attention_goes_with_heads_and_values():
+    inputs = keras.Input((5, 3))
+    x = layers.Dense(4, name="first")(inputs)
+    x = layers.MultiHeadAttention(3, 2, value_dim=6, use_gate=True, name="mha")(x, x)
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    gate = [{key: i for key, i in f.items() if "gate" in key[0]} for f in free(model)]
+    kernel, bias = (f"mha/gate/{name}" for name in ("kernel", "bias"))
+    assert [g for g in gate if (kernel, 0) in g] == [{(kernel, 0): (i,)} for i in range(4)]
+    heads = [{(kernel, 1): (i,), (bias, 0): (i,)} for i in range(3)]
+    assert [g for g in gate if (kernel, 1) in g] == heads
+    values = [{(kernel, 2): (i,), (bias, 1): (i,)} for i in range(6)]
+    assert [g for g in gate if (kernel, 2) in g] == values
+    products = 3 * 4 + 2 * 4 * 3 * 2 + 2 * 4 * 3 * 6 + 3 * 6 * 4 + 4
+    assert channels.count_multiply_adds(model) == 5 * products
+
+
+def test_channels_that_are_picked_behind_an_ellipsis_are_fixed():
+    links = layers.Conv2D(4, 1), lambda x: x[..., ::-1], layers.GlobalAveragePooling2D()
+    model = build((4, 4, 3), *links, layers.Dense(2))
+    assert any("picks out channels" in r for r in reasons(model))
+    assert free(model) == []
+
+
+def test_a_chain_with_a_call_of_its_own_is_no_graph():
+    chain = Doubled([keras.Input((3,)), layers.Dense(4), layers.Dense(3)], name="own")
+    with pytest.raises(ValueError, match=r"'own': expected .* found Doubled, which has a call of"):
+        channels.groups(chain)
+    model = build((3,), layers.Dense(3, name="before"), chain, layers.Dense(2))
+    assert any("Doubled 'own' is not understood" in r for r in reasons(model))
+    assert free(model) == []

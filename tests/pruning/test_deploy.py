@@ -687,3 +687,53 @@ def test_all_representative_inputs_say_how_far_numbers_go():
     dark = np.concatenate([np.zeros((1, 4), "float32"), x])
     made = deploy.lite(model, quantised="full", representative=dark)
     assert error(deploy.predict(made, x), model(x).numpy()) < 0.1
+
+
+def test_a_file_that_loads_and_does_not_run_is_refused_when_it_is_made(monkeypatch):
+    class Refuses(deploy.runtime()):
+        def invoke(self):
+            raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(deploy, "runtime", lambda: Refuses)
+    with pytest.raises(ValueError, match=f"{REFUSED}: no such kernel"):
+        deploy.lite(dense_300_100(units=(2, 2)))
+
+
+def test_what_tensorflow_logs_is_as_it_was():
+    logger = tf.get_logger()
+    before = logger.level
+    try:
+        logger.setLevel(17)
+        deploy.files(dense_300_100(units=(2, 2)), ["SavedModel"])
+        assert logger.level == 17
+    finally:
+        logger.setLevel(before)
+
+
+def test_a_table_hands_on_forms_and_representative_inputs(monkeypatch):
+    given = []
+
+    def files(model, forms, *, representative=None):
+        given.append((forms, representative))
+        return {".keras": {"a.keras": b"123"}}
+
+    monkeypatch.setattr(deploy, "files", files)
+    model = dense_300_100(units=(4, 4))
+    x = inputs(model, 3)
+    deploy.table({"a": model}, x, representative=x, batches=[1], repeats=1)
+    ((forms, representative),) = given
+    assert forms is None
+    assert representative is x
+
+
+def test_a_measurement_waits_for_all_values_that_are_returned():
+    waited = []
+
+    class Later:
+        def __array__(self, dtype=None, copy=None):
+            waited.append(self)
+            return np.zeros(1)
+
+    functions = {"a": lambda x: {"one": Later(), "other": [Later()]}}
+    deploy.latency(functions, 1.0, repeats=2, number=3)
+    assert len(waited) == 2 * 2 * (1 + 3)

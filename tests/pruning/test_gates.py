@@ -337,3 +337,39 @@ def test_a_weight_that_is_read_and_does_not_reach_the_loss_is_named(score):
     batch = np.ones((6, 4), "float32"), [np.arange(6) % 3, np.zeros((6, 2), "float32")]
     with pytest.raises(ValueError, match=r"depends on each of them .* none of idle/kernel"):
         score(model, [batch], loss=loss)
+
+
+def test_sums_are_taken_in_double_precision():
+    found = gates.sums([[(0, 0, [0, 1, 2])]], [np.array([1e8, 1, -1e8], "float32")])
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, [1.0])
+
+
+@pytest.mark.parametrize("method", ["reverse", "checkpointed"])
+def test_the_sweep_is_the_one_that_was_asked_for(monkeypatch, method):
+    seen = []
+
+    def checked(loss, weights, batches, **options):
+        seen.append(options)
+        return weights
+
+    monkeypatch.setattr("prosper_utils.lookahead.conditioning.checked", checked)
+    gates.meta_gradient(plain(), taken(2), steps=1, method=method, momentum=0.5)
+    assert [(options["method"], options["momentum"]) for options in seen] == [(method, 0.5)]
+
+
+@pytest.mark.parametrize("method", gates.METHODS[:3])
+def test_without_steps_the_first_batch_is_used(method):
+    model, batches = plain(), taken(2)
+    found = gates.meta_gradient(model, batches, steps=0, method=method)
+    expected = gates.meta_gradient(model, batches[:1], steps=0, method=method)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_reader_that_is_not_trained_is_named_beside_one_that_is():
+    x = keras.Input((4,))
+    h = layers.Dense(5, "tanh", name="body")(x)
+    heads = [layers.Dense(3, name=name, trainable=name == "a") for name in "ab"]
+    model = keras.Model(x, [head(h) for head in heads])
+    with pytest.raises(ValueError, match=r"found b/kernel, which is not trained, .* body/kernel"):
+        gates.places(model)

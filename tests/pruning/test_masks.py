@@ -663,3 +663,52 @@ def test_masks_that_do_not_fit_change_nothing():
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
     with pytest.raises(ValueError, match="expected a built model"):
         masks.apply(keras.Sequential([keras.layers.Dense(3)]), [])
+
+
+layers = keras.layers
+
+
+def test_the_floor_names_kernels_by_their_place_in_the_model():
+    scored = [np.full(4, 9.0), np.arange(11.0, 21), np.arange(1.0, 11)]
+    with pytest.warns(UserWarning, match=r"floor of 2 acts in kernels \[2\]"):
+        masks.top_k(scored, 0.5, floor=2, prune=[False, True, True])
+    scored = [np.arange(1.0, 101), np.arange(1.0, 21)]
+    with pytest.raises(ValueError, match=r"found 3: 3 in each of 1 kernels, in kernel 1"):
+        masks.top_k(scored, 0.9, per_layer=True, floor=3)
+
+
+def test_what_is_not_finite_is_zero_outside_the_mask_as_well():
+    """An update that diverged is masked, too: zero times infinity would be NaN."""
+    mask = masks.Mask([[1, 0], [0, 1]])
+    np.testing.assert_array_equal(mask(tf.constant([[1, np.nan], [np.inf, -2]])), [[1, 0], [0, -2]])
+
+
+def test_the_report_counts_what_is_kept_on_a_path_by_hand():
+    """A kept weight that happens to be zero is kept all the same."""
+    model = dense_300_100(units=(3, 2))
+    chosen = [np.ones(k.shape, bool) for k in kernels(model)]
+    chosen[1][0] = False  # nothing reads the first unit, so what leads to it is on no path
+    masks.apply(model, chosen)
+    last = kernels(model)[2]
+    last.assign(last * (np.arange(20).reshape(2, 10) > 0))
+    rows = [line.split() for line in masks.report(model).splitlines()[1:5]]
+    assert [row[1:] for row in rows] == [
+        ["2,352", "2,352", "100.00%", "1,568", "0", "0"],
+        ["4", "6", "66.67%", "4", "1", "0"],
+        ["20", "20", "100.00%", "20", "0", "0"],
+        ["kernels", "2,376", "2,378", "99.92%", "1,592"],
+    ]
+
+
+def test_a_table_of_words_is_saved_with_its_mask(tmp_path):
+    table = layers.Embedding(9, 4)
+    chain = [keras.Input((5,), dtype="int32"), table, layers.Flatten(), layers.Dense(3)]
+    model = keras.Sequential(chain)
+    chosen = [np.indices(k.shape).sum(0) % 2 == 0 for k in kernels(model)]
+    masks.apply(model, chosen)
+    assert masks.unsaved(model) == []
+    model.save(tmp_path / "model.keras")
+    found = masks.in_force(keras.saving.load_model(tmp_path / "model.keras"))
+    assert all(np.array_equal(a, b) for a, b in zip(found, chosen, strict=True))
+    masks.strip(model)
+    assert table.embeddings_constraint is table.embeddings.constraint is None

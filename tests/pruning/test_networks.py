@@ -317,3 +317,33 @@ def test_after_each_stage_the_images_are_half_as_large():
     model = vgg(widths=(2, 3), shape=(8, 8, 1))
     expected = 64 * 9 * (1 * 2 + 2 * 2) + 16 * 9 * (2 * 3 + 3 * 3) + 3 * 10
     assert channels.count_multiply_adds(model) == expected
+
+
+layers = keras.layers
+
+
+def test_all_parts_of_a_batch_have_as_many_examples():
+    """Keras would spread a single sample weight over all examples."""
+    weights, loss = as_loss(dense_300_100(units=(6, 5)))
+    x, y = np.ones((6, 28, 28, 1), "float32"), np.arange(6) % 3
+    for wrong in ((x, y[:1]), (x, y, np.ones(1, "float32")), (x, y, np.ones(5, "float32"))):
+        with pytest.raises(ValueError, match="batch: expected equally many examples in each part"):
+            loss(weights, wrong)
+
+
+@pytest.mark.parametrize("make", [dense_300_100, lenet5, lenet5_caffe])
+def test_plain_networks_begin_glorot_uniform(make):
+    for kernel in kernels(make()):
+        ends = np.prod(kernel.shape[:-2]) * sum(kernel.shape[-2:])
+        limit = np.sqrt(6 / ends)
+        assert np.max(np.abs(kernel)) < limit * (1 + 1e-6)
+        assert np.std(kernel) == pytest.approx(limit / np.sqrt(3), rel=0.15)
+
+
+def test_a_name_chooses_the_layer_of_this_name_and_none_that_begins_so():
+    stages = [layers.Dense(4, name="dense"), layers.Dense(3, name="dense_1")]
+    model = keras.Sequential([keras.Input((5,)), *stages])
+    assert networks.select(model, exclude=["dense"]) == [False, True]
+    assert networks.select(model, include=["dense_1"]) == [False, True]
+    with pytest.raises(ValueError, match="select: expected what fits one of 2 kernels, found 'den"):
+        networks.select(model, exclude=["den"])

@@ -6,6 +6,7 @@ import itertools
 from prosper_utils.lookahead.descent import loss_and_gradient
 from prosper_utils.lookahead.meta_gradient import meta_gradient
 from prosper_utils.lookahead.streaming import gauss_newton_diagonal, row_sums
+from prosper_utils.pruning import scores
 from prosper_utils.pruning.masks import top_k
 from prosper_utils.pruning.networks import (
     as_logits,
@@ -574,3 +575,34 @@ def test_bad_input_is_named(batches):
                 score(model, batches, sparsity=wrong)
         with pytest.raises(ValueError, match="rounds: expected at least 1, found 0"):
             score(model, batches, sparsity=0.5, rounds=0)
+
+
+layers = keras.layers
+
+
+@pytest.mark.parametrize("method", ["reverse", "checkpointed"])
+def test_both_sweeps_back_are_judged(monkeypatch, method):
+    model, seen = keras.Sequential([keras.Input((5,)), layers.Dense(3)]), []
+
+    def checked(loss, weights, batches, **options):
+        seen.append(options)
+        return weights
+
+    monkeypatch.setattr("prosper_utils.lookahead.conditioning.checked", checked)
+    scores.prospr(model, small_batches(2), steps=1, method=method)
+    assert [options["method"] for options in seen] == [method]
+    assert seen[0]["double"] is not None
+
+
+@pytest.mark.parametrize(
+    "score", [scores.snip, functools.partial(scores.grasp, temperature=1.0)], ids=["snip", "grasp"]
+)
+def test_a_score_at_one_moment_names_a_weight_that_does_not_reach_the_loss(score):
+    x = keras.Input((4,))
+    h = layers.Dense(5, "tanh")(x)
+    model = keras.Model(x, [layers.Dense(3)(h), layers.Dense(2, name="idle")(h)])
+    first = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss = [first, lambda y, outputs: tf.zeros(tf.shape(y)[:1])]
+    batch = np.ones((6, 4), "float32"), [np.arange(6) % 3, np.zeros((6, 2), "float32")]
+    with pytest.raises(ValueError, match=r"depends on each of them .* none of idle/kernel"):
+        score(model, [batch], loss=loss)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_channels import attending, chain, in_double, mixed, residual
+from test_channels import attending, build, chain, in_double, mixed, residual
 from test_networks import Subclassed
 from test_optimizers import EVERY
 
@@ -745,3 +745,42 @@ def test_groups_of_another_model_are_named_by_their_first_axis():
     said = f"found one of axis {first.axis} of {first.variable.path}, which belongs to another"
     with pytest.raises(ValueError, match=re.escape(said)):
         units.shrink(model, [group])
+
+
+def test_what_draws_random_numbers_goes_on_where_it_is():
+    links = layers.Dense(8, "tanh"), layers.Dropout(0.5, seed=3), layers.Dense(3)
+    model = build((6,), *links)
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    model(x, training=True)
+    small = units.shrink(model, [True] * len(channels.groups(model)))
+    for _ in range(2):
+        np.testing.assert_array_equal(small(x, training=True), model(x, training=True))
+
+
+def test_options_of_a_call_are_handed_on():
+    def make():
+        x = inputs = keras.Input((5, 3))
+        x = layers.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True)
+        return keras.Model(inputs, layers.Dense(2)(x))
+
+    model = in_double(make)
+    small = units.shrink(model, [True] * len(channels.groups(model)))
+    x = examples(model)
+    assert np.array_equal(outputs(small, x, False), outputs(model, x, False))
+
+
+def test_layers_of_several_kernels_lose_all_their_masks():
+    limit = keras.constraints.MaxNorm(9.0)
+    chain = [layers.SeparableConv2D(6, 3, pointwise_constraint=limit), layers.DepthwiseConv2D(2)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *chain, layers.Flatten(), layers.Dense(2)])
+    masks.apply(model, [np.indices(k.shape).sum(0) % 2 == 0 for k in kernels(model)])
+    small = units.shrink(model, some(model))
+    bounds = [getattr(k.constraint, "max_value", k.constraint) for k in kernels(small)]
+    assert bounds == [None, 9.0, None, None]
+
+
+def test_masks_are_refused_where_nothing_would_be_left_of_a_layer():
+    model = dense_300_100(units=(4, 3))
+    keep = [bool(g.fixed) for g in channels.groups(model)]
+    with pytest.raises(ValueError, match=r"some of axis 1 of .*hidden_1/kernel, found none"):
+        units.unread(model, keep)
