@@ -15,6 +15,7 @@ os.environ.setdefault("PROSPER_DATASET", "digits")
 from prosper_utils.pruning.networks import cross_entropy
 from prosper_utils.study import datasets
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -113,3 +114,14 @@ def tiny_loss(weights, batch):
     x, y = batch
     hidden = tf.tanh(tf.matmul(tf.cast(x, weights[0].dtype), weights[0]) + weights[1])
     return cross_entropy(tf.matmul(hidden, weights[2]) + weights[3], y)
+
+
+def with_an_idle_layer():
+    """Return model, losses and batch, such that a layer is read and does not reach the loss."""
+    x = keras.Input((4,))
+    h = keras.layers.Dense(5, "tanh")(x)
+    outputs = [keras.layers.Dense(3)(h), keras.layers.Dense(2, name="idle")(h)]
+    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss = [plain, lambda y, outputs: tf.zeros(tf.shape(y)[:1])]
+    batch = np.ones((6, 4), "float32"), [np.arange(6) % 3, np.zeros((6, 2), "float32")]
+    return keras.Model(x, outputs), loss, batch

@@ -322,22 +322,24 @@ def test_a_block_goes_by_the_mean_of_its_scores_however_many_it_has():
     assert [int(np.sum(np.array(keep)[kinds[n]])) for n in (6, 8)] == [6, 4]
 
 
+def only_free(model, begin):
+    """Return the first layer's groups, and scores of 1 for those from a place on, else infinite."""
+    groups = channels.groups(model)
+    first, scores = channels.kinds(groups)[1], np.full(len(groups), np.inf)
+    scores[first[begin:]] = 1.0
+    return first, scores
+
+
 def test_widths_are_multiples_also_where_some_groups_are_to_stay():
     model = dense_300_100(units=(24, 12))
-    groups = channels.groups(model)
-    scores = np.full(len(groups), np.inf)
-    first = channels.kinds(groups)[1]
-    scores[first[3:]] = 1.0
+    first, scores = only_free(model, 3)
     keep = budgets.choose(model, scores, limit=budgets.cost(model) - 1, multiple=8)
     assert sum(keep[n] for n in first) == 16
 
 
 def test_a_floor_is_a_share_of_all_groups_of_a_kind():
     model = dense_300_100(units=(24, 12))
-    groups = channels.groups(model)
-    scores = np.full(len(groups), np.inf)
-    first = channels.kinds(groups)[1]
-    scores[first[4:]] = 1.0
+    first, scores = only_free(model, 4)
     wanted = 12 * 784 + 12 * 12 + 12 * 10
     found = budgets.choose(model, scores, limit=wanted, floor=0.5)
     assert sum(found[n] for n in first) == 12
@@ -356,12 +358,9 @@ def test_what_is_to_stay_is_not_removed_to_meet_a_budget():
 def test_blocks_of_equal_scores_go_from_the_widest_on():
     """Their means differ in the last bit; the second block must not go before the first."""
     model = dense_300_100(units=(30, 12))
-    groups = channels.groups(model)
-    first = channels.kinds(groups)[1]
+    first, scores = only_free(model, 0)
     for score in (0.1, 0.3, 0.35, 0.7):
-        scores = np.full(len(groups), np.inf)
-        scores[first] = score
-        keep = budgets.choose(model, scores, limit=budgets.cost(model) - 1, multiple=8)
+        keep = budgets.choose(model, score * scores, limit=budgets.cost(model) - 1, multiple=8)
         assert sum(keep[n] for n in first) == 24
 
 
@@ -369,10 +368,7 @@ def test_a_floor_is_a_decimal():
     """In floating point 0.07 times 100 is a little more than 7."""
     for floor, width, least in ((0.07, 100, 7), (0.14, 50, 7), (0.55, 100, 55), (0.29, 100, 29)):
         model = dense_300_100(units=(width, 3))
-        groups = channels.groups(model)
-        first = channels.kinds(groups)[1]
-        scores = np.full(len(groups), np.inf)
-        scores[first] = 1.0
+        first, scores = only_free(model, 0)
         wanted = least * 784 + least * 3 + 3 * 10
         keep = budgets.choose(model, scores, limit=wanted, floor=floor)
         assert sum(keep[n] for n in first) == least

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import with_an_idle_layer
 from test_channels import in_double
 
 layers = keras.layers
@@ -329,12 +330,7 @@ def test_a_direction_adds_up_where_places_overlap():
 
 @pytest.mark.parametrize("score", [gates.snip, gates.taylor])
 def test_a_weight_that_is_read_and_does_not_reach_the_loss_is_named(score):
-    x = keras.Input((4,))
-    h = layers.Dense(5, "tanh")(x)
-    model = keras.Model(x, [layers.Dense(3)(h), layers.Dense(2, name="idle")(h)])
-    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    loss = [plain, lambda y, outputs: tf.zeros(tf.shape(y)[:1])]
-    batch = np.ones((6, 4), "float32"), [np.arange(6) % 3, np.zeros((6, 2), "float32")]
+    model, loss, batch = with_an_idle_layer()
     with pytest.raises(ValueError, match=r"depends on each of them .* none of idle/kernel"):
         score(model, [batch], loss=loss)
 

@@ -35,6 +35,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import with_an_idle_layer
 
 
 @pytest.fixture(scope="module")
@@ -598,11 +599,6 @@ def test_both_sweeps_back_are_judged(monkeypatch, method):
     "score", [scores.snip, functools.partial(scores.grasp, temperature=1.0)], ids=["snip", "grasp"]
 )
 def test_a_score_at_one_moment_names_a_weight_that_does_not_reach_the_loss(score):
-    x = keras.Input((4,))
-    h = layers.Dense(5, "tanh")(x)
-    model = keras.Model(x, [layers.Dense(3)(h), layers.Dense(2, name="idle")(h)])
-    first = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    loss = [first, lambda y, outputs: tf.zeros(tf.shape(y)[:1])]
-    batch = np.ones((6, 4), "float32"), [np.arange(6) % 3, np.zeros((6, 2), "float32")]
+    model, loss, batch = with_an_idle_layer()
     with pytest.raises(ValueError, match=r"depends on each of them .* none of idle/kernel"):
         score(model, [batch], loss=loss)

@@ -11,10 +11,10 @@ from prosper_utils.study.comparison import Interval
 from prosper_utils.study.verdicts import Verdict
 
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import ROOT
+from test_arms import give
 
 WRONG = "first first", "after the update", "counted from 1"
 BETTER, WORSE = Interval(-3, -4, -2, 1e-6), Interval(3, 2, 4, 1e-6)
@@ -193,12 +193,6 @@ OPEN = Interval(0, -1, 1, 1)
 
 def verdict_of_each(found):
     return {claim.number: claim.verdict for claim in found}
-
-
-def give(monkeypatch, **tables):
-    """Let the stored tables be these; all others are as they are."""
-    real, tables = arms.stored, {name: pd.DataFrame(rows) for name, rows in tables.items()}
-    monkeypatch.setattr(arms, "stored", lambda name: tables[name] if name in tables else real(name))
 
 
 def test_looking_ahead_is_set_against_snip_and_first_order_against_exact_small_steps(monkeypatch):

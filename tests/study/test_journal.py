@@ -11,7 +11,7 @@ from prosper_utils.study.verdicts import Verdict
 import pandas as pd
 import pytest
 import sweep_regrowth
-from test_arms import runs_of
+from test_arms import give, rows_of_runs, runs_of
 
 BETTER, OPEN, WORSE = (Interval(m, m - 1, m + 1, p) for m, p in ((-3, 1e-6), (0, 1), (3, 1e-6)))
 SEEN = {
@@ -285,19 +285,6 @@ def test_a_search_that_stores_no_goals_is_no_rival_in_other_domains(monkeypatch)
 
 def verdict_of_each(found):
     return {claim.number: claim.verdict for claim in found}
-
-
-def give(monkeypatch, **tables):
-    """Let the stored tables be these; all others are as they are."""
-    real, tables = arms.stored, {name: pd.DataFrame(rows) for name, rows in tables.items()}
-    monkeypatch.setattr(arms, "stored", lambda name: tables[name] if name in tables else real(name))
-
-
-def rows_of_runs(arm, numbers, steps=2, keeps=(150, 200), **more):
-    return [
-        {"arm": arm, "steps": steps, "step_size": 0.03, "keep": k, "seed": 0, "proved": n} | more
-        for k, n in zip(keeps, numbers, strict=True)
-    ]
 
 
 @pytest.mark.parametrize(
