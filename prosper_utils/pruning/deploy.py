@@ -64,8 +64,8 @@ def lite(model, *, sparse=False, quantised=None, representative=None):
         model: a built Keras model with one input and one output; it is not changed.
         sparse: whether kernels with many zeros are stored as what is not zero and where.
         quantised: None for floats; `"dynamic"` for kernels in 8-bit integers, of layers that are
-            large enough, with activations quantised on the fly; `"full"` for integers throughout,
-            with ranges taken from `representative`.
+            large enough, with activations quantised on the fly; `"full"` for integers in all
+            operations that have them, with ranges taken from `representative`.
         representative: inputs (N, ...) like those to come, a hundred or so; for `"full"` only.
 
     Returns:

@@ -7,6 +7,7 @@ given; what it refuses, the page "What works" of the book lists.
 """
 
 import functools
+import numbers
 
 from prosper_utils.pruning import losses, mode
 
@@ -389,7 +390,7 @@ def select(model, *, include=None, exclude=()):
 def _fitting(entry, within):
     """Return the numbers of the kernels that an entry of `select` stands for."""
     count = len(within)
-    if isinstance(entry, int):
+    if isinstance(entry, numbers.Integral):
         found = [entry % count] if -count <= entry < count else []
     else:
         found = [i for i, layers in enumerate(within) if any(_fits(entry, x) for x in layers)]

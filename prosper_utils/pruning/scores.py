@@ -356,10 +356,12 @@ def curvature_diagonal(model, *, regularisation=True, **of_loss):
             these are the curvatures, with nothing added to it; and for batch statistics or dropout,
             under which an example has no curvature of its own.
     """
-    if not is_cross_entropy(model, of_loss.pop("loss", None)):
+    plain = is_cross_entropy(model, of_loss.pop("loss", None))
+    if not plain or of_loss.pop("loss_weights", None) is not None:
         raise ValueError(
-            f"diagonal: expected the softmax cross-entropy of logits, model {model.name!r} has "
-            "another loss: give loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)"
+            f"diagonal: expected the softmax cross-entropy of logits, without loss weights, model "
+            f"{model.name!r} has another loss: give "
+            "loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)"
         )
     if regularisation and model.losses:
         raise ValueError(

@@ -16,7 +16,7 @@ import functools
 import itertools
 
 from prosper_utils.pruning import channels, optimizers
-from prosper_utils.pruning.masks import Mask
+from prosper_utils.pruning.masks import Mask, strip
 from prosper_utils.pruning.networks import kernels
 
 import keras
@@ -77,6 +77,7 @@ def shrink(model, keep, *, compiled=False):
     small = _assembled(model, graph, inputs, outputs, layers)
     pairs = [pair for old, new in layers.items() for pair in _pairs(old, new)]
     _carry_over(labels, gone, pairs)
+    strip(small)  # a cell, or a layer in another one, still has those of its configuration
     if compiled:
         _compile_alike(model, small, pairs, labels, gone)
     return small

@@ -347,3 +347,9 @@ def test_a_name_chooses_the_layer_of_this_name_and_none_that_begins_so():
     assert networks.select(model, include=["dense_1"]) == [False, True]
     with pytest.raises(ValueError, match="select: expected what fits one of 2 kernels, found 'den"):
         networks.select(model, exclude=["den"])
+
+
+def test_kernels_may_be_numbered_by_numpy():
+    model = lenet5()
+    for i in (0, -1):
+        assert networks.select(model, exclude=[np.int64(i)]) == networks.select(model, exclude=[i])

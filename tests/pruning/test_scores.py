@@ -602,3 +602,15 @@ def test_a_score_at_one_moment_names_a_weight_that_does_not_reach_the_loss(score
     model, loss, batch = with_an_idle_layer()
     with pytest.raises(ValueError, match=r"depends on each of them .* none of idle/kernel"):
         score(model, [batch], loss=loss)
+
+
+@pytest.mark.parametrize("first", ["a dense chain", "a convolution"])
+def test_the_diagonal_is_that_of_a_loss_without_weights(first):
+    links = [layers.Conv1D(3, 3, activation="relu")] * (first == "a convolution")
+    links += [layers.Flatten(), layers.Dense(3)]
+    model = keras.Sequential([keras.Input((8, 2)), *links])
+    batch = np.ones((6, 8, 2), "float32"), np.arange(6) % 3
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for weights in ([1.0], [0.5]):
+        with pytest.raises(ValueError, match=r"diagonal: expected .*, without loss weights"):
+            scores.diagonal(model, [batch] * 2, steps=1, loss=loss, loss_weights=weights)

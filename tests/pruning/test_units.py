@@ -784,3 +784,24 @@ def test_masks_are_refused_where_nothing_would_be_left_of_a_layer():
     keep = [bool(g.fixed) for g in channels.groups(model)]
     with pytest.raises(ValueError, match=r"some of axis 1 of .*hidden_1/kernel, found none"):
         units.unread(model, keep)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: keras.layers.LSTM(3),
+        lambda: keras.layers.RNN(keras.layers.GRUCell(3)),
+        lambda: keras.layers.Bidirectional(keras.layers.GRU(3)),
+        lambda: keras.layers.TimeDistributed(keras.layers.Dense(3)),
+    ],
+    ids=["LSTM", "RNN", "Bidirectional", "TimeDistributed"],
+)
+def test_cells_and_wrapped_layers_lose_their_masks_and_keep_their_zeros(layer):
+    links = layer(), keras.layers.Flatten(), keras.layers.Dense(4), keras.layers.Dense(2)
+    model = keras.Sequential([keras.Input((5, 4)), *links])
+    masks.apply(model, [np.indices(k.shape).sum(0) % 2 == 0 for k in kernels(model)])
+    small = units.shrink(model, [True] * len(channels.groups(model)))
+    for old, new in zip(kernels(model), kernels(small), strict=True):
+        np.testing.assert_array_equal(old, new)
+        assert isinstance(old.constraint, masks.Mask)
+        assert not isinstance(new.constraint, masks.Mask)
