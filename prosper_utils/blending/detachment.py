@@ -422,7 +422,7 @@ def steps(proof, axioms=AXIOMS):
 
 def _deduce(proof, axioms):
     """Return (start, end, formula) for each distinct subproof, premises first."""
-    axioms = _checked(axioms)
+    axioms = canonical_axioms(axioms)
     names = "D" + "".join(axioms)
     _tokens(proof, "proof", re.compile(f"[{re.escape(names)}]"), {"D": 2}, f"one of {names}")
     deduced, place = [], {}  # equal subproofs are equal axioms or have their premises in common
@@ -446,7 +446,12 @@ def _deduce(proof, axioms):
     return deduced
 
 
-def _checked(axioms):
+def canonical_axioms(axioms):
+    """Return axioms, {name: formula}, with variables numbered by their first appearance.
+
+    Raises:
+        ValueError: if they have no names, or one that cannot stand in a proof.
+    """
     if not isinstance(axioms, dict):
         raise ValueError(f"axioms: expected {{name: formula}}, found {type(axioms).__name__}")
     for name in axioms:
@@ -482,7 +487,7 @@ def enumerate_theorems(length, axioms=AXIOMS, *, limit=None, subsumption=False):
     """
     if length < 1:
         raise ValueError(f"length: expected at least 1, found {length}")
-    candidates = ((formula, name) for name, formula in _checked(axioms).items())
+    candidates = ((formula, name) for name, formula in canonical_axioms(axioms).items())
     proofs, levels, known = {}, {}, Generals()
     for n in range(1, length + 1, 2):
         new = {}

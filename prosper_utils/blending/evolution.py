@@ -25,7 +25,14 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from prosper_utils.blending.detachment import AXIOMS, canonical, detach, parse, show
+from prosper_utils.blending.detachment import (
+    AXIOMS,
+    canonical,
+    canonical_axioms,
+    detach,
+    parse,
+    show,
+)
 from prosper_utils.blending.distributions import (
     combine,
     distribution,
@@ -193,7 +200,7 @@ def detachment_table(axioms=AXIOMS, *, limit=25, budget=math.inf):
     With Numba and a limit many products are computed at once; they are the same (see `kernel`).
     """
     batch = Detacher(limit) if COMPILED and limit is not None else None
-    axioms = {name: canonical(formula) for name, formula in axioms.items()}
+    axioms = canonical_axioms(axioms)
     return Table(axioms, lambda major, minor: detach(major, minor, limit), budget, show, batch)
 
 

@@ -875,10 +875,11 @@ def test_bad_goals_are_refused(goals, message):
 
 def test_axioms_without_names_are_refused():
     for axioms in ([parse("Cpp")], (parse("Cpp"),)):
+        for call in (detachment_table, functools.partial(theorem, "1")):
+            with pytest.raises(ValueError, match=r"axioms: expected \{name: formula\}, found"):
+                call(axioms)
         with pytest.raises(ValueError, match=r"axioms: expected \{name: object\}, found"):
-            detachment_table(axioms)
-        with pytest.raises(ValueError, match=r"axioms: expected \{name: formula\}, found"):
-            theorem("1", axioms)
+            Table(axioms, lambda major, minor: None)
 
 
 @pytest.mark.parametrize("budget", [0, -5, math.nan])
