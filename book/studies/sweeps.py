@@ -105,7 +105,8 @@ def on_dask(cluster, *files):
     """Let joblib send its work to a Dask cluster instead of processes of its own.
 
     Args:
-        cluster: a Dask cluster, or the address of its scheduler; None changes nothing.
+        cluster: a Dask cluster of two threads or more (joblib leaves one alone, and works in this
+            process), or the address of its scheduler; None changes nothing.
         files: the scripts that the workers import, in any order.
     """
     if cluster is None:

@@ -304,10 +304,12 @@ def test_a_dask_cluster_gives_the_rows_that_joblib_gives(monkeypatch):
     cases = sweep_mnist.cases_of("LeNet-300-100", "relu", ("random",), (1,), (0.9,))
     work = functools.partial(sweep_mnist.one, part="validation")
     expected = list(sweeps.in_parallel(work, cases, jobs=2))
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     before = [vars(module).copy() for module in (sweep_mnist, sweeps)]
+    loaded = sweep_mnist.data.cache_info()
     with LocalCluster(**options) as cluster, sweeps.on_dask(cluster, sweep_mnist.__file__):
         found = list(sweeps.in_parallel(work, cases))
+    assert sweep_mnist.data.cache_info() == loaded, "a case ran in this process"
     ((here,),), ((there,),) = expected, found
     assert here["seed"] == 1
     for seconds in ("score_seconds", "train_seconds"):
@@ -329,7 +331,7 @@ def test_a_stored_cell_comes_again():
     stored = same[same.seed == 0].iloc[0]
     case = dict(zip(sweep_mnist.CASE, (*key, 0), strict=True)) | {"sparsities": (0.98,)}
     (row,) = sweep_mnist.one(case, "test")
-    assert row["kept"] == stored.kept
+    assert row["kept"] == stored.kept, row["failure"]
     assert abs(row["error"] - stored.error) < 3 * same.error.std()
 
 
