@@ -168,11 +168,15 @@ class GradualCallback(LoopCallback):
 
     def __init__(self, schedule):
         super().__init__(schedule)
-        self.schedule, self.started, self.warned = schedule, False, False
+        self.schedule, self.started, self.warned, self.epoch = schedule, False, False, 0
 
     def on_train_begin(self, logs=None):
         """Begin to count where the optimizer is."""
         self.started = self.warned = False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Note which epoch it is: a training that goes on does not begin with the first."""
+        self.epoch = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
         """Start before the first step, when all callbacks have restored what they restore."""
@@ -194,10 +198,13 @@ class GradualCallback(LoopCallback):
 
     def _warn_if_short(self):
         """Warn before training if it is known to be too short."""
-        steps, epochs = self.params.get("steps"), self.params.get("epochs")
-        if steps is not None and self._step() + steps * epochs < self.schedule.until:
+        steps = self.params.get("steps")
+        if steps is None:
+            return
+        last = self._step() + steps * (self.params["epochs"] - self.epoch)
+        if last < self.schedule.until:
             self.warned = True
-            self._warn(f"at most {self._step() + steps * epochs} in this training")
+            self._warn(f"at most {last} in this training")
 
     def _warn(self, found):
         warnings.warn(

@@ -266,6 +266,14 @@ def test_a_second_fit_counts_on_and_says_again_if_it_is_short():
         assert len(said) == 1
 
 
+def test_the_epochs_that_a_training_leaves_out_are_not_counted():
+    model = network()
+    schedule = schedules.Gradual(model, 0.9, until=40, every=10)
+    with pytest.warns(UserWarning, match="found at most 20 in") as said:
+        fit(model, schedules.GradualCallback(schedule), epochs=4, initial_epoch=2)
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize("at_once", [3, 7])
 def test_several_steps_in_one_execution(at_once):
     model, counts = network(steps_per_execution=at_once), Counts()
