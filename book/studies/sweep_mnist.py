@@ -274,7 +274,7 @@ def missing(cases, stored, keys):
 
 def configuration():
     """Return what determines the results."""
-    return {"protocol": PROTOCOL, "trials": TRIALS}
+    return {"protocol": PROTOCOL, "trials": TRIALS, "small_steps": SMALL}
 
 
 SWEEPS = {

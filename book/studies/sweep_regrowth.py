@@ -209,7 +209,8 @@ def one(case):
 def configuration():
     """Return what determines the results, the scores' own options apart."""
     training_of_all = {"steps": STEPS, "batch_size": BATCH_SIZE, "momentum": MOMENTUM}
-    return {"training": training_of_all, "loop": LOOP, "variants": VARIANTS, "trials": TRIALS}
+    found = {"training": training_of_all, "activations": ACTIVATION, "loop": LOOP}
+    return found | {"variants": VARIANTS, "trials": TRIALS}
 
 
 SWEEPS = {

@@ -203,7 +203,8 @@ def configuration():
     """Return what determines the results."""
     networks_of = {name: {"steps": steps} for name, (_, steps) in NETWORKS.items()}
     found = {"networks": networks_of, "batch_size": BATCH_SIZE, "momentum": MOMENTUM}
-    return found | {"warm_up": WARM_UP, "rates": RATES, "rounds": ROUNDS}
+    found |= {"warm_up": WARM_UP, "scored_batches": SCORED}
+    return found | {"rates": RATES, "rounds": ROUNDS}
 
 
 SWEEPS = {

@@ -389,7 +389,7 @@ def test_a_trial_that_is_stored_stands_for_no_other():
     assert left(pd.DataFrame(rows)) == trials[3:]
 
 
-@pytest.mark.parametrize("name", ["PROTOCOL", "TRIALS"])
+@pytest.mark.parametrize("name", ["PROTOCOL", "TRIALS", "SMALL"])
 def test_what_determines_the_results_is_in_the_configuration(monkeypatch, name):
     before = sweep_mnist.configuration()
     monkeypatch.setattr(sweep_mnist, name, "changed")

@@ -329,7 +329,9 @@ def test_a_trial_of_regrowth_that_is_stored_stands_for_no_other():
     assert left(pd.DataFrame(trials[:3])) == trials[3:]
 
 
-@pytest.mark.parametrize("name", ["STEPS", "BATCH_SIZE", "MOMENTUM", "LOOP", "VARIANTS", "TRIALS"])
+@pytest.mark.parametrize(
+    "name", ["STEPS", "BATCH_SIZE", "MOMENTUM", "ACTIVATION", "LOOP", "VARIANTS", "TRIALS"]
+)
 def test_what_determines_regrowth_is_in_its_configuration(monkeypatch, name):
     before = sweep_regrowth.configuration()
     monkeypatch.setattr(sweep_regrowth, name, "changed")

@@ -297,7 +297,7 @@ def test_a_rate_that_is_stored_stands_for_no_other(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["NETWORKS", "BATCH_SIZE", "MOMENTUM", "WARM_UP", "RATES", "ROUNDS"]
+    "name", ["NETWORKS", "BATCH_SIZE", "MOMENTUM", "WARM_UP", "SCORED", "RATES", "ROUNDS"]
 )
 def test_what_determines_the_units_is_in_their_configuration(monkeypatch, name):
     before = sweep_units.configuration()
