@@ -57,8 +57,15 @@ class Cost:
 
 
 def cost(model, of="multiply_adds"):
-    """Return what a network costs: a number, or what the function `of` measures of it."""
-    return of(model) if callable(of) else Cost(model, of).total()
+    """Return what a network costs: a number, or what the function `of` measures of it.
+
+    Raises:
+        ValueError: as `Cost` does, or if what is measured is NaN.
+    """
+    found = of(model) if callable(of) else Cost(model, of).total()
+    if math.isnan(found):
+        raise ValueError(f"{getattr(of, '__name__', of)}: expected a number, found {found}")
+    return found
 
 
 def per_cost(model, scores, of="multiply_adds"):
@@ -101,8 +108,8 @@ def choose(model, scores, *, share=None, limit=None, of="multiply_adds", floor=0
         A list of booleans, one per group of `channels.groups(model)`.
 
     Raises:
-        ValueError: for scores that do not fit or are NaN, a budget that is not one or that no
-            choice meets, and a floor or multiple out of range.
+        ValueError: for scores that do not fit or are NaN, a budget or a measured cost that is not
+            one, a budget that no choice meets, and a floor or multiple out of range.
     """
     groups = channels.groups(model)
     _check_options(share, limit, floor, multiple)
@@ -114,7 +121,7 @@ def _within(budget, model, scores, of, least, multiple):
     """Return what to keep, as `choose` does, of each kind of groups at least so many."""
     groups = channels.groups(model)
     _check_scores(groups, scores)
-    blocks = _order(groups, np.asarray(scores, float), least, multiple)
+    blocks = _order(groups, np.asarray(scores, float), least, int(multiple))
     costs = (
         _measured(model, groups, blocks, of)
         if callable(of)
@@ -194,6 +201,8 @@ def _check_options(share, limit, floor, multiple):
         raise ValueError(f"share: expected a number in (0, 1], found {share}")
     if not 0 <= floor < 1:
         raise ValueError(f"floor: expected a share in [0, 1), found {floor}")
+    if limit is not None and math.isnan(limit):
+        raise ValueError(f"limit: expected a number, found {limit}")
     if multiple < 1 or multiple != int(multiple):
         raise ValueError(f"multiple: expected a whole number from 1 on, found {multiple}")
 
@@ -251,6 +260,6 @@ def _counted(model, groups, blocks, of):
 
 def _measured(model, groups, blocks, of):
     def costs(count):
-        return of(units.shrink(model, _kept(groups, blocks[:count])))
+        return cost(units.shrink(model, _kept(groups, blocks[:count])), of)
 
     return costs

@@ -381,3 +381,28 @@ def test_a_floor_is_of_the_network_as_it_came_in_every_round():
         assert all(np.array(widths(small)[:2]) >= (12, 6))
     with pytest.raises(ValueError, match="budget: expected one that can be met"):
         budgets.in_rounds(model, gates.random, share=0.2, rounds=3, floor=0.5)
+
+
+def test_a_multiple_is_a_whole_number_of_any_type(models):
+    model = models["dense"]
+    scores = gates.random(model)
+    expected = budgets.choose(model, scores, share=0.5, multiple=8)
+    assert budgets.choose(model, scores, share=0.5, multiple=8.0) == expected
+    for wrong in (2.5, -1):
+        with pytest.raises(ValueError, match=f"multiple: expected a whole number .* found {wrong}"):
+            budgets.choose(model, scores, share=0.5, multiple=wrong)
+
+
+@pytest.mark.parametrize("options", [{"limit": 9.0}, {"share": 0.5}])
+def test_what_is_no_number_is_no_budget_and_no_cost(models, options):
+    """NaN is neither above a budget nor below it, and would remove nothing."""
+    model = models["dense"]
+    scores = gates.random(model)
+
+    def lost(small):
+        return np.nan
+
+    with pytest.raises(ValueError, match="lost: expected a number, found nan"):
+        budgets.choose(model, scores, of=lost, **options)
+    with pytest.raises(ValueError, match="limit: expected a number, found nan"):
+        budgets.choose(model, scores, limit=np.nan)
