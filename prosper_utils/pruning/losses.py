@@ -254,7 +254,7 @@ def _endings(model, outputs):
 
 def _ending(symbolic):
     """Return what a symbolic output ends in, as for `ends_in`, and the name of the layer."""
-    layer, _, index = symbolic._keras_history
+    layer, call, index = symbolic._keras_history
     if isinstance(layer, keras.Model):
         inner = _symbolic_outputs(layer)
         return (None, None) if inner is None else _ending(tf.nest.flatten(inner)[index])
@@ -265,7 +265,7 @@ def _ending(symbolic):
     if name in PROBABILITIES:
         return PROBABILITIES[name], layer.name
     if kind in KEEPING and name in (kind.lower(), "linear"):
-        return _ending(tf.nest.flatten(layer.input)[0])
+        return _ending(layer._inbound_nodes[call].input_tensors[0])  # it may be called again
     known = activation is not None and getattr(keras.activations, name, None) is activation
     return ("logits", layer.name) if known else (None, None)
 

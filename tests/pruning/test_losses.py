@@ -697,3 +697,27 @@ def test_class_weights_may_be_integers_and_fractions():
     ((_, _, found),) = losses.class_weighted([("x", np.array([0, 1, 2]))], {0: 1, 1: 2.5})
     assert found.dtype == tf.float32
     assert found.numpy().tolist() == [1.0, 2.5, 1.0]
+
+
+KEEPING = {
+    "Activation": lambda: layers.Activation("linear"),
+    "Dropout": lambda: layers.Dropout(0.5),
+    "Flatten": layers.Flatten,
+    "Identity": layers.Identity,
+    "Permute": lambda: layers.Permute((1,)),
+    "Reshape": lambda: layers.Reshape((CLASSES,)),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(losses.KEEPING))
+def test_an_output_ends_in_what_the_layers_that_keep_it_are_given(kind):
+    """Also if such a layer is called on logits first, and on probabilities then."""
+    x, keep = keras.Input((4,)), KEEPING[kind]()
+    ends = layers.Dense(CLASSES)(x), layers.Dense(CLASSES, "softmax", name="ends")(x)
+    model = keras.Model(x, [keep(end) for end in ends])
+    sparse = K.SparseCategoricalCrossentropy
+    as_loss(model, [sparse(from_logits=True), sparse()])
+    with pytest.raises(ValueError, match=r"of layer 'ends': expected logits, found .* a softmax"):
+        as_loss(model, [sparse(from_logits=True)] * 2)
+    with pytest.raises(ValueError, match="expected probabilities, found an output that ends"):
+        as_loss(model, [sparse()] * 2)
