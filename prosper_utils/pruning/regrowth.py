@@ -239,19 +239,24 @@ def regrow(model, share, credit, optimizer=None, weight=None):
 
     Raises:
         ValueError: for a share outside [0, 1), credit that does not fit or is NaN, infinite or
-            negative, or weights that are not finite, or not zero where the masks are.
+            negative, weights that are not finite, given ones that do not fit, weights that are not
+            zero where the masks are, or an optimizer that was not built on the kernels or keeps its
+            state in another form (see `optimizers.slots`); then nothing has been changed.
     """
     if not 0 <= share < 1:
         raise ValueError(f"share to drop: expected a number in [0, 1), found {share}")
     kept = [mask.numpy() for mask in masks.in_force(model)]
     sizes = [np.abs(kernel.numpy()) for kernel in kernels(model)]
     credit = [np.asarray(c, np.float64) for c in credit]
-    _check(model, kept, sizes, credit)
+    heavy = sizes if weight is None else [np.asarray(v, np.float64) for v in weight]
+    _check(model, kept, sizes, credit, heavy)
+    optimizers.expect(optimizer)
+    for kernel in kernels(model) if optimizer is not None and optimizer.built else ():
+        optimizers.slots(optimizer, kernel)  # raises if it cannot forget
     others = [np.where(k, -np.inf, c) for k, c in zip(kept, credit, strict=True)]
     count = sum(int(np.sum(k)) for k in kept)
     able = sum(int(np.sum(o > 0)) for o in others)
     moved = min(math.floor(Fraction(str(share)) * count), able)
-    heavy = sizes if weight is None else [np.asarray(v, np.float64) for v in weight]
     light = [np.where(k, s, -np.inf) for k, s in zip(kept, heavy, strict=True)]
     stay = masks.best(light, count - moved)
     grown = masks.best(others, moved)
@@ -261,17 +266,21 @@ def regrow(model, share, credit, optimizer=None, weight=None):
     return moved
 
 
-def _check(model, kept, sizes, credit):
+def _check(model, kept, sizes, credit, heavy):
     """Raise a ValueError unless credit fits, and weights are finite and zero outside the masks."""
-    if [c.shape for c in credit] != [s.shape for s in sizes]:
-        raise ValueError(
-            f"credit: expected shapes {[s.shape for s in sizes]}, found {[c.shape for c in credit]}"
-        )
-    for kernel, k, s, c in zip(kernels(model), kept, sizes, credit, strict=True):
+    for name, given in (("credit", credit), ("weight", heavy)):
+        if [g.shape for g in given] != [s.shape for s in sizes]:
+            raise ValueError(
+                f"{name}: expected shapes {[s.shape for s in sizes]}, "
+                f"found {[g.shape for g in given]}"
+            )
+    for kernel, k, s, c, h in zip(kernels(model), kept, sizes, credit, heavy, strict=True):
         if not np.all((c >= 0) & (c < np.inf)):
             raise ValueError(f"credit of {kernel.path}: expected finite numbers >= 0, found others")
         if not np.all(np.isfinite(s)):
             raise ValueError(f"{kernel.path}: expected finite weights, found NaN or infinite ones")
+        if not np.all(np.isfinite(h[k])):
+            raise ValueError(f"weight of {kernel.path}: expected finite numbers, found others")
         if np.any(s[~k]):
             raise ValueError(
                 f"{kernel.path}: expected zeros where its mask is, found {np.count_nonzero(s[~k])} "

@@ -857,3 +857,32 @@ def test_the_share_to_drop_is_a_decimal():
     masks.apply(model, [np.arange(200).reshape(20, 10) % 2 == 0])
     (kernel,) = kernels(model)
     assert regrowth.regrow(model, 0.29, [np.ones(kernel.shape)]) == 29
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_weight_to_purge_by_that_is_no_number_is_refused(wrong):
+    """NaN is neither light nor heavy: the number of kept weights would not be kept."""
+    model, chosen = pruned()
+    masks.apply(model, chosen)
+    before, credit = kept(model), [np.ones(k.shape) for k in kernels(model)]
+    weight = [np.ones(k.shape) for k in kernels(model)]
+    weight[-1][tuple(np.argwhere(before[-1])[-1])] = wrong
+    with pytest.raises(ValueError, match=r"weight of .*output.*: expected finite numbers"):
+        regrowth.regrow(model, 0.3, credit, weight=weight)
+    with pytest.raises(ValueError, match="weight: expected shapes"):
+        regrowth.regrow(model, 0.3, credit, weight=[w.T for w in weight])
+    weight[-1] = np.where(before[-1], 1.0, wrong)  # what is not kept is not purged
+    assert regrowth.regrow(model, 0.3, credit, weight=weight) > 0
+    assert sum(m.sum() for m in kept(model)) == sum(m.sum() for m in before)
+
+
+def test_an_optimizer_that_cannot_forget_is_refused_before_anything_has_changed():
+    model, chosen = pruned()
+    masks.apply(model, chosen)
+    rule = OPTIMIZERS["adam"]()
+    rule.build(small().trainable_variables)
+    before = [v.numpy() for v in model.variables] + kept(model)
+    with pytest.raises(ValueError, match=r"optimizer: expected one that is built on .*, found"):
+        regrowth.regrow(model, 0.3, [np.ones(k.shape) for k in kernels(model)], rule)
+    for a, b in zip(before, [v.numpy() for v in model.variables] + kept(model), strict=True):
+        np.testing.assert_array_equal(a, b)
