@@ -83,7 +83,7 @@ def broken(root):
             if where is None:
                 continue
             file, anchor = where
-            if not file.is_file():
+            if not (file.is_file() and file.is_relative_to(root)):
                 found.append(f"{path.relative_to(root)}: {link}: there is no such file")
             elif anchor and file in pages and anchor not in pages[file].ids:
                 found.append(f"{path.relative_to(root)}: {link}: there is no such id")

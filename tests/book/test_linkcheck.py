@@ -77,3 +77,21 @@ def test_a_page_that_leads_on_leads_to_a_page(site, content, wrong):
     page = site / "book" / "leads_on.html"
     page.write_text(f'<meta http-equiv="Refresh" content="{content}">')
     assert len(linkcheck.broken(site)) == wrong
+
+
+@pytest.mark.parametrize(
+    ("added", "broken"),
+    [
+        ('<a href="//example.org/none.html">', []),  # another host, by the same scheme
+        ('<meta name="viewport"><a href="#viewport">', ["#viewport: there is no such id"]),
+        ('<a name="old"></a><a href="#old">', []),
+        ('<a href="../../README.md">', ["../../README.md: there is no such file"]),
+        ('<a href="/../README.md">', ["/../README.md: there is no such file"]),
+        ('<a href="/book/#none">', ["/book/#none: there is no such id"]),
+    ],
+)
+def test_what_is_in_the_book_and_what_is_not(site, added, broken):
+    (site.parent / "README.md").touch()  # it is on this machine, and not on that of a reader
+    page = site / "book" / "a.html"
+    page.write_text(page.read_text() + added)
+    assert linkcheck.broken(site) == [f"book/a.html: {words}" for words in broken]
