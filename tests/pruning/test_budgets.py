@@ -383,6 +383,19 @@ def test_a_floor_is_of_the_network_as_it_came_in_every_round():
         budgets.in_rounds(model, gates.random, share=0.2, rounds=3, floor=0.5)
 
 
+@pytest.mark.parametrize("begin", [3, 12])
+def test_widths_are_multiples_down_to_the_smallest_network(begin):
+    """With 12 groups to go a second block of 8 is not there, and 4 do not make one."""
+    model = dense_300_100(units=(24, 12))
+    first, scores = only_free(model, begin)
+    width = {3: 8, 12: 16}[begin]
+    wanted = width * 784 + width * 12 + 12 * 10
+    keep = budgets.choose(model, scores, limit=wanted, multiple=8)
+    assert sum(keep[n] for n in first) == width
+    with pytest.raises(ValueError, match=f"smallest network .* takes {wanted:,}"):
+        budgets.choose(model, scores, limit=wanted - 1, multiple=8)
+
+
 def test_a_multiple_is_a_whole_number_of_any_type(models):
     model = models["dense"]
     scores = gates.random(model)
@@ -391,6 +404,21 @@ def test_a_multiple_is_a_whole_number_of_any_type(models):
     for wrong in (2.5, -1):
         with pytest.raises(ValueError, match=f"multiple: expected a whole number .* found {wrong}"):
             budgets.choose(model, scores, share=0.5, multiple=wrong)
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1.0, np.nan])
+def test_a_floor_out_of_range_is_refused(models, floor):
+    model = models["dense"]
+    with pytest.raises(ValueError, match=rf"floor: expected a share in \[0, 1\), found {floor}"):
+        budgets.choose(model, gates.random(model), share=0.5, floor=floor)
+
+
+def test_scores_per_cost_are_told_apart_in_double_precision(models):
+    model = models["dense"]
+    count = len(channels.groups(model))
+    scores = 1 + 1e-12 * np.random.default_rng(0).permutation(count)
+    price = budgets.per_cost(model, np.ones(count))
+    np.testing.assert_allclose(budgets.per_cost(model, scores) / price, scores, rtol=1e-15)
 
 
 @pytest.mark.parametrize("options", [{"limit": 9.0}, {"share": 0.5}])
