@@ -721,3 +721,28 @@ def test_an_output_ends_in_what_the_layers_that_keep_it_are_given(kind):
         as_loss(model, [sparse(from_logits=True)] * 2)
     with pytest.raises(ValueError, match="expected probabilities, found an output that ends"):
         as_loss(model, [sparse()] * 2)
+
+
+class Softened(keras.Model):
+    """A functional model whose own call goes on."""
+
+    def call(self, x, training=None):
+        return keras.ops.softmax(super().call(x, training=training))
+
+
+def test_a_call_of_ones_own_may_end_in_something_else():
+    x, inputs = draw()[0], keras.Input((4,))
+    model = Softened(inputs, layers.Dense(CLASSES)(inputs))
+    weights, loss = as_loss(model)
+    with pytest.raises(ValueError, match="expected logits, found an output that ends in a softmax"):
+        loss(weights, (x, np.arange(SIZE) % CLASSES))
+
+
+@pytest.mark.parametrize("names", [["kind"], ["size", "kinds"]])
+def test_losses_for_outputs_that_are_not_there_are_refused_by_name(names):
+    model = two_heads()[0]
+    if set(names) <= set(NAMES):
+        as_loss(model, {"kind": NAMES["kind"], "size": "mse"})
+        return
+    with pytest.raises(ValueError, match=r"outputs \['kind', 'size'\] .* found them for \['kinds'"):
+        as_loss(model, dict.fromkeys(names, "mse"))
