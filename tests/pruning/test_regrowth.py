@@ -859,6 +859,23 @@ def test_the_share_to_drop_is_a_decimal():
     assert regrowth.regrow(model, 0.29, [np.ones(kernel.shape)]) == 29
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_weights_are_told_apart_in_double_precision_and_of_equal_ones_the_first_stay(given):
+    model = keras.Sequential(
+        [keras.Input((20,)), keras.layers.Dense(10, use_bias=False, dtype="float64")]
+    )
+    before = np.arange(200).reshape(20, 10) % 2 == 0
+    masks.apply(model, [before])
+    (kernel,) = kernels(model)
+    sizes = 1 + 1e-12 * (np.arange(200).reshape(20, 10) < 20)  # the first ten kept are heavier
+    kernel.assign(np.where(before, 1.0 if given else sizes, 0))
+    weight = [sizes[::-1]] if given else None  # or the last ten
+    assert regrowth.regrow(model, 0.5, [np.ones(kernel.shape)], weight=weight) == 50
+    order = np.flatnonzero(before)
+    stay = [*order[:40], *order[-10:]] if given else order[:50]
+    np.testing.assert_array_equal(np.flatnonzero(kept(model)[0] & before), stay)
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_a_weight_to_purge_by_that_is_no_number_is_refused(wrong):
     """NaN is neither light nor heavy: the number of kept weights would not be kept."""
@@ -885,4 +902,19 @@ def test_an_optimizer_that_cannot_forget_is_refused_before_anything_has_changed(
     with pytest.raises(ValueError, match=r"optimizer: expected one that is built on .*, found"):
         regrowth.regrow(model, 0.3, [np.ones(k.shape) for k in kernels(model)], rule)
     for a, b in zip(before, [v.numpy() for v in model.variables] + kept(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_state_without_what_was_moved_is_refused_and_changes_nothing(tmp_path):
+    optimizer = OPTIMIZERS["momentum"]()
+    model, loop = looped(small, optimizer)
+    optimizer.build(model.trainable_variables)
+    loop.save(tmp_path / "state.npz", optimizer)
+    with np.load(tmp_path / "state.npz") as file:
+        np.savez(tmp_path / "part.npz", **{n: file[n] for n in file.files if n != "moved"})
+    kernels(model)[0].assign_add(tf.ones_like(kernels(model)[0]))
+    before = state(loop, optimizer)
+    with pytest.raises(ValueError, match=r"part\.npz: expected the state .* what was moved"):
+        loop.load(tmp_path / "part.npz", optimizer)
+    for a, b in zip(before, state(loop, optimizer), strict=True):
         np.testing.assert_array_equal(a, b)
