@@ -420,3 +420,30 @@ def test_every_step_may_be_one_of_the_schedule():
     size = sum(int(np.prod(k.shape)) for k in kernels(model))
     shares = [schedules.cubic(step, begin=0, until=4, final=0.75) for step in range(5)]
     assert schedule.pruned == [(n, masks.kept(size, share)) for n, share in enumerate(shares)]
+
+
+def test_a_training_of_unknown_length_is_judged_at_its_end():
+    x, y = data()
+    batches = tf.data.Dataset.from_generator(
+        lambda: ((x[8 * i : 8 * i + 8], y[8 * i : 8 * i + 8]) for i in range(10)),
+        output_signature=(tf.TensorSpec((8, 20)), tf.TensorSpec((8,), tf.int64)),
+    )
+    for until in (10, 20):
+        model = network()
+        callback = schedules.GradualCallback(schedules.Gradual(model, 0.9, until=until, every=2))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model.fit(batches, verbose=0, callbacks=[callback])
+        found = [str(w.message) for w in said if str(w.message).startswith("schedule: ")]
+        assert ["which reach 0.7" in words for words in found] == [True] * (until == 20)
+
+
+def test_gradients_that_are_added_up_make_one_step():
+    rule = keras.optimizers.SGD(0.05, momentum=0.9, gradient_accumulation_steps=4)
+    model, counts = network(rule), Counts()
+    schedule = schedules.Gradual(model, 0.9, begin=1, until=3, every=1)
+    fit(model, schedules.GradualCallback(schedule), counts)
+    ends = {"begin": 1, "until": 3, "final": 0.9}
+    wanted = [masks.kept(SIZE, schedules.cubic(t, **ends)) for t in (1, 2, 3)]
+    assert schedule.pruned == list(zip((1, 2, 3), wanted, strict=True))
+    assert counts.found[7:11] == [wanted[1]] * 4
