@@ -809,3 +809,44 @@ def test_what_stands_in_has_the_signature_that_keras_reads():
     with replaced(Owner, "number", lambda original, self, x: x + 1):
         assert Owner().number(1) == 2
         assert told() == plain
+
+
+def test_a_name_that_comes_later_can_be_replaced_then():
+    class Owner:
+        pass
+
+    refused = pytest.raises(ValueError, match=r"Owner\.number: expected a function to replace")
+    with refused, replaced(Owner, "number", lambda original, self: original(self) + 1):
+        pass
+    Owner.number = lambda self: 1
+    with replaced(Owner, "number", lambda original, self: original(self) + 1):
+        assert Owner().number() == 2
+    assert Owner().number() == 1
+
+
+class Either(layers.Layer):
+    """A layer of one class that draws, or else normalises."""
+
+    def __init__(self, *, draws):
+        super().__init__()
+        self.seed_generator = keras.random.SeedGenerator(0) if draws else None
+        self.norm = None if draws else layers.BatchNormalization()
+
+    def call(self, x, training=None):
+        if self.norm is not None:
+            return self.norm(x, training=training)
+        return x + keras.random.normal((6, 5), seed=self.seed_generator) if training else x
+
+
+def test_of_one_class_only_the_layers_that_draw_are_off():
+    model = network(Either(draws=True), Either(draws=False), shape=(5,))
+    x = GENERATOR.normal(size=(6, 5)).astype("float32")
+    weights, outputs = as_outputs(model)
+    plain = layers.BatchNormalization()(x, training=True)
+    np.testing.assert_allclose(outputs(weights, x), model.layers[-1](plain), atol=1e-5)
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 63))
+def test_every_bit_of_a_whole_number_counts(number, bit):
+    other = np.array([number], "int64") ^ np.left_shift(np.int64(1), np.int64(bit))
+    assert int(mode.fingerprint(np.array([number], "int64"))) != int(mode.fingerprint(other))
