@@ -79,6 +79,21 @@ def test_a_page_that_leads_on_leads_to_a_page(site, content, wrong):
     assert len(linkcheck.broken(site)) == wrong
 
 
+@pytest.mark.parametrize("attribute", linkcheck.LINKS)
+def test_every_kind_of_link_is_followed(site, attribute):
+    page = site / "book" / "a.html"
+    page.write_text(page.read_text() + f'<object {attribute}="none.mp4">')
+    assert linkcheck.broken(site) == ["book/a.html: none.mp4: there is no such file"]
+
+
+def test_a_link_is_named_once_on_a_page_and_on_every_page(site):
+    for name in ("a", "b"):
+        page = site / "book" / f"{name}.html"
+        page.write_text(page.read_text() + 2 * '<a href="none.html">')
+    words = "none.html: there is no such file"
+    assert linkcheck.broken(site) == [f"book/{name}.html: {words}" for name in ("a", "b")]
+
+
 @pytest.mark.parametrize(
     ("added", "broken"),
     [
@@ -95,3 +110,14 @@ def test_what_is_in_the_book_and_what_is_not(site, added, broken):
     page = site / "book" / "a.html"
     page.write_text(page.read_text() + added)
     assert linkcheck.broken(site) == [f"book/a.html: {words}" for words in broken]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([], "usage: "), (["", ""], "usage: "), ([""], "expected a built book, found no page")],
+)
+def test_the_command_fails_where_nothing_could_be_checked(tmp_path, monkeypatch, arguments, said):
+    folders = [str(tmp_path / name) for name in arguments]
+    monkeypatch.setattr("sys.argv", ["linkcheck.py", *folders])
+    with pytest.raises(SystemExit, match=said):
+        linkcheck.main()
