@@ -212,3 +212,53 @@ def test_a_chapter_that_fails_is_not_stored_and_has_no_time(tmp_path, monkeypatc
                 chapters.execute("01_x")
             assert file.read_text() == before
             assert openings.seconds() == {}
+
+
+def test_only_the_line_below_the_title_is_replaced():
+    own = "**Overview.**\nWe begin.\n\n*About time* and *About 5 seconds on 9 cores; needs it.*"
+    chapter = notebook("import math")
+    chapter.cells[0].source = f"# A title\n\n{own}"
+    for taken, said in ((11.2, 15), (15.0, 15), (15.1, 20)):
+        openings.put(chapter, DETAILS | {"seconds": taken})
+        line = f"*About {said} seconds on 2 cores; needs no data.*"
+        assert chapter.cells[0].source == f"# A title\n\n{line}\n\n{own}"
+
+
+def test_all_data_that_a_chapter_loads_are_named():
+    found = openings.needs(notebook('datasets.load("digits")', "datasets.load()"))
+    assert found == "scikit-learn's digits, MNIST or scikit-learn's digits"
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch):
+    """Return the stem of a chapter in a folder of its own, of which only the notebook is there."""
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(openings, "SECONDS", tmp_path / "seconds.json")
+    whole = notebook("1 + 1")
+    whole.metadata["jupytext"] = {"formats": "ipynb,md:myst"}
+    nbformat.write(whole, tmp_path / "01_x.ipynb")
+    return "01_x"
+
+
+def test_the_opening_of_a_chapter_is_in_both_files(tmp_path, pair):
+    openings.record(pair, 11.2)
+    chapters.open_chapter(pair)
+    assert chapters.differences(pair) == []
+    for suffix in (".md", ".ipynb"):
+        text = (tmp_path / f"{pair}{suffix}").read_text()
+        assert "*About 15 seconds on " in text
+        assert "google.colab" in text
+
+
+def test_a_chapter_that_cannot_be_read_is_not_synced(tmp_path, pair):
+    chapters.sync(pair)
+    (tmp_path / "01_x.ipynb").write_text("{")
+    with pytest.raises(subprocess.CalledProcessError):
+        chapters.sync(pair)
+
+
+def test_a_chapter_runs_in_the_folder_of_the_chapters(tmp_path, pair):
+    nbformat.write(notebook("import os\n\nos.getcwd()"), tmp_path / f"{pair}.ipynb")
+    chapters.execute(pair)
+    stored = nbformat.read(tmp_path / f"{pair}.ipynb", 4)
+    assert stored.cells[-1].outputs[0].data["text/plain"] == repr(str(tmp_path))
