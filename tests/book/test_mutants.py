@@ -355,3 +355,93 @@ def test_what_does_the_same_is_no_reason_for_a_lower_score():
     table = [{"caught": 80, "mutants": 100, "judged": 100, "equivalent": 20}]
     assert mutants.fallen(100, 97, table)  # all that could be caught were
     assert not mutants.fallen(100, 100, table)
+
+
+def test_other_operators_are_another_list(project, monkeypatch):
+    state, _ = mutants.listed("pruning/order")
+    monkeypatch.setattr(mutants, "OPERATORS", {"core/ReplaceAndWithOr"})
+    forget()
+    assert mutants.listed("pruning/order")[0] != state
+
+
+def test_tests_have_far_longer_than_they_take(project, monkeypatch):
+    """The machine may be busier later, and what does not end in time counts as caught."""
+    times = iter([100.0, 107.0])
+    monkeypatch.setattr(mutants, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    assert mutants.limit("pruning/order") >= 30 + 7
+
+
+def test_each_mutant_is_stored_with_its_own_seconds(lists, monkeypatch):
+    times = iter([100, 103, 110, 111, 115])
+    clock = SimpleNamespace(monotonic=lambda: next(times), strftime=lambda form: "2026-01-02")
+    monkeypatch.setattr(mutants, "time", clock)
+    monkeypatch.setattr(mutants, "in_order", lambda waiting, *_: [False] * len(waiting))
+    mutants.run(["a/b", "c/d"], 2, 1, 0)
+    assert results.load(mutants.SCORES)[1]["seconds"] == 15
+
+
+def test_a_verdict_is_on_one_module_and_not_on_an_equal_line_of_another(lists, monkeypatch):
+    asked = []
+    monkeypatch.setattr(mutants, "in_order", lambda waiting, *_: asked.extend(waiting) or [False])
+    mutants.record("a/b", 1, True)
+    mutants.record("c/d", 1, False)
+    decide(1, "equivalent: it is")
+    mutants.sample(9, 0, 1, float("inf"))
+    assert [(name, mutation[1]) for name, mutation in asked] == [("c/d", "x = 0")]
+
+
+def test_counting_verdicts_again_does_not_change_when_a_module_was_judged(lists):
+    mutants.record("a/b", 1, True)
+    (row,) = mutants.stored(mutants.SCORES)
+    mutants.replace(mutants.SCORES, "a/b", [row | {"date": "2026-01-02"}])
+    decide(1, "equivalent: it is")
+    mutants.verdicts()
+    assert mutants.stored(mutants.SCORES) == [
+        row | {"date": "2026-01-02", "equivalent": 1, "score": 100.0, "at_least": 0.0}
+    ]
+
+
+def test_the_seed_draws_the_sample_and_comes_from_the_command(lists, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(mutants, "in_order", lambda waiting, *_: drawn.append(waiting) or [False])
+    for place in range(1, 14):
+        mutants.record("a/b", place, False)
+    for seed in ("2026-01", "2026-01", "2026-02"):
+        mutants.sample(5, seed, 1, 0)
+    assert drawn[0] == drawn[1] != drawn[2]
+    asked = []
+    monkeypatch.setattr(mutants, "sample", lambda *given: asked.append(given[:3]) or (0, 0, []))
+    monkeypatch.setattr(mutants, "modules", dict)
+    monkeypatch.setattr(mutants.os, "environ", {})
+    assert run_only(monkeypatch, "--sample", "5", "--seed", "7", "--jobs", "3") == 0
+    assert asked == [(5, "7", 3)]
+
+
+def run_only(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["mutants.py", *arguments])
+    return mutants.main()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_no_copy_outlives_the_command(tmp_path, monkeypatch, fails):
+    folder = tmp_path / "copies"
+    monkeypatch.setattr(mutants, "WORK", tmp_path)
+    monkeypatch.setattr(mutants.os, "environ", {})
+    monkeypatch.setattr(mutants, "stored", lambda *_: [])
+
+    def judge(names, each, jobs, end, again):
+        assert not folder.exists()  # of a command that was killed
+        assert (names, each, jobs, again) == (["pruning/masks"], 4, 3, True)
+        folder.mkdir()
+        if fails:
+            raise ValueError("expected tests that pass")
+
+    folder.mkdir()
+    monkeypatch.setattr(mutants, "run", judge)
+    options = ["--each", "4", "--jobs", "3", "--again", "pruning/masks"]
+    if fails:
+        with pytest.raises(ValueError, match="expected tests that pass"):
+            run_only(monkeypatch, *options)
+    else:
+        assert run_only(monkeypatch, *options) == 0
+    assert not folder.exists()
