@@ -1,7 +1,9 @@
 """What works: every cell of the page is tried, and says today what is stored of it."""
 
 import importlib.metadata
+import warnings
 
+import numpy as np
 import pytest
 import works
 
@@ -43,3 +45,109 @@ def test_zeros_that_fill_are_no_outcome(monkeypatch):
     monkeypatch.setattr(works.masks, "apply", lambda model, masks: None)
     with pytest.raises(AssertionError, match="kernel"):
         works.outcome("optimizers", "SGD", "as it comes")
+
+
+def twice(function):
+    return lambda *args, **kwargs: [2 * value for value in function(*args, **kwargs)]
+
+
+SCORED = {"SNIP": "snip", "GraSP": "grasp", "ProsPr": "prospr", "SynFlow": "synflow"}
+LOSS_ROW = "sparse cross-entropy, logits"
+
+
+@pytest.mark.parametrize(("table", "row"), [("layers", "Dense"), ("losses", LOSS_ROW)])
+@pytest.mark.parametrize("column", SCORED)
+def test_a_score_that_is_twice_too_large_is_no_outcome(monkeypatch, table, row, column):
+    """The meta-gradient that ProsPr is compared with is compared with differences itself."""
+    if column in works.TABLES[table][1]:
+        score = getattr(works.scores, SCORED[column])
+        monkeypatch.setattr(works.scores, SCORED[column], twice(score))
+        if table == "layers":
+            monkeypatch.setattr(works, "meta_gradient", twice(works.meta_gradient))
+        with pytest.raises(AssertionError):
+            works.outcome(table, row, column)
+
+
+def test_scores_that_are_no_numbers_are_no_outcome(monkeypatch):
+    score = works.scores.snip
+    monkeypatch.setattr(
+        works.scores, "snip", lambda *given: [np.nan * value for value in score(*given)]
+    )
+    with pytest.raises(AssertionError, match="found nan"):
+        works.outcome("layers", "Dense", "SNIP")
+
+
+def test_only_an_error_of_a_value_refuses_and_only_a_word_on_masks_excuses(monkeypatch):
+    def fails(error, said=None):
+        def column(row):
+            if said:
+                warnings.warn(said, stacklevel=1)
+            raise error("words")
+
+        monkeypatch.setitem(works.TABLES, "mine", (["row"], {"column": column}))
+        return works.outcome("mine", "row", "column")
+
+    assert fails(ValueError) == "words"
+    assert fails(AssertionError, "masks: none") == "masks: none"
+    for error, said in ((TypeError, "masks: none"), (AssertionError, "some: masks: none")):
+        with pytest.raises(error, match="words"):
+            fails(error, said)
+
+
+@pytest.mark.parametrize("column", ["use_ema", "ema_overwrite_frequency", "SwapEMAWeights"])
+def test_where_averages_are_kept_they_would_fill_the_zeros(monkeypatch, column):
+    monkeypatch.setattr(works.masks.optimizers, "average", lambda optimizer, variable: None)
+    with pytest.raises(AssertionError, match="zeros filled"):
+        works.outcome("optimizers", "SGD", column)
+    assert works.outcome("optimizers", "SGD", "as it comes") == ""
+
+
+def test_a_scaled_loss_is_scaled_and_weights_are_swapped(monkeypatch):
+    used = []
+    for owner, name in (
+        (works.keras.optimizers.LossScaleOptimizer, "apply"),
+        (works.keras.callbacks.SwapEMAWeights, "on_epoch_end"),
+    ):
+        call = getattr(owner, name)
+
+        def noting(self, *args, call=call, name=name, **kwargs):
+            used.append(name)
+            return call(self, *args, **kwargs)
+
+        monkeypatch.setattr(owner, name, noting)
+    for column, name in (("LossScaleOptimizer", "apply"), ("SwapEMAWeights", "on_epoch_end")):
+        used.clear()
+        assert works.outcome("optimizers", "SGD", column) == ""
+        assert set(used) == {name}
+
+
+def test_masks_that_are_lost_show_in_a_fit_after_loading(monkeypatch):
+    def lost(model, folder):
+        works.masks.strip(model)
+        return model
+
+    way = ".keras file"
+    monkeypatch.setitem(works.WAYS, way, lost)
+    with pytest.raises(AssertionError, match="zeros filled by a fit"):
+        works.outcome("saving", "Sequential", way)
+
+
+def test_weights_that_are_not_loaded_are_no_outcome(monkeypatch):
+    monkeypatch.setattr(works.keras.Model, "load_weights", lambda self, path: None)
+    with pytest.raises(AssertionError, match="zeros filled"):
+        works.outcome("saving", "Sequential", "save_weights, load_weights")
+
+
+def test_what_was_tried_is_stored_with_the_versions(tmp_path, monkeypatch):
+    tables = {"mine": (["a", "b"], {"one": lambda row: None, "two": None})}
+    cells = [("mine", row, column) for row in "ab" for column in ("one", "two")]
+    monkeypatch.setattr(works, "TABLES", tables)
+    monkeypatch.setattr(works, "CELLS", cells)
+    monkeypatch.setattr(works, "STORED", tmp_path / "works.json")
+    monkeypatch.setattr(works, "outcome", lambda *cell: " ".join(cell))
+    works.main()
+    found = works.stored()
+    assert found["outcomes"] == {
+        "mine": {row: {column: f"mine {row} {column}" for column in ("one", "two")} for row in "ab"}
+    }
+    assert set(found["versions"]) == {"keras", "tensorflow", "numpy"}
