@@ -116,3 +116,12 @@ def test_networks_that_were_trained_for_different_times_have_no_one_time(monkeyp
         else:
             with pytest.raises(ValueError, match="unpack"):
                 methods.steps("units")
+
+
+def test_each_part_is_written_to_its_own_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "FOLDER", tmp_path)
+    monkeypatch.setattr(methods, "PARTS", {name: lambda name=name: name for name in methods.PARTS})
+    methods.main()
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        f"{n}.md": n for n in methods.PARTS
+    }
