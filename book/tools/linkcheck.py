@@ -38,7 +38,7 @@ class _Reader(HTMLParser):
             elif name in LINKS and value:
                 self.page.links.append(value)
             elif name == "srcset" and value:
-                self.page.links.extend(part.split()[0] for part in value.split(","))
+                self.page.links.extend(x for part in value.split(",") for x in part.split()[:1])
 
 
 def read(path):

@@ -100,6 +100,7 @@ def test_a_link_is_named_once_on_a_page_and_on_every_page(site):
         ('<a href="//example.org/none.html">', []),  # another host, by the same scheme
         ('<meta name="viewport"><a href="#viewport">', ["#viewport: there is no such id"]),
         ('<a name="old"></a><a href="#old">', []),
+        ('<img srcset="../c.png 1x, none.png 2x, ">', ["none.png: there is no such file"]),
         ('<a href="../../README.md">', ["../../README.md: there is no such file"]),
         ('<a href="/../README.md">', ["/../README.md: there is no such file"]),
         ('<a href="/book/#none">', ["/book/#none: there is no such id"]),
