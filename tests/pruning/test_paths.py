@@ -521,3 +521,12 @@ def test_a_kernel_too_few_is_an_error():
     model = lenet5()
     with pytest.raises(ValueError, match="zip"):
         paths.flow(model)([k.value for k in kernels(model)][:-1])
+
+
+def test_what_is_frozen_counts_with_the_size_that_it_has_when_it_is_asked():
+    frozen = layers.Dense(2, use_bias=False, trainable=False)
+    model = keras.Sequential([keras.Input((2,)), frozen, layers.Dense(1)])
+    total = paths.flow(model)
+    for size in (1.0, -3.0):
+        frozen.kernel.assign(size * tf.ones((2, 2)))
+        assert float(total([tf.ones((2, 1), tf.float64)])) == 4 * abs(size)
