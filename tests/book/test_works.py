@@ -151,3 +151,25 @@ def test_what_was_tried_is_stored_with_the_versions(tmp_path, monkeypatch):
         "mine": {row: {column: f"mine {row} {column}" for column in ("one", "two")} for row in "ab"}
     }
     assert set(found["versions"]) == {"keras", "tensorflow", "numpy"}
+
+
+def test_double_precision_ends_also_where_something_fails():
+    config = works.keras.config
+    before = config.floatx(), config.dtype_policy().name
+
+    def double():
+        with works.doubles():
+            raise ValueError(f"{config.floatx()} {config.dtype_policy().name}")
+
+    with pytest.raises(ValueError, match="float64 float64"):
+        double()
+    assert (config.floatx(), config.dtype_policy().name) == before
+
+
+@pytest.mark.parametrize("row", ["Dense", "BatchNormalization", "a nested model"])
+def test_a_network_has_biases_that_mean_something_and_the_same_each_time(row):
+    model, again = works.network(row), works.network(row)
+    for a, b in zip(model.trainable_variables, again.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == "float64"
+        assert len(np.unique(a)) == np.size(a)
