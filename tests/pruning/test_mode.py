@@ -850,3 +850,32 @@ def test_of_one_class_only_the_layers_that_draw_are_off():
 def test_every_bit_of_a_whole_number_counts(number, bit):
     other = np.array([number], "int64") ^ np.left_shift(np.int64(1), np.int64(bit))
     assert int(mode.fingerprint(np.array([number], "int64"))) != int(mode.fingerprint(other))
+
+
+@pytest.mark.parametrize("name", ["dtype", "compute_dtype", "variable_dtype"])
+def test_a_layer_that_goes_by_its_type_finds_the_one_that_is_computed_in(name):
+    class Casting(layers.Layer):
+        def call(self, x):
+            return tf.cast(x, getattr(self, name))
+
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    same = layers.Dense(4, use_bias=False, kernel_initializer="identity")
+    model = keras.Sequential([keras.Input((4,)), same, Casting()])
+    weights, outputs = as_outputs(model, dtype="float64")
+    np.testing.assert_array_equal(outputs(weights, x), x)
+    assert model(x).dtype == tf.float32
+
+
+def test_a_variable_that_a_layer_shares_with_others_is_read_in_the_type_that_is_computed_in():
+    shared = [keras.Variable(np.ones(4, "float32"))]  # in a place where Keras does not find it
+
+    class Adding(layers.Layer):
+        def call(self, x):
+            return tf.add(x, shared[0])
+
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    same = layers.Dense(4, use_bias=False, kernel_initializer="identity")
+    weights, outputs = as_outputs(
+        keras.Sequential([keras.Input((4,)), same, Adding()]), dtype="float64"
+    )
+    np.testing.assert_array_equal(outputs(weights, x), x + 1)
