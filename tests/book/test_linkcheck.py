@@ -79,7 +79,7 @@ def test_a_page_that_leads_on_leads_to_a_page(site, content, wrong):
     assert len(linkcheck.broken(site)) == wrong
 
 
-@pytest.mark.parametrize("attribute", linkcheck.LINKS)
+@pytest.mark.parametrize("attribute", ["href", "src", "srcset", "poster", "data", "action"])
 def test_every_kind_of_link_is_followed(site, attribute):
     page = site / "book" / "a.html"
     page.write_text(page.read_text() + f'<object {attribute}="none.mp4">')
