@@ -5,12 +5,13 @@ import json
 
 from prosper_utils.lookahead.descent import loss_and_gradient
 from prosper_utils.lookahead.streaming import flat
-from prosper_utils.study import arms, attempt
-from prosper_utils.study.arms import BOTH, DENSE, HIGH, LENET
+from prosper_utils.study import arms, attempt, hopes, results
+from prosper_utils.study.arms import BOTH, CELLS, DENSE, HIGH, LENET, LENET_CELLS, SPARSITIES
 from prosper_utils.study.comparison import Interval
 from prosper_utils.study.verdicts import Verdict
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import ROOT
@@ -180,12 +181,13 @@ def test_first_order_keeps_the_mask_only_if_it_does_on_every_network(monkeypatch
 
 def test_one_shot_is_set_against_rounds_and_little_data_against_snip(monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        arms, "versus", lambda one, other, cells: asked.append((one, other)) or {cells[0]: BETTER}
-    )
+    monkeypatch.setattr(arms, "versus", lambda *found: asked.append(found) or {CELLS[0]: BETTER})
     known = attempt.reference(json.loads((ROOT / "tests" / "prospr_tiny.json").read_text()))
     attempt.paper(known._replace(cases=known.cases))
-    assert asked == [("ProsPr", "iterative ProsPr"), ("ProsPr", "SNIP")]
+    assert asked == [
+        ("ProsPr", "iterative ProsPr", [*CELLS, *LENET_CELLS]),
+        ("ProsPr", "SNIP", CELLS),
+    ]
 
 
 OPEN = Interval(0, -1, 1, 1)
@@ -230,16 +232,15 @@ def test_every_statement_of_the_readme_has_its_own_verdict(monkeypatch):
     monkeypatch.setattr(attempt, "readings", lambda known: errors)
     monkeypatch.setattr(attempt, "off", lambda known, momentum, **options: 0.0)
     monkeypatch.setattr(attempt, "exact_where_diagonal", lambda: True)
-    monkeypatch.setattr(
-        attempt, "beats", lambda kind, network, *cells: Verdict("holds", "", f"{kind} {network}")
-    )
+    monkeypatch.setattr(attempt, "beats", lambda kind, *cells: Verdict("holds", "", (kind, *cells)))
     found = verdict_of_each(attempt.readme(None))
     said = {"R2.4b": "11%", "R2.5a": "22%", "R2.6a": "44%", "R2.6b": "33%"}
     for number, wrong in said.items():
         assert found[number].word == "holds if"
         assert f"else {wrong} off" in found[number].evidence
     streams = [found[f"R3.2{n}"].evidence for n in "abcd"]
-    assert streams == [f"{kind} {n}" for kind in ("random", "shuffled") for n in (DENSE, LENET)]
+    cells = (DENSE, BOTH, SPARSITIES), (LENET, ("tanh",), SPARSITIES[1:])
+    assert streams == [(kind, *at) for kind in ("random", "shuffled") for at in cells]
 
 
 def test_a_running_product_has_to_do_on_every_network(monkeypatch):
@@ -266,3 +267,65 @@ def test_the_price_of_first_order_is_that_without_momentum(monkeypatch):
     table.loc[table.momentum != 0, "ratio"] *= 100
     give(monkeypatch, bench_times=table)
     assert attempt.first_order() == expected
+
+
+LITTLE = Interval(0.3, -0.2, 0.8, 0.3)  # no worse by a point, and no lower
+
+
+def test_lower_is_more_than_no_worse(monkeypatch):
+    monkeypatch.setattr(arms, "minus", lambda *_: LITTLE)
+    monkeypatch.setattr(attempt, "off", lambda *_, **options: 0.0)
+    words = {number: v.word for number, v in verdict_of_each(attempt.paper(None)).items()}
+    assert [words[number] for number in ("A2", "A3")] == ["not shown"] * 2
+    assert [words[number] for number in ("A4", "A5", "A7")] == ["holds"] * 3
+    assert attempt.beats("random", DENSE, BOTH, HIGH).word == "not shown"
+
+
+def test_memory_is_told_in_copies_of_the_weights_of_one_case(monkeypatch):
+    sizes, right = {"unrolled": 40.0, "reverse": 4.0, "checkpointed": 1.0}, (LENET, 0.0, 300)
+    cases = right, (DENSE, 0.0, 300), (LENET, 0.9, 300), (LENET, 0.0, 100)
+    columns = "network", "momentum", "steps", "method", "bytes_per_step_and_weight"
+    rows = [
+        dict(zip(columns, (*case, method, size if case == right else 7.0), strict=True))
+        for case in cases
+        for method, size in sizes.items()
+    ]
+    give(monkeypatch, bench_memory=rows)
+    found = attempt.memory(dict.fromkeys(sizes, 1e-12))
+    assert found.word == "fails"
+    assert found.evidence.endswith("unrolled 10, reverse 1, checkpointed 0.25")
+
+
+def test_a_stand_in_is_judged_after_thirty_steps_and_at_every_rate(monkeypatch):
+    table = arms.stored("streaming_errors").copy()
+    table["iou_98"] = np.where(table.steps == 30, 1.0, 0.5)
+    give(monkeypatch, streaming_errors=table)
+    assert attempt.stand_in(True, True).word == "holds"
+    for column in ("alpha", "activation", "network"):
+        other = table.copy()
+        other.loc[other[column] == other[column].iloc[0], "iou_98"] = 0.985
+        monkeypatch.setattr(arms, "stored", {"streaming_errors": other}.__getitem__)
+        found = attempt.stand_in(True, True)
+        assert str(found) == "holds if γ is n by n; every Hessian is diagonal"
+        assert "at most 100%" in found.evidence
+
+
+def test_first_order_is_judged_by_its_own_scores_and_the_highest_price(monkeypatch):
+    table, times = (arms.stored(name).copy() for name in ("streaming_errors", "bench_times"))
+    table["iou_98"] = np.where(table.score == "first order", 1.0, 0.0)
+    give(monkeypatch, streaming_errors=table)
+    assert attempt.first_order().word == "holds"
+    plain = (times.momentum == 0) & (times.method == "first_order")
+    times.loc[times[plain].index[0], "ratio"] = 1.6
+    give(monkeypatch, bench_times=times)
+    assert attempt.first_order().word == "fails"
+
+
+def test_verdicts_leave_the_stored_tables_as_they_are():
+    attempt.memory({"unrolled": 0.0, "reverse": 0.0, "checkpointed": 0.0})
+    attempt.stand_in(True, True)
+    for verdict in (attempt.logarithms, attempt.explosions, attempt.first_order, hopes.hopes):
+        verdict()
+    names = "bench_memory", "bench_times", "proofs", "proofs_credit", "proofs_domains", "pruning"
+    for name in (*names, "streaming_errors", "streaming_growth"):
+        pd.testing.assert_frame_equal(arms.stored(name), results.load(name)[0])

@@ -197,3 +197,14 @@ def test_choices_are_matched_by_name_whatever_their_order():
 def test_the_median_of_what_choices_give_is_no_mean():
     found = carried_over({0: 1, 1: 2, 2: 3}, {0: 10, 1: 20, 2: 90}, draws=10)
     assert found[:4] == (90, 90, 20, 10)
+
+
+def test_columns_of_a_table_are_compared_by_their_index():
+    first, second = pd.Series({"a": 1, "b": 3, "c": 2}), pd.Series({"c": 20, "a": 40, "b": 30})
+    found = carried_over(first, second, draws=50)
+    assert found == carried_over(dict(first), dict(second), draws=50)
+    assert found.given == 30
+
+
+def test_the_best_choice_is_alone_if_it_is_better_by_little():
+    assert carried_over({0: 1.0, 1: 1.0 + 1e-10}, {0: 10, 1: 50}, draws=10).given == 50

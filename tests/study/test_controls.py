@@ -104,3 +104,35 @@ def test_kernels_of_a_model_within_a_model_are_rescaled_too():
     controls.rescaled(model, Before())
     for was, now, by in zip(before, model.get_weights()[::2], (2, 3), strict=True):
         np.testing.assert_allclose(now, by * was, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (keras.layers.SeparableConv2D(3, 2), (4, 4, 2)),
+        (keras.layers.SeparableConv1D(3, 2), (4, 2)),
+        (keras.layers.LSTM(3), (4, 2)),
+        (keras.layers.Embedding(5, 3), (4,)),
+    ],
+    ids=lambda given: getattr(given, "name", None),
+)
+def test_every_kernel_of_a_layer_with_several_is_drawn_anew(layer, shape):
+    model = keras.Sequential([keras.Input(shape), layer])
+    before = model.get_weights()
+    controls.fresh(model, seed=3)
+    pairs = [(a, b) for a, b in zip(model.get_weights(), before, strict=True) if a.ndim > 1]
+    assert pairs
+    assert not any(np.any(a == b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("dimensions", [0, 1, 2, 3])
+def test_kernels_of_any_dimension_are_rescaled(dimensions):
+    kinds = keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D
+    layer = kinds[dimensions](3, *[2] * bool(dimensions), name="layer")
+    before, after = (
+        keras.Sequential([keras.Input((*[4] * dimensions, channels)), layer])
+        for layer, channels in ((layer, 8), (type(layer).from_config(layer.get_config()), 2))
+    )
+    was = after.get_weights()[0]
+    assert controls.rescaled(after, before) is after
+    np.testing.assert_allclose(after.get_weights()[0], 2 * was, rtol=1e-6)

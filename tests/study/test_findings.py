@@ -171,3 +171,16 @@ def test_the_best_frozen_mask_is_that_of_the_cell():
         errors |= {(first, s): 1 + NOISE, (second, s): 5 + NOISE}
     found = findings.family(findings.arms(stored_sweep(errors)), "credit", findings.FROZEN)
     assert [interval.mean for interval in found.values()] == pytest.approx([-1] * 3)
+
+
+@pytest.mark.parametrize(("later", "judged"), [(1, 1), (2, 0), (4, 0)])
+def test_seeds_that_one_arm_alone_has_do_not_count(later, judged):
+    table = sweep({("a", "as is", 0.9): 1 + NOISE, ("b", "as is", 0.9): 2 - NOISE})
+    table.loc[table.arm == "b", "seed"] += later
+    assert len(findings.family(findings.arms(table), "a", "b")) == judged
+
+
+@pytest.mark.parametrize("data", findings.SWEEPS)
+def test_plain_arms_of_every_data_set_have_plain_names(data):
+    for name in findings.SWEEPS[data].values():
+        assert "SNIP" in set(findings.arms(results.resume(name)).arm)

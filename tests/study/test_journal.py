@@ -425,3 +425,33 @@ def test_every_hope_is_tested_where_it_says_so(monkeypatch):
         ("identity", "blend"),
         (f"identity{kind}", f"blend{kind}"),
     ]
+
+
+LITTLE = Interval(0.3, -0.2, 0.8, 0.3)  # no worse by a point, and no lower
+
+
+def test_a_hope_of_less_is_not_shown_by_little_more(monkeypatch):
+    monkeypatch.setattr(arms, "minus", lambda *_: LITTLE)
+    monkeypatch.setattr(hopes, "goals", lambda *_: LITTLE)
+    words = {number: v.word for number, v in verdict_of_each(hopes.hopes()).items()}
+    assert [words[number] for number in ("H1", "H2", "H7")] == ["not shown"] * 3
+
+
+def test_the_lead_is_one_over_the_best_run_of_the_best_search(monkeypatch):
+    runs = {"blend": (5, 7), "breadth first": (4, 5), "light first": (1, 2)}
+    rows = [
+        {"domain": "circuits", "arm": arm + GOALS_STORED, "proved": n}
+        for arm, numbers in runs.items()
+        for n in numbers
+    ]
+    give(monkeypatch, proofs_domains=rows)
+    assert hopes.carries_over().word == "fails"
+
+
+def test_lemmas_are_put_in_order_by_the_credit_of_the_extra_support(monkeypatch):
+    rows = [
+        {"mode": mode, "steps": 1, "keep": 150, "loop": 0, "correlation": value}
+        for mode, value in (("support", 0.9), ("identity", 0.1), ("fixed", 0.2))
+    ]
+    give(monkeypatch, proofs_credit=rows)
+    assert hopes.lemma_order().word == "holds"

@@ -131,3 +131,12 @@ def test_every_stored_table_has_its_provenance():
     for path in tables:
         provenance = json.loads(path.with_suffix(".json").read_text())
         assert {"configuration", "versions", "python", "processor", "seconds"} <= set(provenance)
+
+
+def test_rows_with_a_column_too_many_leave_the_file_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    results.append("some", [{"seed": 0, "error": 1.5}])
+    before = (tmp_path / "some.csv").read_text()
+    with pytest.raises(ValueError, match=r"found \['loss'\] too"):
+        results.append("some", [{"seed": 1, "error": 2.5}, {"seed": 2, "loss": 1.0}])
+    assert (tmp_path / "some.csv").read_text() == before
