@@ -116,3 +116,11 @@ def test_a_chunk_has_one_shape_and_one_type(made):
     assert [len(part) for part in parts] == [2, 2, 2, 2]
     for part, (first, *_) in zip(map(stack, parts), parts, strict=True):
         assert one(part) == specs(tf.nest.map_structure(tf.convert_to_tensor, first))
+
+
+def test_sample_weights_of_a_chunk_are_of_one_kind_too():
+    x, y = np.ones((3, 2)), np.arange(3)
+    weights = np.ones(3), np.ones(3, "float32"), np.ones((3, 1), "float32")
+    batches = [(x, y, w) for w in weights for _ in range(2)]
+    parts = chunks([*batches, batches[0]], at_least=8)
+    assert [len(part) for part in parts] == [2, 2, 2]

@@ -3,10 +3,16 @@
 import warnings
 
 from prosper_utils.lookahead.conditioning import (
+    ENOUGH,
+    ROUNDING,
+    Conditioning,
     UndeterminedMask,
     agreement,
+    check_double,
     checked,
     conditioning,
+    relative,
+    suspect,
 )
 from prosper_utils.lookahead.meta_gradient import cotangents, meta_gradient
 from prosper_utils.pruning.networks import lenet5
@@ -313,3 +319,62 @@ def test_among_equals_the_first_ones_are_kept():
     a = np.arange(200) % 3 + 1.0
     b = 1.0 * np.isin(np.arange(200), np.flatnonzero(a == 3)[:50])  # of 66 equal ones
     assert agreement(a, b, 0.75) == 1.0
+
+
+def reported(ratio=1.0, dtype="float32", **measured):
+    """Return a report with these numbers."""
+    return Conditioning([tf.ones(1, dtype)], ratio, np.ones(2))._replace(**measured)
+
+
+@pytest.mark.parametrize(("dtype", "ratio"), [("float32", 8.38), ("float64", 4.5e9)])
+def test_a_ratio_is_suspect_by_what_its_float_type_resolves(dtype, ratio):
+    assert not suspect(reported(0.99 * ratio, dtype))
+    assert suspect(reported(1.01 * ratio, dtype))
+
+
+def test_what_reaches_a_limit_is_not_beyond_it():
+    assert not suspect(reported(rounding=ROUNDING))
+    assert suspect(reported(rounding=np.nextafter(ROUNDING, 1)))
+
+
+@pytest.mark.parametrize(("determined", "warned"), [(ENOUGH, False), (ENOUGH - 1e-9, True)])
+def test_a_mask_is_determined_if_float64_keeps_enough_of_it(monkeypatch, determined, warned):
+    report = reported(rounding=0.0, error=0.0, determined=determined)
+    monkeypatch.setattr(
+        "prosper_utils.lookahead.conditioning.conditioning", lambda *_, **options: report
+    )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert checked(None, None, None) is report.scores
+    assert bool(said) is warned
+
+
+def test_the_norm_of_something_over_nothing_is_infinite():
+    zero, one = np.zeros(2), np.ones(2)
+    sizes = [relative(a, b) for a, b in ((one, zero), (zero, one), (zero, zero))]
+    assert sizes == [np.inf, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_double_has_the_values_to_the_last_place(dtype):
+    weights = [np.array(values, dtype) for values in ([0.1, 0.7], [0.3])]
+    check_double(weights, in_double(weights))
+    for place in range(2):
+        moved = [*weights]
+        moved[place] = np.nextafter(moved[place], np.array(1, dtype))
+        with pytest.raises(ValueError, match=rf"expected the values of weights\[{place}\]"):
+            check_double(weights, in_double(moved))
+
+
+@pytest.mark.parametrize("place", range(2))
+def test_every_weight_of_a_double_is_in_float64(place):
+    weights = [tf.constant([0.1, 0.7]), tf.constant([0.3])]
+    mixed = in_double(weights)
+    mixed[place] = weights[place]
+    with pytest.raises(ValueError, match="in float64, found float32, float64"):
+        check_double(weights, mixed)
+
+
+def test_scores_that_differ_beyond_single_precision_are_no_equals():
+    a = np.array([1.0, 1 + 1e-12])
+    assert agreement(a, a[::-1], 0.5) == 0.0

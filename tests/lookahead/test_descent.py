@@ -260,3 +260,17 @@ def test_every_batch_has_the_names_of_the_first(place):
         wrong = [*listed[:place], other, *listed[place + 1 :]]
         with pytest.raises(ValueError, match=rf"batch {max(place, 1)}: expected the parts of"):
             packed(lambda weights, batch: 0.0, wrong)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_stacked_parts_with_names_have_to_be_as_many(count):
+    names = {"a": np.ones((3, 2)), "b": np.ones((count, 2))}
+    for batches in ((names, np.ones(3)), (np.ones((3, 2)), names)):
+        with pytest.raises(ValueError, match="stacked batches: expected equal lengths"):
+            batch_list(batches)
+
+
+def test_no_more_batches_are_taken_than_are_asked_for():
+    rest = ((X + m, Y) for m in range(5))
+    assert [x[0, 0] for x, _ in batch_list(rest, 2)] == [1.0, 2.0]
+    assert next(rest)[0][0, 0] == 3.0

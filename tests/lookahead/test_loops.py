@@ -8,7 +8,7 @@ import threading
 from prosper_utils.lookahead import loops
 from prosper_utils.lookahead.descent import sgd
 from prosper_utils.lookahead.meta_gradient import METHODS, STREAMING, directional, meta_gradient
-from prosper_utils.lookahead.streaming import StreamingGamma, row_sums, streamed
+from prosper_utils.lookahead.streaming import StreamingGamma, row_sums, step_errors, streamed
 from prosper_utils.lookahead.trajectory import pull_back, roll_out
 from prosper_utils.study.checks import relative_error
 
@@ -169,9 +169,14 @@ def test_the_private_names_are_where_we_look_for_them():
         ),
         ("directional", lambda w, b: directional(tiny_loss, w, b, w, **ALPHA)),
         ("streamed", lambda w, b: streamed(tiny_loss, w, b, RATE, row_sums)),
+        ("step_errors", lambda w, b: step_errors(tiny_loss, w, b, RATE, row_sums)),
         (
             "StreamingGamma.update",
             lambda w, b: StreamingGamma(tiny_loss, w, RATE, row_sums).update(w, b[0]),
+        ),
+        (
+            "StreamingGamma.follow",
+            lambda w, b: StreamingGamma(tiny_loss, w, RATE, row_sums).follow(w, b),
         ),
     ],
 )
@@ -206,6 +211,8 @@ def test_functions_that_may_not_compile_are_refused(reference, method):
             meta_gradient(tiny_loss, weights, batches, method=method, **ALPHA)
         with pytest.raises(ValueError, match="expected compiled functions"):
             directional(tiny_loss, weights, batches, weights, **ALPHA)
+        with pytest.raises(ValueError, match="expected compiled functions"):
+            streamed(tiny_loss, weights, batches, RATE, row_sums)
         found = meta_gradient(tiny_loss, weights, batches, method="unrolled", **ALPHA)
     finally:
         tf.config.run_functions_eagerly(False)

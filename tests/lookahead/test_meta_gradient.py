@@ -465,3 +465,26 @@ def test_every_method_refuses_an_unknown_start(reference, method):
     options = {"learning_rate": 0.1, "method": method, "momentum_start": "warm"}
     with pytest.raises(ValueError, match=r"momentum_start: expected one of .*as_released"):
         meta_gradient(tiny_loss, weights, batches, **options)
+
+
+@pytest.mark.parametrize(
+    "option", [{"method": "row_sums"}, {"method": "magic"}, {"momentum_start": "late"}]
+)
+def test_cotangents_refuse_what_is_no_sweep(reference, option):
+    weights, batches, _ = reference
+    with pytest.raises(ValueError, match=f"{min(option)}: expected one of"):
+        cotangents(tiny_loss, weights, batches, learning_rate=0.1, **option)
+
+
+def test_batches_with_names_are_those_without(reference):
+    def named(weights, batch):
+        return tiny_loss(weights, (batch[0]["x"], batch[1]))
+
+    weights, batches, _ = reference
+    pairs = (named, [({"x": x}, y) for x, y in batches]), (tiny_loss, batches)
+    for call in (
+        *(functools.partial(meta_gradient, method=method) for method in METHODS),
+        lambda *given, **options: [directional(*given, given[1], **options)],
+    ):
+        found, expected = (call(loss, weights, of, learning_rate=0.1) for loss, of in pairs)
+        assert relative_error(found, expected) < 1e-14

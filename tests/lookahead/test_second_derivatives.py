@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import gc
+import weakref
 
 from prosper_utils.lookahead import second_derivatives
 from prosper_utils.lookahead.meta_gradient import directional, meta_gradient
@@ -12,7 +14,7 @@ from prosper_utils.lookahead.second_derivatives import (
     difference,
     suspects,
 )
-from prosper_utils.lookahead.streaming import row_sums, streamed
+from prosper_utils.lookahead.streaming import row_sums, step_errors, streamed
 from prosper_utils.pruning.networks import as_loss, as_outputs, dense_300_100
 
 import keras
@@ -289,6 +291,7 @@ SCORES = {
     "row_sums": lambda *a: meta_gradient(*a, learning_rate=0.1, method="row_sums"),
     "directional": lambda *a: directional(*a, a[1], learning_rate=0.1),
     "streamed": lambda *a: streamed(*a, 0.1, row_sums),
+    "step_errors": lambda *a: step_errors(*a, 0.1, row_sums),
 }
 
 
@@ -548,3 +551,56 @@ def test_a_batch_of_another_form_is_looked_at_anew():
     check_structure(loss, weights, (part, part))
     with pytest.raises(ValueError, match="a gradient is stated by hand"):
         check_structure(loss, weights, (part, part, part))
+
+
+def test_weights_of_another_form_are_looked_at_anew():
+    def loss(weights, batch):
+        x = right(weights[0]) if len(weights) == 1 else once_right(weights[0]) * weights[1]
+        return tf.reduce_sum(x**2)
+
+    weight = tf.constant([0.1, -0.5])
+    check_structure(loss, [weight], ())
+    with pytest.raises(ValueError, match="a gradient is stated by hand"):
+        check_structure(loss, [weight, weight], ())
+
+
+def test_what_was_found_of_a_loss_goes_with_it():
+    """The next one may stand in its place in memory."""
+
+    def made(power):
+        return lambda weights, batch: tf.reduce_sum(weights[0] ** power if power else batch)
+
+    weights, batch = [tf.ones(2)], tf.ones(2)
+    for power in range(1, 20):
+        check_structure(made(power), weights, batch, order=1)
+        gc.collect()
+        with pytest.raises(ValueError, match=r"found none of weights\[0\] in it"):
+            check_structure(made(0), weights, batch, order=1)
+    loss = made(2)
+    check_structure(loss, weights, batch)
+    gone = weakref.ref(loss)
+    del loss
+    gc.collect()
+    assert gone() is None
+
+
+@tf.custom_gradient
+def doubled(x):
+    """Return x with twice its gradient."""
+    return x, lambda dy: 2 * dy
+
+
+def test_a_gradient_that_is_wrong_itself_shows_without_curvature():
+    weights = [tf.constant([0.1, -0.5], "float64")]
+    assert difference(lambda w, _: tf.reduce_sum(doubled(w[0])), weights, ()) > 0.01
+
+
+def swish(x):
+    """Return what is not TensorFlow's function of this name."""
+    return once_right(x)
+
+
+@pytest.mark.parametrize("function", [once_right, swish])
+def test_neither_weights_of_zero_nor_a_known_name_hide_what_is_wrong(function):
+    with pytest.raises(ValueError, match="a gradient is stated by hand"):
+        check_structure(lambda w, _: tf.reduce_sum(function(w[0] + 0.5) ** 2), [tf.zeros(3)], ())

@@ -636,3 +636,12 @@ def test_one_tensor_as_two_weights_has_two_parts_of_the_gauss_newton_matrix():
     found, expected = (gauss_newton_diagonal(logits)(None, w, batch) for w in both(once))
     np.testing.assert_array_equal(found, expected)
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("name", ["product", "sign", "log_product"])
+def test_what_is_handed_out_may_be_changed(name):
+    gamma = given_factors([[0.5, -2.0]])
+    found = getattr(gamma, name)()
+    kept = [*found]
+    found.clear()
+    assert relative_error(getattr(gamma, name)(), kept) == 0
