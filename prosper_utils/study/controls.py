@@ -36,7 +36,7 @@ def fresh(model, seed=0):
 
 
 def _initializer(layer, variable, sequence):
-    for name in (variable.name, variable.name.removesuffix("_kernel")):
+    for name in (variable.name, variable.name.removesuffix("_kernel"), "depthwise"):
         found = getattr(layer, f"{name}_initializer", None)
         if found is not None:
             config = found.get_config()
@@ -51,13 +51,26 @@ def rescaled(model, before):
 
     Args:
         model: what `units.shrink` made of `before`; dense and convolution layers are scaled.
-        before: the model that it was made of.
+        before: the model that it was made of; layers of models within it are found, too.
+
+    Raises:
+        ValueError: if a layer that would be scaled is not in the other model, or one of several
+            of its name; nothing is scaled then.
     """
-    kinds = keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D
-    for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, kinds):
-            was, now = (
-                math.prod(m.kernel.shape[:-1]) for m in (before.get_layer(layer.name), layer)
-            )
-            layer.kernel.assign(layer.kernel * math.sqrt(was / now))
+    kernels = {}
+    for layer in _scaled(before):
+        kernels.setdefault(layer.name, []).append(layer.kernel)
+    layers = _scaled(model)
+    for layer in layers:
+        if (found := len(kernels.get(layer.name, ()))) != 1:
+            raise ValueError(f"rescaled: expected one layer {layer.name!r} before, found {found}")
+    for layer in layers:
+        was, now = (math.prod(k.shape[:-1]) for k in (*kernels[layer.name], layer.kernel))
+        layer.kernel.assign(layer.kernel * math.sqrt(was / now))
     return model
+
+
+def _scaled(model):
+    """Return the dense and convolution layers of a model and of models within it."""
+    kinds = keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D
+    return [la for la in model._flatten_layers(include_self=False) if isinstance(la, kinds)]

@@ -62,6 +62,8 @@ def append(name, rows):
     Raises:
         ValueError: if a row has a column that the file has not; then nothing is added.
     """
+    if not rows:
+        return
     FOLDER.mkdir(parents=True, exist_ok=True)
     path, table, stored = FOLDER / f"{name}.csv", pd.DataFrame(rows), _whole(name)
     columns = list(pd.read_csv(io.StringIO(stored), nrows=0)) if stored else list(table)
@@ -83,7 +85,7 @@ def resume(name):
 def _whole(name):
     """Return the text of NAME.csv up to its last whole row; what is behind is cut off the file."""
     path = FOLDER / f"{name}.csv"
-    text = path.read_text() if path.is_file() else ""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
     end = text.rfind("\n") + 1
     while text.count('"', 0, end) % 2:  # the end of a line within a quoted entry
         end = text.rfind("\n", 0, end - 1) + 1
@@ -105,5 +107,5 @@ def load(name):
                 f"book/studies/results/{name}{suffix}: expected a stored result, found none: "
                 "run `make bench` or `make results`"
             )
-    provenance = json.loads((FOLDER / f"{name}.json").read_text())
+    provenance = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return pd.read_csv(FOLDER / f"{name}.csv"), provenance

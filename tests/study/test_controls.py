@@ -81,9 +81,10 @@ def test_two_weights_of_one_layer_are_drawn_apart():
     assert not np.any(first == second)
 
 
-def nested():
-    inner = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, name="inside")])
-    return keras.Sequential([keras.Input((6,)), inner, keras.layers.Dense(3, name="last")])
+def nested(inputs=6, inside=5):
+    layer = keras.layers.Dense(inside, name="inside")
+    inner = keras.Sequential([keras.Input((inputs,)), layer])
+    return keras.Sequential([keras.Input((inputs,)), inner, keras.layers.Dense(3, name="last")])
 
 
 def test_weights_of_a_model_within_a_model_are_drawn_anew_too():
@@ -94,14 +95,9 @@ def test_weights_of_a_model_within_a_model_are_drawn_anew_too():
 
 
 def test_kernels_of_a_model_within_a_model_are_rescaled_too():
-    class Before:
-        def get_layer(self, name):
-            shape = {"inside": (24, 5), "last": (45, 3)}[name]
-            return type("Layer", (), {"kernel": np.zeros(shape)})
-
     model = nested()
     before = model.get_weights()[::2]
-    controls.rescaled(model, Before())
+    controls.rescaled(model, nested(inputs=24, inside=45))
     for was, now, by in zip(before, model.get_weights()[::2], (2, 3), strict=True):
         np.testing.assert_allclose(now, by * was, rtol=1e-6)
 
@@ -136,3 +132,36 @@ def test_kernels_of_any_dimension_are_rescaled(dimensions):
     was = after.get_weights()[0]
     assert controls.rescaled(after, before) is after
     np.testing.assert_allclose(after.get_weights()[0], 2 * was, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D])
+def test_kernels_of_depthwise_convolutions_are_drawn_anew(kind):
+    layer = kind(2, depthwise_initializer="ones")
+    model = keras.Sequential([keras.Input((*[4] * (kind.__name__[-2] == "2"), 4, 3)), layer])
+    model.set_weights([np.full(w.shape, 7.0) for w in model.get_weights()])
+    kernel, bias = controls.fresh(model).get_weights()
+    assert np.all(kernel == 1)
+    assert np.all(bias == 0)
+
+
+def test_a_model_that_was_dissolved_is_rescaled_too():
+    before = nested()
+    small = units.shrink(before, budgets.choose(before, gates.random(before), share=0.5))
+    was = [k.numpy() for k in kernels(small)]
+    assert controls.rescaled(small, before) is small
+    for kernel, old, large in zip(kernels(small), was, kernels(before), strict=True):
+        fan_ins = large.shape[0] / old.shape[0]
+        np.testing.assert_allclose(kernel.numpy(), np.sqrt(fan_ins) * old, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("names", "count"), [(("first", "other"), 0), (("last", "last"), 2)])
+def test_layers_that_cannot_be_told_apart_are_named_and_nothing_is_scaled(names, count):
+    inner = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6, name=names[0])])
+    last = keras.layers.Dense(6, name=names[1])
+    before = keras.Sequential([keras.Input((6,)), inner, last])
+    layers = [keras.layers.Dense(3, name=name) for name in ("first", "last")]
+    small = keras.Sequential([keras.Input((3,)), *layers[bool(count) :]])
+    was = small.get_weights()
+    with pytest.raises(ValueError, match=f"expected one layer 'last' before, found {count}"):
+        controls.rescaled(small, before)
+    assert all(map(np.array_equal, small.get_weights(), was))

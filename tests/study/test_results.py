@@ -140,3 +140,26 @@ def test_rows_with_a_column_too_many_leave_the_file_as_it_was(tmp_path, monkeypa
     with pytest.raises(ValueError, match=r"found \['loss'\] too"):
         results.append("some", [{"seed": 1, "error": 2.5}, {"seed": 2, "loss": 1.0}])
     assert (tmp_path / "some.csv").read_text() == before
+
+
+def test_where_nothing_is_added_nothing_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    for rows in ([], [{"seed": 0}]):
+        results.append("some", rows)
+        before = results.resume("some")
+        results.append("some", [])
+        pd.testing.assert_frame_equal(results.resume("some"), before)
+        assert len(before) == len(rows)
+
+
+def test_words_are_read_as_they_were_written(tmp_path, monkeypatch):
+    """Wherever the encoding of the machine is another one."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    read, words = Path.read_text, "found −1 ≤ ∂L"
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding="latin-1": read(path, encoding))
+    for seed in range(2):
+        results.append("some", [{"seed": seed, "failure": words}])
+    with (tmp_path / "some.csv").open("a") as file:
+        file.write("2,half")
+    for _ in range(2):
+        assert results.resume("some").failure.tolist() == [words] * 2
