@@ -31,7 +31,7 @@ import warnings
 from fractions import Fraction
 from typing import NamedTuple
 
-from prosper_utils.lookahead.descent import batch_list, loss_and_gradient
+from prosper_utils.lookahead.descent import batch_list, is_stacked, loss_and_gradient
 from prosper_utils.lookahead.meta_gradient import cotangents
 
 import numpy as np
@@ -102,6 +102,7 @@ def conditioning(
         raise ValueError(f"sparsity: expected a number in [0, 1), found {sparsity}")
     options = {"learning_rate": learning_rate, "momentum": momentum, "method": method}
     scored = range(len(weights)) if scored is None else list(scored)
+    batches = batches if is_stacked(batches) else batch_list(batches)  # once: they may be shuffled
     found = cotangents(loss, weights, batches, **options)
     scores = [w * v for w, v in zip(weights, found.first, strict=True)]
     ends = [vector(weights, end, scored) for end in (found.first, found.last)]
@@ -113,11 +114,11 @@ def conditioning(
     last = [tf.cast(w, tf.float64) for w in found.weights]
     _, gradient = loss_and_gradient(fine_loss, last, batch_list(batches)[-1])
     exact = vector(fine, gradient, scored)
-    report = report._replace(rounding=relative(ends[1] - exact, exact))
+    report = report._replace(rounding=relative_error(ends[1], exact))
     if not (always or suspect(report)):
         return report
     exact = vector(fine, cotangents(fine_loss, fine, batches, **options).first, scored)
-    error, same = relative(ends[0] - exact, exact), agreement(ends[0], exact, sparsity)
+    error, same = relative_error(ends[0], exact), agreement(ends[0], exact, sparsity)
     return report._replace(error=error, determined=same)
 
 
@@ -148,7 +149,7 @@ def checked(loss, weights, batches, *, sparsity=None, always=False, **options):
 
 def suspect(report):
     """Return whether what is cheap to know of a sweep asks for a second one in float64."""
-    resolved = np.finfo(report.scores[0].dtype.as_numpy_dtype).eps
+    resolved = float(np.finfo(report.scores[0].dtype.as_numpy_dtype).eps)
     return report.ratio * resolved > RATIO or (report.rounding or 0) > ROUNDING
 
 
@@ -178,6 +179,11 @@ def relative(a, b):
     """Return the norm of a over that of b; one of two zeros."""
     top, bottom = np.linalg.norm(a), np.linalg.norm(b)
     return float(top / bottom) if bottom else (math.inf if top else 1.0)
+
+
+def relative_error(found, exact):
+    """Return the norm of the error over that of what is exact; zero where there is no error."""
+    return 0.0 if np.array_equal(found, exact) else relative(found - exact, exact)
 
 
 def agreement(a, b, sparsity):

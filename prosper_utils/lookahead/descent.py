@@ -105,9 +105,7 @@ def batch_list(batches, count=None):
         if len(lengths) != 1:
             raise ValueError(f"stacked batches: expected equal lengths, found {sorted(lengths)}")
         # A tensor's own slices are copies; those of an array over its memory are not.
-        parts = tf.nest.map_structure(
-            lambda p: np.asarray(memoryview(p)) if tf.is_tensor(p) else p, batches
-        )
+        parts = tf.nest.map_structure(lambda p: _over(p) if tf.is_tensor(p) else p, batches)
         batches = [tf.nest.map_structure(lambda p, m=m: p[m], parts) for m in range(*lengths)]
     elif count is None and not ends(batches):
         raise ValueError(
@@ -152,6 +150,14 @@ def is_stacked(batches):
         f"found a tuple of {', '.join(type(part).__name__ for part in batches)}, which may be "
         "either: give a list of batches"
     )
+
+
+def _over(tensor):
+    """Return an array over the memory of a tensor; of a type that Python has not, a copy."""
+    try:
+        return np.asarray(memoryview(tensor))
+    except ValueError:
+        return tensor.numpy()
 
 
 def _without_none(batch):

@@ -162,13 +162,13 @@ def cotangents(
     """
     loops.expect_eager("meta_gradient")
     weights, listed = float_tensors(weights), batch_list(batches)
-    loss, batches, listed = fit(loss, batches, listed)
     check_choice("method", method, METHODS)
     check_choice("momentum_start", momentum_start, STARTS)
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum: expected a number in [0, 1), found {momentum}")
+    check_momentum(momentum)
     order = 1 if method == "first_order" or len(listed) == 1 else 2
+    # The loss as it is given, which may know its double.
     check_structure(loss, weights, listed[-1], order=order)
+    loss, batches, listed = fit(loss, batches, listed)
     rates = tuple(tf.constant(r, weights[0].dtype) for r in (learning_rate, momentum))
     state, first, outer = start(weights, momentum), 0, listed[-1]
     if momentum and len(listed) > 1 and momentum_start == "as_released":
@@ -207,7 +207,9 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
     loops.expect_eager("directional")
     loops.expect_compiled()
     weights, listed = float_tensors(weights), batch_list(batches)
-    loss, batches, listed = fit(loss, batches, listed)
+    check_momentum(momentum)
+    # A list of Python's own numbers would become float32.
+    direction = [d if tf.is_tensor(d) else np.asarray(d) for d in direction]
     direction = [tf.cast(d, weights[0].dtype) for d in direction]
     if [d.shape for d in direction] != [w.shape for w in weights]:
         raise ValueError(
@@ -215,6 +217,7 @@ def directional(loss, weights, batches, direction, *, learning_rate, momentum=0.
             f"found {[tuple(d.shape) for d in direction]}"
         )
     check_structure(loss, weights, listed[-1], order=min(len(listed), 2))
+    loss, batches, listed = fit(loss, batches, listed)
     rates = tuple(tf.constant(r, weights[0].dtype) for r in (learning_rate, momentum))
     state = start(weights, momentum)
     moved = tuple(d * w for d, w in zip(direction, weights, strict=True))
@@ -331,6 +334,12 @@ def compiled(loss, state, batch):
 def norm(tensors):
     """Return the norm over all entries of all tensors, a float64 scalar that does not overflow."""
     return tf.linalg.global_norm([tf.cast(t, tf.float64) for t in tensors])
+
+
+def check_momentum(found):
+    """Raise a ValueError unless it is a number in [0, 1)."""
+    if not 0 <= found < 1:
+        raise ValueError(f"momentum: expected a number in [0, 1), found {found}")
 
 
 def check_choice(name, found, choices):

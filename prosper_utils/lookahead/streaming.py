@@ -449,14 +449,16 @@ class StreamingGamma:
             The weights after the last step, a list.
 
         Raises:
-            ValueError: as `update` does, or if the curvature cannot be traced; nothing is taken up
-                then.
+            ValueError: as `update` does, for a count of more batches than there are, or if the
+                curvature cannot be traced; nothing is taken up then.
         """
         loops.expect_eager("StreamingGamma.follow")
         loops.expect_compiled()
         first, given = tuple(self._fitting(weights)), batch_list(batches)
         loss, batches, listed = fit(self.loss, batches, given)
         count = len(listed) if count is None else count
+        if not 0 <= count <= len(listed):
+            raise ValueError(f"count: expected a number from 0 to {len(listed)}, found {count}")
         rate, failed = tf.constant(self.learning_rate, first[0].dtype), None
         state = first, self._running
         try:

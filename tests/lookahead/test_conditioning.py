@@ -378,3 +378,21 @@ def test_every_weight_of_a_double_is_in_float64(place):
 def test_scores_that_differ_beyond_single_precision_are_no_equals():
     a = np.array([1.0, 1 + 1e-12])
     assert agreement(a, a[::-1], 0.5) == 0.0
+
+
+def test_scores_that_are_all_zero_have_no_error(reference):
+    weights, batches = as_float32(reference)
+    weights = [0 * w for w in weights]
+    double = in_double(weights), tiny_loss
+    report = conditioning(tiny_loss, weights, batches, learning_rate=0.1, double=double)
+    assert report[3:] == (0.0, 0.0, 1.0)
+    assert report.ratio == 1
+
+
+def test_a_data_set_that_is_shuffled_anew_each_time_is_looked_through_once(reference):
+    weights, batches = as_float32(reference)
+    stacked = tuple(np.stack(part) for part in zip(*batches, strict=True))
+    data = tf.data.Dataset.from_tensor_slices(stacked).shuffle(20)
+    double = in_double(weights), tiny_loss
+    report = conditioning(tiny_loss, weights, data, learning_rate=0.5, double=double)
+    assert max(report.rounding, report.error) < 1e-5

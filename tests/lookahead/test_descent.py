@@ -274,3 +274,11 @@ def test_no_more_batches_are_taken_than_are_asked_for():
     rest = ((X + m, Y) for m in range(5))
     assert [x[0, 0] for x, _ in batch_list(rest, 2)] == [1.0, 2.0]
     assert next(rest)[0][0, 0] == 3.0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "bool"])
+def test_stacked_tensors_of_any_type_are_sliced(dtype):
+    x = tf.cast([[0, 1], [1, 1], [1, 0]], dtype)
+    for found, (part, _) in zip(tf.unstack(x), batch_list((x, x)), strict=True):
+        assert tf.as_dtype(part.dtype) == x.dtype
+        np.testing.assert_array_equal(part, found)

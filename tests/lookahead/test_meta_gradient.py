@@ -488,3 +488,19 @@ def test_batches_with_names_are_those_without(reference):
     ):
         found, expected = (call(loss, weights, of, learning_rate=0.1) for loss, of in pairs)
         assert relative_error(found, expected) < 1e-14
+
+
+@pytest.mark.parametrize("momentum", [1.0, -0.5, float("nan")])
+def test_a_direction_takes_the_momentum_that_a_sweep_takes(reference, momentum):
+    weights, batches, _ = reference
+    with pytest.raises(ValueError, match=rf"expected a number in \[0, 1\), found {momentum}"):
+        directional(tiny_loss, weights, batches, weights, learning_rate=0.1, momentum=momentum)
+
+
+def test_a_direction_in_plain_numbers_is_not_rounded():
+    w, batches = random_quadratics(0, 4)
+    found, expected = (
+        directional(quadratic, [tf.constant(w)], batches, [direction], learning_rate=0.1)
+        for direction in ([0.1, 0.2, 0.3], np.array([0.1, 0.2, 0.3]))
+    )
+    assert float(found) == float(expected)

@@ -604,3 +604,29 @@ def swish(x):
 def test_neither_weights_of_zero_nor_a_known_name_hide_what_is_wrong(function):
     with pytest.raises(ValueError, match="a gradient is stated by hand"):
         check_structure(lambda w, _: tf.reduce_sum(function(w[0] + 0.5) ** 2), [tf.zeros(3)], ())
+
+
+def test_a_layer_with_a_number_at_its_end_is_no_second_call_of_another_one():
+    first, second = (
+        layers.Activation(activation, name=name)
+        for activation, name in (("tanh", "part"), (once_right, "part_1"))
+    )
+    weights, loss = as_loss(network(first, second))
+    with pytest.raises(ValueError, match="/part_1: a gradient is stated by hand"):
+        check_structure(loss, weights, (IMAGES, LABELS))
+    with accept("part_1"):
+        check_structure(loss, weights, (IMAGES, LABELS))
+
+
+@pytest.mark.parametrize("score", ["reverse", "directional"])
+def test_a_network_of_named_inputs_is_judged_by_its_double_and_its_layers(score):
+    def arguments(activation):
+        inputs = {name: keras.Input((4,), name=name) for name in "ab"}
+        x = layers.Add()([layers.Dense(4)(part) for part in inputs.values()])
+        x = layers.Activation(activation, name="at_fault")(x)
+        batch = {name: WORDS[:, 0] for name in "ab"}, LABELS
+        return *as_loss(keras.Model(inputs, layers.Dense(3)(x)))[::-1], [batch] * 2
+
+    SCORES[score](*arguments(right))
+    with pytest.raises(ValueError, match="at_fault: a gradient is stated by hand"):
+        SCORES[score](*arguments(once_right))

@@ -645,3 +645,16 @@ def test_what_is_handed_out_may_be_changed(name):
     kept = [*found]
     found.clear()
     assert relative_error(getattr(gamma, name)(), kept) == 0
+
+
+@pytest.mark.parametrize("count", [4, -1])
+def test_no_other_steps_are_counted_than_there_are_batches(count):
+    weights, batches = separable_run(0, 2)
+    batches = [tuple(batch) for batch in batches]
+    gamma = StreamingGamma(separable, weights, 0.1, row_sums)
+    for form in (batches, tuple(map(tf.stack, zip(*batches, strict=True)))):
+        with pytest.raises(
+            ValueError, match=f"count: expected a number from 0 to 3, found {count}"
+        ):
+            gamma.follow(weights, form, count)
+    assert gamma.steps == 0
