@@ -624,7 +624,7 @@ def test_a_network_of_named_inputs_is_judged_by_its_double_and_its_layers(score)
         inputs = {name: keras.Input((4,), name=name) for name in "ab"}
         x = layers.Add()([layers.Dense(4)(part) for part in inputs.values()])
         x = layers.Activation(activation, name="at_fault")(x)
-        batch = {name: WORDS[:, 0] for name in "ab"}, LABELS
+        batch = dict.fromkeys("ab", WORDS[:, 0]), LABELS
         return *as_loss(keras.Model(inputs, layers.Dense(3)(x)))[::-1], [batch] * 2
 
     SCORES[score](*arguments(right))
