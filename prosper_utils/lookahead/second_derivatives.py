@@ -331,4 +331,4 @@ def _harmless(op):
 def _place(name, layers):
     """Return the scope of an operation, its layers named as in the model, not numbered by calls."""
     scope = [(part, re.sub(r"_\d+$", "", part)) for part in name.split("/")[:-1]]
-    return "/".join(b if b in layers and a not in layers else a for a, b in scope) or "the loss"
+    return "/".join(b if b in layers else a for a, b in scope) or "the loss"

@@ -606,15 +606,14 @@ def test_neither_weights_of_zero_nor_a_known_name_hide_what_is_wrong(function):
         check_structure(lambda w, _: tf.reduce_sum(function(w[0] + 0.5) ** 2), [tf.zeros(3)], ())
 
 
-def test_a_layer_with_a_number_at_its_end_is_no_second_call_of_another_one():
-    first, second = (
-        layers.Activation(activation, name=name)
-        for activation, name in (("tanh", "part"), (once_right, "part_1"))
-    )
-    weights, loss = as_loss(network(first, second))
-    with pytest.raises(ValueError, match="/part_1: a gradient is stated by hand"):
+@pytest.mark.parametrize("wrong", ["part", "part_1"])
+def test_a_layer_with_a_number_at_its_end_is_no_second_call_of_another_one(wrong):
+    both = ((once_right if name == wrong else "tanh", name) for name in ("part", "part_1"))
+    inner = [layers.Activation(activation, name=name) for activation, name in both]
+    weights, loss = as_loss(network(*inner))
+    with pytest.raises(ValueError, match=f"/{wrong}: a gradient is stated by hand"):
         check_structure(loss, weights, (IMAGES, LABELS))
-    with accept("part_1"):
+    with accept(wrong):
         check_structure(loss, weights, (IMAGES, LABELS))
 
 
