@@ -17,12 +17,19 @@ import keras
 import tensorflow as tf
 
 
-def expect(optimizer):
-    """Raise a ValueError unless this is a Keras optimizer, or None."""
+def expect(optimizer, variables=()):
+    """Raise a ValueError unless this is None or a Keras optimizer that `forget` takes.
+
+    Args:
+        optimizer: what is to be one.
+        variables: those of which it may be told to forget.
+    """
     if not isinstance(optimizer, keras.optimizers.Optimizer | None):
         raise ValueError(
             f"optimizer: expected a Keras optimizer, found a {type(optimizer).__name__}"
         )
+    for variable in variables if optimizer is not None and optimizer.built else ():
+        slots(optimizer, variable)
 
 
 def of(optimizer, variable):

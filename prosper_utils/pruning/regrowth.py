@@ -250,9 +250,7 @@ def regrow(model, share, credit, optimizer=None, weight=None):
     credit = [np.asarray(c, np.float64) for c in credit]
     heavy = sizes if weight is None else [np.asarray(v, np.float64) for v in weight]
     _check(model, kept, sizes, credit, heavy)
-    optimizers.expect(optimizer)
-    for kernel in kernels(model) if optimizer is not None and optimizer.built else ():
-        optimizers.slots(optimizer, kernel)  # raises if it cannot forget
+    optimizers.expect(optimizer, kernels(model))
     others = [np.where(k, -np.inf, c) for k, c in zip(kept, credit, strict=True)]
     count = sum(int(np.sum(k)) for k in kept)
     able = sum(int(np.sum(o > 0)) for o in others)
