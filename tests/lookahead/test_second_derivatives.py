@@ -571,7 +571,7 @@ def test_what_was_found_of_a_loss_goes_with_it():
         return lambda weights, batch: tf.reduce_sum(weights[0] ** power if power else batch)
 
     weights, batch = [tf.ones(2)], tf.ones(2)
-    for power in range(1, 20):
+    for power in (1, 2, 3):
         check_structure(made(power), weights, batch, order=1)
         gc.collect()
         with pytest.raises(ValueError, match=r"found none of weights\[0\] in it"):
