@@ -504,3 +504,25 @@ def test_a_direction_in_plain_numbers_is_not_rounded():
         for direction in ([0.1, 0.2, 0.3], np.array([0.1, 0.2, 0.3]))
     )
     assert float(found) == float(expected)
+
+
+@tf.custom_gradient
+def once_right(x):
+    """Return tanh x with a gradient that is right, and whose own gradient is not."""
+    y = tf.tanh(x)
+    return y, lambda dy: dy * (1 - tf.stop_gradient(y) ** 2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_second_derivatives_have_to_be_right_where_they_are_taken_and_only_there(method):
+    def loss(weights, batch):
+        return tf.reduce_sum(once_right(weights[0] * batch) ** 2)
+
+    weights, batch = [tf.constant([0.5, -0.3], "float64")], tf.constant([1.0, 2.0], "float64")
+    options = {"learning_rate": 0.1, "method": method}
+    cotangents(loss, weights, [batch], **options)
+    if method == "first_order":
+        cotangents(loss, weights, [batch] * 3, **options)
+    else:
+        with pytest.raises(ValueError, match="a gradient is stated by hand"):
+            cotangents(loss, weights, [batch] * 3, **options)
