@@ -27,6 +27,7 @@ import tensorflow as tf
 from conftest import tiny_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_second_derivatives import once_right
 
 EXACT = ["reverse", "checkpointed", "unrolled"]
 
@@ -504,13 +505,6 @@ def test_a_direction_in_plain_numbers_is_not_rounded():
         for direction in ([0.1, 0.2, 0.3], np.array([0.1, 0.2, 0.3]))
     )
     assert float(found) == float(expected)
-
-
-@tf.custom_gradient
-def once_right(x):
-    """Return tanh x with a gradient that is right, and whose own gradient is not."""
-    y = tf.tanh(x)
-    return y, lambda dy: dy * (1 - tf.stop_gradient(y) ** 2)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,6 +9,7 @@ from prosper_utils.lookahead.streaming import (
     gauss_newton_diagonal,
     hessian_product,
     hutchinson,
+    one_probe,
     row_sums,
     split,
     step_errors,
@@ -266,6 +267,14 @@ def test_hutchinson_draws_new_probes_in_an_order_that_its_seed_fixes():
     assert not np.array_equal(runs[0], runs[2])
     with pytest.raises(ValueError, match="at least 1 probe, found 0"):
         hutchinson(0, 0)
+
+
+def test_one_probe_begins_the_sequence_of_its_seed_each_time():
+    weights, batch = random_quadratic(0, 6)
+    expected = hutchinson(probes=1, seed=0)(quadratic, weights, batch)
+    for _ in range(2):
+        np.testing.assert_array_equal(one_probe()(quadratic, weights, batch), expected)
+    assert one_probe() is one_probe()
 
 
 def test_curvatures_may_be_compiled():

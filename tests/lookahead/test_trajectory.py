@@ -105,6 +105,15 @@ def test_stacked_batches_give_the_same_in_one_loop(steps):
     np.testing.assert_allclose(pushed, push_forward(affine, state, batches, state), rtol=1e-13)
 
 
+def test_stacked_states_may_be_read_again():
+    state, batches, _ = random_run(0, 3)
+    stacked = tuple(tf.stack(part) for part in zip(*batches, strict=True))
+    states = roll_out(affine, state, stacked)
+    for _ in range(2):
+        np.testing.assert_array_equal(states.stack(), roll_out(affine, state, batches))
+        np.testing.assert_array_equal(states.read(3), advance(affine, state, stacked))
+
+
 def test_pull_back_keeps_the_structure_of_the_state():
     def step(state, batch):
         (w,), unused = state
