@@ -12,9 +12,9 @@ All mutants of a module stand in one shuffled list, which follows from its text.
 from the first on, and each is stored as soon as it is: those judged so far are a random sample,
 which bounds the score of all from below, and the next run goes on behind them, on any machine.
 
-Cosmic Ray plants them, since it writes each into a file and starts the tests in a process of their
-own: TensorFlow's threads do not outlive the fork that faster tools make after a first run.
-Each worker has a copy of the project.
+Cosmic Ray plants them, since it writes each into a file: TensorFlow's threads do not outlive the
+fork that other tools make after a first run of the tests.  Each is judged in a process of its own
+(see `trial`), in one of as many copies of the project as are judged at a time.
 """
 
 import argparse
@@ -25,17 +25,20 @@ import hashlib
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import random
-import shlex
 import shutil
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 from prosper_utils.study import results
 
 import pandas as pd
+import trial
 from scipy import stats
 from tqdm import tqdm
 
@@ -61,6 +64,8 @@ LEFT_OUT = ".git", ".venv", "_build", "notebooks", "__pycache__", ".hypothesis"
 SETTINGS = {  # of the processes that run tests: a thread each, and no plugins, which load slowly
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
     "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
 }
 PACKAGES = (*results.PACKAGES, "cosmic-ray")
@@ -185,73 +190,80 @@ def _by_sign(lines):
 
 
 @functools.cache
-def copy():
-    """Return the folder of this process with a copy of the project, whose package is imported."""
-    folder = WORK / "copies" / str(os.getpid())
+def copy_of(thread):
+    """Return the folder with the copy of the project that a thread changes."""
+    folder = WORK / "copies" / str(thread)
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    os.environ["PYTHONPATH"] = str(folder)
     return folder
 
 
-def command(tests):
-    """Return the command that runs tests until one fails, without the plugins of chapters."""
-    pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    return shlex.join([*pytest, "-o", "addopts=", *tests])
+def passes(name, folder, limit=None, seconds=None):
+    """Return whether the tests of a module pass in a copy of the project.
+
+    Args:
+        name: of the module.
+        folder: the copy.
+        limit: after how many seconds they are stopped, and do not pass.
+        seconds: how long each test took, as for `trial.run`.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(trial.THEIRS)
+    process = server.Process(target=trial.run, args=(folder, modules()[name], seconds))
+    process.start()
+    process.join(limit)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    return process.exitcode == 0
 
 
-def limit(name):
-    """Return after how many seconds the tests of a module do not end: far longer than they take.
+def timed(name):
+    """Return (after how many seconds the tests of a module do not end, {test: its seconds}).
+
+    The limit is far longer than they take.
 
     Raises:
         ValueError: if they fail without a fault.
     """
-    from cosmic_ray.testing import run_tests
-    from cosmic_ray.work_item import TestOutcome
-
-    start, tests = time.monotonic(), modules()[name]
-    with contextlib.chdir(copy()):
-        outcome, said = run_tests(command(tests), 3600)
-    if outcome is not TestOutcome.SURVIVED:
-        raise ValueError(f"{', '.join(tests)}: expected tests that pass, found\n{said[-2000:]}")
-    return 30 + 3 * (time.monotonic() - start)
+    folder, start = copy_of(threading.get_ident()), time.monotonic()
+    if not passes(name, folder):
+        said = (folder / trial.SAID).read_text()[-2000:]
+        raise ValueError(f"{', '.join(modules()[name])}: expected tests that pass, found\n{said}")
+    limit = 30 + 3 * (time.monotonic() - start)
+    return limit, json.loads((folder / trial.SECONDS).read_text())
 
 
-def survives(name, mutation, seconds):
-    """Return whether the tests of a module pass with a mutation in it, within so many seconds.
+def survives(name, mutation, limit, seconds):
+    """Return whether the tests of a module pass with a mutation; for the rest see `passes`."""
+    from cosmic_ray.mutating import use_mutation
+    from cosmic_ray.plugins import get_operator
 
-    Raises:
-        RuntimeError: if they could not be run.
-    """
-    from cosmic_ray.mutating import mutate_and_test
-    from cosmic_ray.work_item import TestOutcome
-
-    with contextlib.chdir(copy()):
-        found = mutate_and_test([mutation], command(modules()[name]), seconds)
-    if found.test_outcome not in (TestOutcome.SURVIVED, TestOutcome.KILLED):
-        raise RuntimeError(f"{mutation}: expected tests that ran, found {found.output}")
-    return found.test_outcome is TestOutcome.SURVIVED
+    folder, operator = copy_of(threading.get_ident()), get_operator(mutation.operator_name)()
+    with use_mutation(folder / mutation.module_path, operator, mutation.occurrence):
+        return passes(name, folder, limit, seconds)
 
 
 def in_order(waiting, jobs, end):
     """Yield whether each mutant survives, in order, with a progress bar.
 
-    How long the tests of a module take is measured once for all processes, before the first mutant.
+    How long the tests of a module take is measured once, before the first mutant.
 
     Args:
         waiting: pairs (module, mutation).
-        jobs: how many processes.
+        jobs: how many at a time.
         end: the time at which no other module is measured and no other mutant is begun.
     """
     import joblib
 
     def each(call, cases, unit):
         begun = itertools.takewhile(lambda _: time.monotonic() < end, cases)
-        work = joblib.Parallel(jobs, return_as="generator", pre_dispatch="n_jobs")
+        work = joblib.Parallel(jobs, prefer="threads", return_as="generator", pre_dispatch="n_jobs")
         return tqdm(work(joblib.delayed(call)(*x) for x in begun), total=len(cases), unit=unit)
 
     names = list(dict.fromkeys(name for name, _ in waiting))
-    seconds = dict(zip(names, each(limit, [(name,) for name in names], "module"), strict=False))
-    yield from each(survives, [(*case, seconds.get(case[0])) for case in waiting], "mutant")
+    times = dict(zip(names, each(timed, [(name,) for name in names], "module"), strict=False))
+    cases = [(*case, *times.get(case[0], ())) for case in waiting]
+    yield from each(survives, cases, "mutant")
 
 
 def run(names, each, jobs, end, again=False):
@@ -431,7 +443,7 @@ def main():
     parser.add_argument("modules", nargs="*", help="such as pruning/masks")
     parser.add_argument("--each", type=int, metavar="N", help="until N of each module are judged")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     parser.add_argument("--again", action="store_true", help="judge survivors that are owed a test")
     parser.add_argument("--verdicts", action="store_true", help="only count the verdicts again")
     parser.add_argument("--sample", type=int, metavar="N", help="judge N drawn at random")
@@ -469,6 +481,4 @@ def _sampled(arguments, end):
 
 
 if __name__ == "__main__":
-    import mutants  # by its name, since workers find under it what they keep between mutants
-
-    sys.exit(mutants.main())
+    sys.exit(main())

@@ -1,7 +1,11 @@
 """Planted faults: which modules and tests they are of, what is counted, and one run of the tool."""
 
-import runpy
+import os
+import shutil
 import sys
+import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 from prosper_utils.study import results
@@ -9,6 +13,7 @@ from prosper_utils.study import results
 import mutants
 import pandas as pd
 import pytest
+import trial
 from conftest import ROOT
 from scipy import stats
 
@@ -207,7 +212,7 @@ def project(tmp_path, monkeypatch):
 
 def forget():
     """Forget what was found out of the project: another run is another process."""
-    for cached in (mutants.listed, mutants.copy):
+    for cached in (mutants.listed, mutants.copy_of):
         cached.cache_clear()
 
 
@@ -215,14 +220,6 @@ def run(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["mutants.py", "--jobs", "1", *arguments])
     forget()
     return mutants.main()
-
-
-def test_workers_find_the_command_by_its_name(monkeypatch):
-    """What a worker keeps cannot be handed to it from a module that is called __main__."""
-    monkeypatch.setattr(mutants, "main", lambda: 7)
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(mutants.__file__, run_name="__main__")
-    assert end.value.code == 7
 
 
 def test_the_list_is_shuffled_and_follows_from_the_text(project, monkeypatch):
@@ -271,11 +268,12 @@ def test_the_command_judges_each_mutant_once_and_goes_on_where_it_stopped(
 
 def test_the_tests_of_a_module_are_timed_once(project, monkeypatch):
     asked, judged = [], []
-    monkeypatch.setattr(mutants, "limit", lambda name: asked.append(name) or 7.0)
+    times = 7.0, {"test_larger": 0.5}
+    monkeypatch.setattr(mutants, "timed", lambda name: asked.append(name) or times)
     monkeypatch.setattr(mutants, "survives", lambda *case: judged.append(case))
     run(monkeypatch)
     assert asked == ["pruning/order"]
-    assert judged == [("pruning/order", m, 7.0) for m in mutants.listed("pruning/order")[1]]
+    assert judged == [("pruning/order", m, *times) for m in mutants.listed("pruning/order")[1]]
 
 
 def test_new_tests_are_tried_on_survivors_and_a_sample_says_if_the_score_falls(
@@ -304,23 +302,92 @@ def test_new_tests_are_tried_on_survivors_and_a_sample_says_if_the_score_falls(
         run(monkeypatch)
 
 
-def test_a_mutant_whose_tests_did_not_run_is_not_judged(project, monkeypatch):
-    import cosmic_ray.mutating
-    from cosmic_ray.work_item import TestOutcome
+MODULE, TEST = "prosper_utils/pruning/order.py", "tests/test_order.py"
 
-    (mutation, *_) = mutants.listed("pruning/order")[1]
-    for outcome, found in (
-        (TestOutcome.SURVIVED, True),
-        (TestOutcome.KILLED, False),
-        (TestOutcome.INCOMPETENT, None),
-    ):
-        said = SimpleNamespace(test_outcome=outcome, output="no such file")
-        monkeypatch.setattr(cosmic_ray.mutating, "mutate_and_test", lambda *_, said=said: said)
-        if found is None:
-            with pytest.raises(RuntimeError, match="expected tests that ran, found no such file"):
-                mutants.survives("pruning/order", mutation, 9)
-        else:
-            assert mutants.survives("pruning/order", mutation, 9) is found
+
+def passes(project, *given, **changed):
+    return mutants.passes("pruning/order", project, *given, **changed)
+
+
+def test_tests_of_another_package_do_not_pass(project):
+    """The package of this project can be imported, too, and has no mutant in it."""
+    (project / TEST).write_text("def test_nothing():\n    pass\n")
+    assert passes(project)
+    shutil.rmtree(project / "prosper_utils")
+    with pytest.raises(ValueError, match=f"expected the package in .*found .*{ROOT.name}"):
+        mutants.timed("pruning/order")
+
+
+def test_mutants_of_one_second_are_not_mistaken_for_each_other(project):
+    """Python takes compiled code for that of a file of the same size and second."""
+    path, times = project / MODULE, {"test_larger": 0.1}
+    for sign, right in ((">", True), ("<", False), (">", True)):
+        path.write_text(path.read_text().replace(">", sign).replace("<", sign))
+        os.utime(path, (1e9, 1e9))
+        assert passes(project, seconds=times) is right
+
+
+def test_what_does_not_end_is_stopped_with_all_that_it_started(project):
+    text = """
+import subprocess, time
+def test_long():
+    open("started.txt", "w").write(str(subprocess.Popen(["sleep", "600"]).pid))
+    time.sleep(600)
+"""
+    (project / TEST).write_text(text)
+    before = time.monotonic()
+    assert not passes(project, limit=8)
+    assert time.monotonic() - before < 300
+    state = Path("/proc") / (project / "started.txt").read_text() / "stat"
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_short_tests_go_first_once_they_were_timed(project):
+    text = """
+import time
+from pathlib import Path
+from prosper_utils.pruning.order import both
+def test_long():
+    time.sleep(0.2)
+    Path("long.txt").touch()
+def test_short():
+    assert not both(True, False)
+"""
+    (project / TEST).write_text(text)
+    limit, seconds = mutants.timed("pruning/order")
+    folder = mutants.copy_of(threading.get_ident())
+    assert (
+        seconds["tests/test_order.py::test_long"] > 0.2 > seconds["tests/test_order.py::test_short"]
+    )
+    (folder / "long.txt").unlink()
+    (mutation,) = [m for m in mutants.listed("pruning/order")[1] if "And" in m.operator_name]
+    assert not mutants.survives("pruning/order", mutation, limit, seconds)
+    assert not (folder / "long.txt").exists()
+
+
+def test_short_files_go_first():
+    items = [
+        SimpleNamespace(path=path, nodeid=f"{path}::{test}")
+        for path, test in (("b", 1), ("b", 2), ("a", 1), ("a", 2), ("c", 1))
+    ]
+    seconds = {"b::1": 5, "b::2": 1, "a::1": 2, "a::2": 1, "c::1": 4}
+    trial.ShortestFirst(seconds).pytest_collection_modifyitems(items)
+    assert [i.nodeid for i in items] == ["a::2", "a::1", "c::1", "b::2", "b::1"]
+
+
+def test_one_failure_is_enough(project):
+    """Nothing is spent on the smallest example, though the tests have settings of their own."""
+    own = "from hypothesis import settings\nsettings.register_profile('own', max_examples=3)\n"
+    (project / "tests" / "conftest.py").write_text(own + "settings.load_profile('own')\n")
+    text = """
+from hypothesis import Phase, given, settings, strategies
+@given(strategies.integers())
+def test_phases(n):
+    assert settings.default.max_examples == 3
+    assert not {Phase.shrink, Phase.explain} & set(settings.default.phases)
+"""
+    (project / TEST).write_text(text)
+    assert passes(project)
 
 
 def test_what_does_the_same_is_not_in_a_sample(lists, monkeypatch):
@@ -368,7 +435,7 @@ def test_tests_have_far_longer_than_they_take(project, monkeypatch):
     """The machine may be busier later, and what does not end in time counts as caught."""
     times = iter([100.0, 107.0])
     monkeypatch.setattr(mutants, "time", SimpleNamespace(monotonic=lambda: next(times)))
-    assert mutants.limit("pruning/order") >= 30 + 7
+    assert mutants.timed("pruning/order")[0] >= 30 + 7
 
 
 def test_each_mutant_is_stored_with_its_own_seconds(lists, monkeypatch):
