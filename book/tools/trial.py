@@ -20,33 +20,33 @@ THEIRS = [
     "scipy.stats",
     "sklearn.datasets",
 ]
-SECONDS, SAID = "seconds.json", "said.txt"  # what a trial leaves in its folder
+FOUND, SAID = "found.json", "said.txt"  # what a trial leaves in its folder
 
 
 class ShortestFirst:
-    """A plugin of pytest: short files go first, and in each of them short tests, once timed."""
+    """A plugin of pytest: what took the least time goes first; it notes times, and what failed."""
 
     def __init__(self, seconds):
-        self.seconds, self.taken = seconds, collections.Counter()
+        self.seconds, self.taken, self.failed = seconds, collections.Counter(), None
 
     def pytest_collection_modifyitems(self, items):
-        of_file = collections.Counter()
-        for item in items:
-            of_file[item.path] += self.seconds.get(item.nodeid, 0)
-        items.sort(key=lambda i: (of_file[i.path], i.path, self.seconds.get(i.nodeid, 0)))
+        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0))
 
     def pytest_runtest_logreport(self, report):
         self.taken[report.nodeid] += report.duration
+        self.failed = report.nodeid if report.failed else self.failed
 
 
 def run(folder, tests, seconds=None):
     """Run tests in a copy of the project until one fails, and end this process with the status.
 
     Args:
-        folder: of the copy; what pytest says goes into a file there.
+        folder: of the copy.
         tests: paths in it.
-        seconds: {test: how long it took}; if None, the times are stored in the folder, and so is
-            compiled code, which may be older than the same second in later trials.
+        seconds: {test: how long it took}; if None, compiled code is stored, which is not the code
+            of the same second in later trials.
+
+    In the folder there is then what pytest said, and {"seconds": of each test, "failed": the test}.
     """
     os.setsid()  # so that a limit of time ends what the tests have started, too
     os.chdir(folder)
@@ -56,9 +56,8 @@ def run(folder, tests, seconds=None):
     sys.dont_write_bytecode = seconds is not None
     plugin = ShortestFirst(seconds or {})
     status = _pytest(str(folder), tests, plugin)
-    if seconds is None:
-        with open(SECONDS, "w") as file:  # read only once this process has ended well
-            json.dump(plugin.taken, file)
+    with open(FOUND, "w") as file:  # read only once this process has ended
+        json.dump({"seconds": plugin.taken, "failed": plugin.failed}, file)
     sys.exit(status)
 
 

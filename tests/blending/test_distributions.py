@@ -133,6 +133,11 @@ def test_one_bad_weight_is_refused_wherever_it_is(n, data):
         distribution(index(range(n)), weights)
 
 
+def test_of_several_bad_weights_the_first_is_named():
+    with pytest.raises(ValueError, match=r"found -1\.0$"):
+        distribution(index("abc"), {"b": -1.0, "c": -2.0})
+
+
 def test_weights_are_compared_in_double_precision():
     """What single precision rounds to zero has weight, and what it takes for equal is not."""
     assert support(tf.constant([1e-60, 0.0, 1e-300], tf.float64)) == [0, 2]
@@ -432,6 +437,19 @@ def test_pairs_are_those_with_two_weights_and_then_those_with_one():
         (2, 1),
     ]
     assert chosen.product.numpy().tolist() == [(i + j) % 4 for i, j in found]
+
+
+def test_the_total_gives_credit_to_pairs_with_a_factor_of_weight_zero():
+    """By hand: of the total p_0 q_0 + p_0 q_1 + p_1 q_0, where p_1 and q_1 are zero."""
+    p, q = tf.constant([0.5, 0.0], tf.float64), tf.constant([0.25, 0.0], tf.float64)
+    chosen = pairs(lambda i, j: 0, p, q, extra=(1,))
+    with tf.GradientTape() as tape:
+        tape.watch([p, q])
+        total = combine(p, q, chosen)[1]
+    assert total == 0.125
+    by_p, by_q = map(tf.convert_to_tensor, tape.gradient(total, [p, q]))
+    np.testing.assert_array_equal(by_p, [0.25, 0.25])
+    np.testing.assert_array_equal(by_q, [0.5, 0.5])
 
 
 TIMES = {("a", "b"): "a", ("a", "c"): "b", ("c", "a"): "c", ("c", "b"): "a", ("b", "b"): "c"}

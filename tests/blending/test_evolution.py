@@ -1,5 +1,6 @@
 """The loop: its adjoint by hand, which zeros get credit, its bookkeeping, and what it proves."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -841,6 +842,11 @@ def test_bad_settings_are_refused(chosen, message):
         Settings(**chosen)
 
 
+def test_settings_stay_as_they_were_checked():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().keep = 0
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [
@@ -946,6 +952,12 @@ def test_a_warning_tells_that_no_goal_is_within_reach(credit, length):
         assert "found none among the" in str(said[0].message)
         assert len(said) == 1
         assert not np.any(last.credit)
+
+
+def test_the_warning_comes_with_the_first_loop():
+    words = Table({"a": "a"}, lambda x, y: x + y if len(x + y) <= 16 else None)
+    with pytest.warns(UserWarning, match="found none among the"):
+        next(loops(words, {"a" * 8: 1.0}, Settings()))
 
 
 def test_every_loop_has_its_number_and_goes_on_with_the_draws(monkeypatch):

@@ -526,6 +526,8 @@ def test_every_goal_must_be_proved_and_not_the_first_alone(monkeypatch):
     for order in (goals, goals[::-1], dict.fromkeys(goals)):
         with pytest.raises(ValueError, match=r"expected a proof of CpCqCrr, found none"):
             check(text, order)
+    with pytest.raises(ValueError, match=r"expected a proof of CpCqCrr, found none"):
+        check(text, [*goals, parse("CpCqq")])
 
 
 def test_a_goal_may_be_written_in_any_variables(monkeypatch):

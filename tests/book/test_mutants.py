@@ -13,7 +13,6 @@ from prosper_utils.study import results
 import mutants
 import pandas as pd
 import pytest
-import trial
 from conftest import ROOT
 from scipy import stats
 
@@ -365,14 +364,22 @@ def test_short():
     assert not (folder / "long.txt").exists()
 
 
-def test_short_files_go_first():
-    items = [
-        SimpleNamespace(path=path, nodeid=f"{path}::{test}")
-        for path, test in (("b", 1), ("b", 2), ("a", 1), ("a", 2), ("c", 1))
-    ]
-    seconds = {"b::1": 5, "b::2": 1, "a::1": 2, "a::2": 1, "c::1": 4}
-    trial.ShortestFirst(seconds).pytest_collection_modifyitems(items)
-    assert [i.nodeid for i in items] == ["a::2", "a::1", "c::1", "b::2", "b::1"]
+def test_what_has_caught_a_mutant_goes_earlier(project):
+    """Of two tests that both catch it the second, once it counts for half as long."""
+    text = """
+from prosper_utils.pruning.order import both
+def test_first():
+    assert not both(True, False)
+def test_second():
+    assert not both(False, True)
+"""
+    (project / TEST).write_text(text)
+    (mutation,) = [m for m in mutants.listed("pruning/order")[1] if "And" in m.operator_name]
+    first, second = (f"tests/test_order.py::test_{name}" for name in ("first", "second"))
+    seconds = {first: 0.5, second: 0.4}
+    for expected in ({first: 0.5, second: 0.2}, {first: 0.5, second: 0.1}):
+        assert not mutants.survives("pruning/order", mutation, 60, seconds)
+        assert seconds == expected
 
 
 def test_one_failure_is_enough(project):

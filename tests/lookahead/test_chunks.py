@@ -43,6 +43,13 @@ def test_every_step_is_in_one_chunk_and_the_first_one_takes_what_is_left_over(
     assert all(np.shares_memory(part, numbers) for part, _ in stacked)
 
 
+def test_numbers_of_python_are_of_a_kind_too():
+    assert chunks([(m, [m, -m]) for m in range(5)]) == [
+        [(0, [0, 0]), (1, [1, -1])],
+        [(2, [2, -2]), (3, [3, -3])],
+    ]
+
+
 def test_batches_are_stacked_along_a_new_first_axis_in_their_own_types():
     x, y = np.ones((3, 2)), np.array([1, 2, 3], "int8")
     arrays = [((m * x, y + m), [y - m]) for m in range(4)]

@@ -225,7 +225,8 @@ def test_divergence_names_the_first_step_that_is_not_finite():
         batches = [np.float32(np.inf if m == at else 1.0) for m in range(4)]
         return divergence(slope, rates, start([tf.constant([weight])], rates[1]), batches)
 
-    assert said(9, np.nan) == "weights: expected finite numbers, found NaN or infinite ones"
+    bad = "weights: expected finite numbers, found NaN or infinite ones"
+    assert said(9, np.nan) == said(9, np.nan, (0.5, 0.9)) == bad
     for rates in ((0.5, 0.0), (0.5, 0.9)):
         for step in range(3):
             assert said(step, rates=rates).startswith(f"inner step {step} of 3: expected finite")

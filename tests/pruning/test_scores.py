@@ -20,6 +20,7 @@ from prosper_utils.pruning.scores import (
     SCORES,
     _masked,
     grasp,
+    iterative,
     iterative_prospr,
     magnitude,
     prospr,
@@ -41,6 +42,11 @@ from conftest import with_an_idle_layer
 @pytest.fixture(scope="module")
 def batches(digits):
     return list(itertools.islice(datasets.batches(digits.train, 32), 4))
+
+
+def test_a_rule_that_leaves_out_a_kernel_is_refused():
+    with pytest.raises(ValueError, match="zip"):
+        iterative(lambda masks: masks[:1], [(2, 2), (3,)], 0.5, rounds=1)
 
 
 @pytest.mark.parametrize("name", SCORES)
