@@ -59,6 +59,7 @@ COLUMNS = {
     ],
     SURVIVORS: ["module", "place", "where", "line", "mutant", "operator", "verdict"],
 }
+LAST = 1e6  # seconds, more than any test takes
 ROUND = 10  # so many of a module are judged before the next module's turn
 LEFT_OUT = ".git", ".venv", "_build", "notebooks", "__pycache__", ".hypothesis"
 SETTINGS = {  # of the processes that run tests: a thread each, and no plugins, which load slowly
@@ -71,8 +72,7 @@ SETTINGS = {  # of the processes that run tests: a thread each, and no plugins, 
 PACKAGES = (*results.PACKAGES, "cosmic-ray")
 OWED = "a test is owed"
 EQUIVALENT = "equivalent"  # so a verdict begins
-WINGS = ("lookahead", "pruning", "blending")
-STATISTICS = ("checks", "comparison", "verdicts")  # of study
+WINGS = ("lookahead", "pruning", "blending", "study")
 OF_EVERY_MODULE = "test_defaults", "test_seeds"
 TESTS = {  # of modules whose tests are not, or not only, in the file of the same name
     "lookahead/chunks": (
@@ -88,6 +88,7 @@ TESTS = {  # of modules whose tests are not, or not only, in the file of the sam
     "lookahead/streaming": ("lookahead/test_streaming", "lookahead/test_bounds"),
     "pruning/networks": ("pruning/test_networks", "pruning/test_losses", "pruning/test_mode"),
     "pruning/replacement": ("pruning/test_mode",),
+    "study/hopes": ("study/test_journal", "study/test_attempt"),
 }
 CHANGES = {
     "Binary": "Add_Sub Sub_Add Mul_Div Div_Mul FloorDiv_Div Mod_FloorDiv Pow_Mul RShift_LShift "
@@ -117,7 +118,6 @@ def modules():
     package = ROOT / "prosper_utils"
     found = [f"{wing}/{p.stem}" for wing in WINGS for p in sorted((package / wing).glob("*.py"))]
     found = [name for name in found if not name.endswith("__init__")]
-    found += [f"study/{name}" for name in STATISTICS]
     own = {name: ("{}/test_{}".format(*name.split("/")),) for name in found} | TESTS
     return {name: [f"tests/{test}.py" for test in (*own[name], *OF_EVERY_MODULE)] for name in found}
 
@@ -197,29 +197,30 @@ def copy_of(thread):
     return folder
 
 
-def passes(name, folder, limit=None, seconds=None):
-    """Return whether the tests of a module pass in a copy of the project.
+def passes(name, folder, limit=None, order=None):
+    """Return (whether the tests of a module pass in a copy of the project, what was noted of them).
 
     Args:
         name: of the module.
         folder: the copy.
         limit: after how many seconds they are stopped, and do not pass.
-        seconds: how long each test took, as for `trial.run`.
+        order: as for `trial.run`, which says what is noted, too.
     """
-    (folder / trial.FOUND).unlink(missing_ok=True)
+    note = folder / trial.FOUND
+    note.unlink(missing_ok=True)
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(trial.THEIRS)
-    process = server.Process(target=trial.run, args=(folder, modules()[name], seconds))
+    process = server.Process(target=trial.run, args=(folder, modules()[name], order))
     process.start()
     process.join(limit)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.join()
-    return process.exitcode == 0
+    return process.exitcode == 0, json.loads(note.read_text()) if note.is_file() else {}
 
 
 def timed(name):
-    """Return (after how many seconds the tests of a module do not end, {test: its seconds}).
+    """Return (after how many seconds the tests of a module do not end, what was noted of them).
 
     The limit is far longer than they take.
 
@@ -227,28 +228,35 @@ def timed(name):
         ValueError: if they fail without a fault.
     """
     folder, start = copy_of(threading.get_ident()), time.monotonic()
-    if not passes(name, folder):
+    passed, found = passes(name, folder)
+    if not passed:
         said = (folder / trial.SAID).read_text()[-2000:]
         raise ValueError(f"{', '.join(modules()[name])}: expected tests that pass, found\n{said}")
-    limit = 30 + 3 * (time.monotonic() - start)
-    return limit, json.loads((folder / trial.FOUND).read_text())["seconds"]
+    return 30 + 3 * (time.monotonic() - start), found
 
 
-def survives(name, mutation, limit, seconds):
-    """Return whether the tests of a module pass with a mutation; for the rest see `passes`.
+def survives(name, mutation, limit, noted):
+    """Return whether the tests of a module pass with a mutation in it.
 
-    A test that has caught one counts for half as long: it may catch others, so it goes earlier.
+    Those that call the function go first, and of them the shortest; one that has caught a mutant
+    counts for half as long, since it may catch others.
+
+    Args:
+        name: of the module.
+        mutation: one of its mutants.
+        limit, noted: as `timed` returns them.
     """
     from cosmic_ray.mutating import use_mutation
     from cosmic_ray.plugins import get_operator
 
     folder, operator = copy_of(threading.get_ident()), get_operator(mutation.operator_name)()
+    seconds, calls = noted["seconds"], noted["called"]
+    others = {test for test in seconds if mutation.definition_name not in calls.get(test, ())}
+    order = {test: s + LAST * (test in others) for test, s in seconds.items()}
     with use_mutation(folder / mutation.module_path, operator, mutation.occurrence):
-        survived = passes(name, folder, limit, seconds)
-    if (folder / trial.FOUND).is_file():
-        test = json.loads((folder / trial.FOUND).read_text())["failed"]
-        if test in seconds:
-            seconds[test] /= 2
+        survived, found = passes(name, folder, limit, order)
+    if found.get("failed") in seconds:
+        seconds[found["failed"]] /= 2
     return survived
 
 

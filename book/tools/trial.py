@@ -23,41 +23,58 @@ THEIRS = [
 FOUND, SAID = "found.json", "said.txt"  # what a trial leaves in its folder
 
 
-class ShortestFirst:
-    """A plugin of pytest: what took the least time goes first; it notes times, and what failed."""
+class Plugin:
+    """A plugin of pytest: what comes first in an order goes first; it notes what tests do.
 
-    def __init__(self, seconds):
-        self.seconds, self.taken, self.failed = seconds, collections.Counter(), None
+    Attributes:
+        seconds: {test: how long it took}.
+        called: {test: the names of the functions of the package that it called}.
+        failed: the test that failed, or None.
+    """
+
+    def __init__(self, order):
+        self.order, self.test = order, None
+        self.seconds, self.called, self.failed = collections.Counter(), {}, None
 
     def pytest_collection_modifyitems(self, items):
-        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0))
+        items.sort(key=lambda item: self.order.get(item.nodeid, 0))
+
+    def pytest_runtest_logstart(self, nodeid):
+        self.test, self.called[nodeid] = nodeid, {}
 
     def pytest_runtest_logreport(self, report):
-        self.taken[report.nodeid] += report.duration
+        self.seconds[report.nodeid] += report.duration
         self.failed = report.nodeid if report.failed else self.failed
 
+    def note(self, frame, *_):
+        """Note the call of a function, as `sys.settrace` tells of it."""
+        if self.test and "prosper_utils" in frame.f_code.co_filename:
+            self.called[self.test][frame.f_code.co_name] = 1
 
-def run(folder, tests, seconds=None):
+
+def run(folder, tests, order=None):
     """Run tests in a copy of the project until one fails, and end this process with the status.
 
     Args:
         folder: of the copy.
         tests: paths in it.
-        seconds: {test: how long it took}; if None, compiled code is stored, which is not the code
-            of the same second in later trials.
+        order: {test: a number, the smaller the earlier}; if None, calls are noted and compiled
+            code is stored, which is not the code of the same second in later trials.
 
-    In the folder there is then what pytest said, and {"seconds": of each test, "failed": the test}.
+    In the folder there is then what pytest said, and the attributes of the `Plugin`.
     """
     os.setsid()  # so that a limit of time ends what the tests have started, too
     os.chdir(folder)
     said = os.open(SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(said, stream)
-    sys.dont_write_bytecode = seconds is not None
-    plugin = ShortestFirst(seconds or {})
+    plugin, first = Plugin(order or {}), order is None
+    sys.dont_write_bytecode = not first
+    sys.settrace(plugin.note if first else None)
     status = _pytest(str(folder), tests, plugin)
+    found = {name: getattr(plugin, name) for name in ("seconds", "called", "failed")}
     with open(FOUND, "w") as file:  # read only once this process has ended
-        json.dump({"seconds": plugin.taken, "failed": plugin.failed}, file)
+        json.dump(found, file)
     sys.exit(status)
 
 

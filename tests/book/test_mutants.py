@@ -267,7 +267,7 @@ def test_the_command_judges_each_mutant_once_and_goes_on_where_it_stopped(
 
 def test_the_tests_of_a_module_are_timed_once(project, monkeypatch):
     asked, judged = [], []
-    times = 7.0, {"test_larger": 0.5}
+    times = 7.0, {"seconds": {"test_larger": 0.5}, "called": {}}
     monkeypatch.setattr(mutants, "timed", lambda name: asked.append(name) or times)
     monkeypatch.setattr(mutants, "survives", lambda *case: judged.append(case))
     run(monkeypatch)
@@ -305,7 +305,7 @@ MODULE, TEST = "prosper_utils/pruning/order.py", "tests/test_order.py"
 
 
 def passes(project, *given, **changed):
-    return mutants.passes("pruning/order", project, *given, **changed)
+    return mutants.passes("pruning/order", project, *given, **changed)[0]
 
 
 def test_tests_of_another_package_do_not_pass(project):
@@ -319,11 +319,11 @@ def test_tests_of_another_package_do_not_pass(project):
 
 def test_mutants_of_one_second_are_not_mistaken_for_each_other(project):
     """Python takes compiled code for that of a file of the same size and second."""
-    path, times = project / MODULE, {"test_larger": 0.1}
+    path, times = project / MODULE, {"test_larger": 1}
     for sign, right in ((">", True), ("<", False), (">", True)):
         path.write_text(path.read_text().replace(">", sign).replace("<", sign))
         os.utime(path, (1e9, 1e9))
-        assert passes(project, seconds=times) is right
+        assert passes(project, order=times) is right
 
 
 def test_what_does_not_end_is_stopped_with_all_that_it_started(project):
@@ -341,26 +341,37 @@ def test_long():
     assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
-def test_short_tests_go_first_once_they_were_timed(project):
+def ids(*names):
+    return [f"tests/test_order.py::test_{name}" for name in names]
+
+
+def test_what_calls_the_function_goes_first_and_of_that_what_is_short(project):
     text = """
 import time
 from pathlib import Path
-from prosper_utils.pruning.order import both
+from prosper_utils.pruning.order import both, larger
+def test_other():
+    Path("other.txt").touch()
+    assert larger(2, 1)
 def test_long():
     time.sleep(0.2)
     Path("long.txt").touch()
+    assert not both(True, False)
 def test_short():
     assert not both(True, False)
 """
     (project / TEST).write_text(text)
-    limit, seconds = mutants.timed("pruning/order")
+    limit, noted = mutants.timed("pruning/order")
+    other, long, short = ids("other", "long", "short")
+    assert noted["seconds"][long] > 0.2 > noted["seconds"][short]
+    assert [list(noted["called"][t]) for t in (other, short)] == [["larger"], ["both"]]
     folder = mutants.copy_of(threading.get_ident())
-    assert (
-        seconds["tests/test_order.py::test_long"] > 0.2 > seconds["tests/test_order.py::test_short"]
-    )
-    (folder / "long.txt").unlink()
+    for name in ("other.txt", "long.txt"):
+        (folder / name).unlink()
     (mutation,) = [m for m in mutants.listed("pruning/order")[1] if "And" in m.operator_name]
-    assert not mutants.survives("pruning/order", mutation, limit, seconds)
+    noted["seconds"][other] = 0
+    assert not mutants.survives("pruning/order", mutation, limit, noted)
+    assert not (folder / "other.txt").exists()
     assert not (folder / "long.txt").exists()
 
 
@@ -375,11 +386,11 @@ def test_second():
 """
     (project / TEST).write_text(text)
     (mutation,) = [m for m in mutants.listed("pruning/order")[1] if "And" in m.operator_name]
-    first, second = (f"tests/test_order.py::test_{name}" for name in ("first", "second"))
-    seconds = {first: 0.5, second: 0.4}
-    for expected in ({first: 0.5, second: 0.2}, {first: 0.5, second: 0.1}):
-        assert not mutants.survives("pruning/order", mutation, 60, seconds)
-        assert seconds == expected
+    first, second = ids("first", "second")
+    noted = {"seconds": {first: 0.5, second: 0.4}, "called": {}}
+    for expected in (0.2, 0.1):
+        assert not mutants.survives("pruning/order", mutation, 60, noted)
+        assert noted["seconds"] == {first: 0.5, second: expected}
 
 
 def test_one_failure_is_enough(project):
