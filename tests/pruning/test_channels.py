@@ -305,6 +305,21 @@ def test_reshape_moves_channels_apart_and_back():
     inner = (layers.Reshape((2, 6)), layers.Reshape((2, 2, 3)), layers.Flatten())
     model = build((3,), layers.Dense(12, name="d"), *inner, layers.Dense(2))
     assert [len(f["d/kernel", 1]) for f in free(model)] == [4, 4, 4]
+    model = build((3,), layers.Dense(4, name="d"), layers.Reshape((4, 1)), layers.Conv1D(2, 1))
+    assert [f["d/kernel", 1] for f in free(model)] == [(0, 1, 2, 3)]
+
+
+def test_channels_that_stay_the_last_need_no_size():
+    flat = layers.Conv2D(4, 1, name="c"), layers.Reshape((-1, 4)), layers.Conv1D(2, 1)
+    found = free(build((None, None, 3), *flat))
+    assert [f["c/kernel", 3] for f in found] == [(0,), (1,), (2,), (3,)]
+
+
+def test_only_vectors_of_one_length_are_united():
+    labels = channels.Labels()
+    for count in (2, 4):
+        with pytest.raises(ValueError, match="zip"):
+            labels.unite(labels.new(3), labels.new(count))
 
 
 def test_nested_and_shared_models():

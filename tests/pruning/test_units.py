@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import re
 
 from prosper_utils.pruning import channels, masks, optimizers, units
@@ -72,6 +73,16 @@ def words():
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
+def grouped(rank):
+    """Convolutions in groups of one channel each, and of two, whose kernels have one entry."""
+    convolution = getattr(layers, f"Conv{rank}D")
+    x = inputs = keras.Input((5,) * rank + (3,))
+    x = convolution(8, 3, groups=4)(convolution(4, 1)(x))
+    x = convolution(6, 1, groups=2, activation="tanh")(x)
+    mean = getattr(layers, f"GlobalAveragePooling{rank}D")()
+    return keras.Model(inputs, layers.Dense(2)(mean(x)))
+
+
 def shared():
     """A layer that is called three times, and models in models whose layers have one name."""
     inputs = keras.Input((5,), name="same")
@@ -90,6 +101,7 @@ def shared():
 
 NETWORKS = [residual, mixed, attending, chain, concatenating, reshaping]
 NETWORKS += [moving, volumes, words, shared]
+NETWORKS += [functools.partial(grouped, rank) for rank in (1, 2, 3)]
 
 
 def some(model, share=0.6, seed=1):
