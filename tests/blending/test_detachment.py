@@ -586,3 +586,14 @@ def test_enumeration_within_a_size():
     assert enumerate_theorems(2) == {formula: name for name, formula in AXIOMS.items()}
     with pytest.raises(ValueError, match="length: expected at least 1, found 0"):
         enumerate_theorems(0)
+
+
+@pytest.mark.parametrize("length", [59, 60, 61])
+def test_a_message_shows_sixty_characters_at_most(length):
+    """What is no formula is shown whole if it is so short, and else up to three dots."""
+    found = (-int("9" * (length - 4)),)
+    text = repr(found)
+    assert len(text) == length
+    with pytest.raises(ValueError, match="formula: expected") as error:
+        canonical(found)
+    assert str(error.value).endswith(", found " + (text if length <= 60 else f"{text[:57]}..."))

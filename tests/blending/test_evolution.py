@@ -709,6 +709,16 @@ def test_the_divergence_falls():
     assert rows[-1]["divergence"] < rows[0]["divergence"] - 1
 
 
+def test_a_row_is_about_the_last_state():
+    words, goal = Table({"a": "a"}, lambda x, y: x + y if len(x + y) <= 8 else None), "a" * 8
+    chosen = Settings(steps=3)
+    loop = next(loops(words, {goal: 1.0}, chosen))
+    found = evolution.row(1, words, {goal: 1.0}, loop, chosen)["divergence"]
+    reached = [float(state[words.places[goal]]) for state in loop.states]
+    assert reached[:-1] == [0, 0, 0] < reached[-1:]
+    assert found == pytest.approx(-math.log(reached[-1] + chosen.epsilon))
+
+
 def test_the_budget_is_spent_to_the_last_combination():
     table, history, _ = small(2000)
     assert len(table.products) == 2000
