@@ -629,3 +629,14 @@ def test_a_network_of_named_inputs_is_judged_by_its_double_and_its_layers(score)
     SCORES[score](*arguments(right))
     with pytest.raises(ValueError, match="at_fault: a gradient is stated by hand"):
         SCORES[score](*arguments(once_right))
+
+
+def test_control_flow_of_a_loss_is_not_translated():
+    """The compiled loops take a loss as it is written; so does the look at its structure."""
+
+    def loss(weights, batch):
+        value = tf.reduce_sum(weights[0] ** 2)
+        return 2 * value if value > 1 else value
+
+    with pytest.raises(tf.errors.OperatorNotAllowedInGraphError):
+        second_derivatives.check_structure(loss, [tf.ones(3)], tf.zeros(1))
