@@ -491,6 +491,16 @@ def changes(run):
     return [np.abs(new - old).max() for old, new in itertools.pairwise(p)]
 
 
+@pytest.mark.parametrize("credit", ["fixed", "identity"])
+def test_with_a_fixed_support_nothing_without_weight_has_credit(credit):
+    """The goal is met, and where the support may grow it has credit for having persisted."""
+    words = Table({c: c for c in "ban"}, lambda x, y: x + y if x + y in "banana" else None)
+    p = distribution(words.places, dict.fromkeys("ban", 1.0))
+    found = one_loop(words, p, {"ba": 1.0}, Settings(credit=credit)).credit
+    assert found[words.places["b"]] > 0
+    assert (found[words.places["ba"]] > 0) == (credit == "identity")
+
+
 def test_a_fixed_support_settles_with_steps_that_fall_and_not_without():
     steady, falling = settling(), settling(step_decay=1.0)
     assert min(changes(steady)) > 0.04

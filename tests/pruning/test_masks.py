@@ -143,6 +143,7 @@ def test_a_sparsity_that_leaves_fewer_weights_than_layers_is_refused():
     [
         ([], "found an empty list"),
         ([np.ones(3), np.array([1, np.nan, np.inf])], r"scores\[1\]: .* found 2 NaN or infinite"),
+        ([np.ones(3), np.array([1, 2, np.inf])], r"scores\[1\]: .* found 1 NaN or infinite"),
         ([np.zeros(3), np.zeros(2)], "found only zeros"),
     ],
 )
@@ -378,6 +379,20 @@ def test_what_is_not_to_be_pruned_stays_whole_and_is_not_counted(scores, sparsit
     expected = iter(masks.top_k(some, sparsity))
     for mask, chosen in zip(found, prune, strict=True):
         np.testing.assert_array_equal(mask, next(expected) if chosen else np.ones(mask.shape))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_averages_are_held_at_zero_at_once(compiled):
+    """Before any update to come, of the compiled optimizer or of one that is handed over."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    optimizer = keras.optimizers.SGD(use_ema=True)
+    model.compile(optimizer if compiled else "sgd")
+    optimizer.build(model.trainable_variables)
+    mask = np.array([[1, 0], [0, 1], [1, 1]], bool)
+    average = optimizer._model_variables_moving_average[0]
+    average.assign(np.ones((3, 2)))
+    masks.apply(model, [mask], None if compiled else optimizer)
+    np.testing.assert_array_equal(average, mask)
 
 
 def test_scores_that_are_not_used_may_be_anything():
