@@ -239,8 +239,9 @@ def test_a_double_of_other_weights_is_refused(reference, change, message):
 
 def test_a_bad_sparsity_is_named(reference):
     weights, batches, _ = reference
-    with pytest.raises(ValueError, match=r"sparsity: expected a number in \[0, 1\), found 1.0"):
-        conditioning(tiny_loss, weights, batches, learning_rate=0.1, sparsity=1.0)
+    for bad in (1.0, -0.5):
+        with pytest.raises(ValueError, match=rf"sparsity: expected .* \[0, 1\), found {bad}"):
+            conditioning(tiny_loss, weights, batches, learning_rate=0.1, sparsity=bad)
 
 
 @pytest.mark.parametrize("method", SWEEPS)

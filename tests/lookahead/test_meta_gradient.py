@@ -420,6 +420,20 @@ def test_norms_are_in_order_of_the_steps_and_do_not_overflow():
     np.testing.assert_allclose(found.norms, [np.linalg.norm(e) for e in expected[::-1]], rtol=1e-5)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_both_ends_are_the_same_by_one_tape(reference, momentum):
+    weights, batches, _ = reference
+    ends = [
+        cotangents(tiny_loss, weights, batches, learning_rate=0.1, momentum=momentum, method=method)
+        for method in ("reverse", "unrolled")
+    ]
+    for name in ("first", "last", "weights"):
+        for a, b in zip(*(getattr(end, name) for end in ends), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
+    swept, at_once = (end.norms for end in ends)
+    np.testing.assert_allclose(at_once, swept[[0, -1]], rtol=1e-12)
+
+
 def test_a_diverged_inner_loop_says_so():
     w, batches = random_quadratics(0, 40)
     with pytest.raises(ValueError, match="smaller learning rate"):

@@ -407,6 +407,22 @@ def test_a_small_fault_shows(part):
     assert difference(loss, weights, ()) > 1e-2 * part
 
 
+def test_smaller_differences_are_tried_where_the_first_are_too_large():
+    """The error of a difference is that of sin(k h) / (k h): about 0.002 for h = 1e-5."""
+    weights = [tf.constant(GENERATOR.normal(size=(5,)))]
+    assert difference(lambda w, _: tf.reduce_sum(tf.sin(1e4 * w[0])), weights, ()) < 1e-6
+
+
+def test_why_no_comparison_was_possible_is_said_in_one_line():
+    def loss(weights, batch):
+        if weights[0].dtype == tf.float64:
+            raise TypeError("single precision only\nand so on")
+        return tf.reduce_sum(tf.nn.softsign(weights[0]))
+
+    with pytest.raises(ValueError, match=r"possible \(TypeError: single precision only\)\.  Use"):
+        second_derivatives.check_structure(loss, [tf.ones(3)], tf.zeros(1))
+
+
 def test_linear_and_constant_losses_agree():
     weights = [tf.constant(GENERATOR.normal(size=(5,)))]
     assert difference(lambda w, _: tf.reduce_sum(w[0]), weights, ()) < 1e-8

@@ -105,6 +105,21 @@ def test_stacked_batches_give_the_same_in_one_loop(steps):
     np.testing.assert_allclose(pushed, push_forward(affine, state, batches, state), rtol=1e-13)
 
 
+def test_a_batch_may_be_one_tensor():
+    state, batches, generator = random_run(0, 3)
+    matrices = [matrix for matrix, _ in batches]
+    cotangent = tf.constant(generator.normal(size=3))
+    found = [
+        pull_back(bent, roll_out(bent, state, some), some, cotangent)
+        for some in (matrices, tf.stack(matrices))
+    ]
+    np.testing.assert_allclose(*found, rtol=1e-13)
+
+
+def bent(state, matrix):
+    return tf.tanh(tf.linalg.matvec(matrix, state))
+
+
 def test_stacked_states_may_be_read_again():
     state, batches, _ = random_run(0, 3)
     stacked = tuple(tf.stack(part) for part in zip(*batches, strict=True))
