@@ -9,8 +9,9 @@ where a mutant is equivalent if it does the same as the module: that is a verdic
 into the column `verdict` of the stored survivors.  It stays there until the line changes.
 
 All mutants of a module stand in one shuffled list, which follows from its text.  They are judged
-from the first on, and each is stored as soon as it is: those judged so far are a random sample,
-which bounds the score of all from below, and the next run goes on behind them, on any machine.
+from the first on, and each is stored as soon as it is: those judged so far are a random sample, and
+the next run goes on behind them, on any machine.  The sample bounds the score of all from below; in
+this bound a survivor counts as such though there is a test now, since others like it have none.
 
 Cosmic Ray plants them, since it writes each into a file: TensorFlow's threads do not outlive the
 fork that other tools make after a first run of the tests.  Each is judged in a process of its own
@@ -71,6 +72,7 @@ SETTINGS = {  # of the processes that run tests: a thread each, and no plugins, 
 }
 PACKAGES = (*results.PACKAGES, "cosmic-ray")
 OWED = "a test is owed"
+TESTED = "tested since"
 EQUIVALENT = "equivalent"  # so a verdict begins
 WINGS = ("lookahead", "pruning", "blending", "study")
 OF_EVERY_MODULE = "test_defaults", "test_seeds"
@@ -333,21 +335,24 @@ def so_far(name):
     for row in stored(SCORES, name):
         if row["state"] == listed(name)[0]:
             return row["judged"], [s for s in survivors if s["place"] <= row["judged"]]
-    return 0, [row | {"place": 0} for row in survivors if row["verdict"] != OWED]
+    kept = [row for row in survivors if row["verdict"].startswith(EQUIVALENT)]
+    return 0, [row | {"place": 0} for row in kept]
 
 
 def record(name, place, survived, seconds=0.0):
     """Store what became of the mutant at a place in the list of a module.
 
-    A verdict stays with its line.
+    A verdict stays with its line; one that survived before and does not now has a test since.
     """
     (state, mutants), (judged, rows) = listed(name), so_far(name)
-    verdicts = {key(row): row["verdict"] for row in rows}
+    verdicts = {key(row): row["verdict"] for row in rows if row["verdict"] != TESTED}
+    before = [row for row in rows if row["place"] == place]
     rows = [row for row in rows if row["place"] != place]
     if survived:
         row = {"module": name, "place": place} | in_words(mutants[place - 1])
         rows = [r for r in rows if r["place"] or key(r) != key(row)]
         rows.append(row | {"verdict": verdicts.get(key(row), OWED)})
+    rows += [row | {"verdict": TESTED} for row in before if not survived]
     judged = max(judged, place)
     if judged == len(mutants):
         rows = [row for row in rows if row["place"]]
@@ -361,7 +366,7 @@ def key(row):
 
 
 def scored(name, state, mutants, judged, rows):
-    """Return the row of a module, with shares in percent.
+    """Return the row of a module, with shares in percent: now, and of all at least.
 
     Args:
         name, state: the module, and the digest of its list.
@@ -370,9 +375,10 @@ def scored(name, state, mutants, judged, rows):
     """
     rows = [row for row in rows if 0 < row["place"] <= judged]
     same = sum(row["verdict"].startswith(EQUIVALENT) for row in rows)
-    caught, counted = judged - len(rows), judged - same
+    since = sum(row["verdict"] == TESTED for row in rows)
+    caught, counted = judged - len(rows) + since, judged - same
     share = caught / counted if counted else 1.0
-    least = share if judged == mutants else at_least(caught, counted)
+    least = share if judged == mutants else at_least(caught - since, counted)
     return {
         "module": name,
         "date": time.strftime("%Y-%m-%d"),

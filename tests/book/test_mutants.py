@@ -66,6 +66,14 @@ def test_the_score_of_a_part_bounds_that_of_all():
     assert (row["caught"], row["score"], row["at_least"]) == (18, 90.0, round(100 * bound, 1))
 
 
+def test_a_survivor_counts_in_the_bound_though_it_is_tested_since():
+    rows = survivors(mutants.TESTED, "equivalent: it is", mutants.OWED)
+    found = mutants.scored("a/b", "", 100, 21, rows)
+    assert (found["caught"], found["score"]) == (19, 95.0)
+    assert found["at_least"] == round(100 * mutants.at_least(18, 20), 1)
+    assert mutants.scored("a/b", "", 21, 21, rows)["at_least"] == 95.0
+
+
 def test_only_what_has_been_judged_is_counted():
     """Verdicts of an earlier text wait at place 0, and a stop may leave a survivor too many."""
     waiting, beyond = survivors("equivalent: it was", first=0), survivors(mutants.OWED, first=5)
@@ -172,11 +180,18 @@ def test_survivors_that_are_owed_a_test_are_judged_again(lists):
     assert mutants.left(["a/b"], again=True) == [("a/b", 2), ("a/b", 13)]
     mutants.record("a/b", 2, False)
     mutants.record("a/b", 13, True)
-    assert column(mutants.SURVIVORS, "a/b", "place") == [5, 13]
+    verdicts = [mutants.TESTED, "equivalent: it is", mutants.OWED]
+    assert column(mutants.SURVIVORS, "a/b", "place") == [2, 5, 13]
+    assert column(mutants.SURVIVORS, "a/b", "verdict") == verdicts
+    assert mutants.left(lists, again=True) == [("a/b", 13)]
     assert column(mutants.SCORES, "a/b", "caught") == [11]
     mutants.record("a/b", 13, False)
-    assert column(mutants.SURVIVORS, "a/b", "verdict") == ["equivalent: it is"]
+    assert column(mutants.SURVIVORS, "a/b", "verdict") == [*verdicts[:2], mutants.TESTED]
     assert column(mutants.SCORES, "a/b", "score") == [100.0]
+    mutants.record("a/b", 13, True)  # the test is gone again
+    assert column(mutants.SURVIVORS, "a/b", "verdict") == verdicts
+    lists["a/b"] = "changed", lists["a/b"][1]
+    assert [row["verdict"] for row in mutants.so_far("a/b")[1]] == ["equivalent: it is"]
 
 
 @pytest.fixture
@@ -287,7 +302,7 @@ def test_new_tests_are_tried_on_survivors_and_a_sample_says_if_the_score_falls(
     )
     run(monkeypatch, "--again")
     assert column(mutants.SCORES, "pruning/order", "score") == [100.0]
-    assert mutants.stored(mutants.SURVIVORS) == []
+    assert column(mutants.SURVIVORS, None, "verdict") == [mutants.TESTED]
     assert run(monkeypatch, "--sample", "9") == 0
     assert "caught" in capsys.readouterr().out
     path.write_text(before)
