@@ -434,6 +434,13 @@ def test_both_ends_are_the_same_by_one_tape(reference, momentum):
     np.testing.assert_allclose(at_once, swept[[0, -1]], rtol=1e-12)
 
 
+def test_of_first_order_both_ends_are_one(reference):
+    weights, batches, _ = reference
+    found = cotangents(tiny_loss, weights, batches, learning_rate=0.1, method="first_order")
+    size = np.linalg.norm(np.concatenate([np.ravel(v) for v in found.last]))
+    np.testing.assert_allclose(found.norms, [size, size], rtol=1e-12)
+
+
 def test_a_diverged_inner_loop_says_so():
     w, batches = random_quadratics(0, 40)
     with pytest.raises(ValueError, match="smaller learning rate"):

@@ -656,3 +656,26 @@ def test_control_flow_of_a_loss_is_not_translated():
 
     with pytest.raises(tf.errors.OperatorNotAllowedInGraphError):
         second_derivatives.check_structure(loss, [tf.ones(3)], tf.zeros(1))
+    with pytest.raises(tf.errors.OperatorNotAllowedInGraphError):
+        difference(loss, [tf.ones(3, tf.float64)], tf.zeros(1))
+
+
+def test_a_loss_is_looked_at_with_a_batch_of_the_kinds_that_it_has():
+    kinds = []
+
+    def loss(weights, batch):
+        kinds[:] = [type(part) for part in (batch, *batch)]
+        return tf.reduce_sum(weights[0] ** 2) * tf.reduce_sum(batch[1][0])
+
+    for batch in ((np.ones(2), [np.ones(2)]), [np.ones(2), (np.ones(2),)]):
+        second_derivatives.check_structure(loss, [tf.ones(3, tf.float64)], batch)
+        assert kinds[::2] == [type(batch), type(batch[1])]
+
+
+@pytest.mark.parametrize("size", [3.0, 0.0])
+def test_directions_are_about_as_large_as_the_weights(size):
+    """Of zeros they are about one; of normal numbers none of a thousand is beyond six."""
+    generator = np.random.default_rng(0)
+    found = second_derivatives._direction(generator, tf.fill((1000,), tf.constant(size)))
+    assert np.sqrt(np.mean(np.square(found))) == pytest.approx(size or 1, rel=0.1)
+    assert np.max(np.abs(found)) < 6 * (size or 1)
