@@ -608,13 +608,20 @@ def test_probes_of_two_weights_of_one_shape_are_independent():
     assert abs(np.mean(first)) < 4 / np.sqrt(400)
 
 
-def test_step_errors_refuse_wrong_second_derivatives():
+@pytest.mark.parametrize("sweep", [streamed, step_errors])
+def test_second_derivatives_have_to_be_right_if_there_is_a_step(sweep):
     def wrong(weights, batch):
         return tf.reduce_sum(once_right(weights[0] * batch) ** 2)
 
     weights, batches = [tf.constant([0.1, -0.5], "float64")], [np.ones(2)] * 3
     with pytest.raises(ValueError, match="a gradient is stated by hand"):
-        step_errors(wrong, weights, batches, 0.1, row_sums)
+        sweep(wrong, weights, batches, 0.1, row_sums)
+    found = sweep(wrong, weights, batches[:1], 0.1, row_sums)
+    if sweep is streamed:
+        expected = weights[0] * loss_and_gradient(wrong, weights, batches[0])[1][0]
+        np.testing.assert_array_equal(*found, expected)
+    else:
+        assert len(found) == 0
 
 
 @pytest.mark.parametrize("curvature", [row_sums, diagonal, hutchinson(3, 0)])
