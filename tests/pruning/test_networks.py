@@ -28,6 +28,16 @@ def test_parameter_counts_and_logits(build, count):
     assert model(np.zeros((2, 28, 28, 1), "float32")).shape == (2, 10)
 
 
+@pytest.mark.parametrize(("build", "n"), [(networks.resnet8, 1), (networks.resnet20, 3)])
+def test_parameter_counts_of_residual_networks(build, n):
+    """Convolutions and shortcuts, four numbers per normalised channel, and the last layer."""
+    widths, count = (16, 32, 64), 9 * 3 * 16 + 4 * 16 + 65 * 10
+    for before, width in zip((16, 16, 32), widths, strict=True):
+        count += 9 * before * width + (2 * n - 1) * 9 * width**2 + 4 * 2 * n * width
+        count += (before * width + 4 * width) * (before != width)
+    assert build().count_params() == count
+
+
 EVERY = [dense_300_100, lenet5, lenet5_caffe, vgg, networks.resnet8]
 
 
