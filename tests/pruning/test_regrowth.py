@@ -729,6 +729,12 @@ def regrown(model, chosen, batch, **options):
     return kept(model)
 
 
+def test_every_kernel_needs_its_credit():
+    model = dense_300_100()
+    with pytest.raises(ValueError, match="zip"):
+        regrowth.scale_free(model, [tf.abs(k.value) for k in kernels(model)][:-1])
+
+
 @settings(max_examples=10)
 @given(st.integers(0, 2**32 - 1))
 def test_scale_free_regrowth_does_not_depend_on_the_scale_of_a_normalised_unit(digits, seed):

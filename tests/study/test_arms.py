@@ -66,6 +66,9 @@ def test_the_best_frozen_mask_is_the_one_with_the_lowest_mean(stored):
     assert {f.mean for f in arms.credit_against().values()} == {-3.0}
     assert {f.mean for f in arms.credit_against("random regrowth").values()} == {-8.0}
     assert list(arms.credit_against()) == list(arms.REGROWN)
+    known = [r for r in rows if (r["network"], r["arm"]) != (arms.DENSE, "SynFlow")]
+    stored(regrowth=known)  # of two networks one has not been scored with it
+    assert arms.best_frozen(arms.DENSE, 0.9) == {0: 5.0, 1: 6.0, 2: 7.0}
 
 
 def test_goals_are_compared_setting_by_setting(stored):

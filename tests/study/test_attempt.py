@@ -238,6 +238,8 @@ def test_every_statement_of_the_readme_has_its_own_verdict(monkeypatch):
     for number, wrong in said.items():
         assert found[number].word == "holds if"
         assert f"else {wrong} off" in found[number].evidence
+    (product,) = [v for v in found.values() if "it is one number" in str(v.evidence)]
+    assert str(product) == "holds if it is entry by entry"
     streams = [found[f"R3.2{n}"].evidence for n in "abcd"]
     cells = (DENSE, BOTH, SPARSITIES), (LENET, ("tanh",), SPARSITIES[1:])
     assert streams == [(kind, *at) for kind in ("random", "shuffled") for at in cells]
