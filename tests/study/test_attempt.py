@@ -123,6 +123,12 @@ def test_released_stand_in_and_logarithms():
     assert str(attempt.logarithms(seed=1)) == "holds if one ranks by the sums"
 
 
+def test_logarithms_that_rank_wrongly_are_not_safe(monkeypatch):
+    attempt.growth()
+    monkeypatch.setattr(np, "log", lambda factors: -factors)
+    assert attempt.logarithms(seed=1).word == "fails"
+
+
 def test_an_elementwise_product_would_do_if_its_masks_were_the_exact_ones(change):
     change(streaming_errors=lambda t: t.assign(iou_98=1.0))
     assert attempt.stand_in(True, True).word == "holds"

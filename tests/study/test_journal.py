@@ -173,14 +173,22 @@ def test_our_errors_are_those_published_within_three_tenths(monkeypatch):
 
     monkeypatch.setattr(arms, "stored", table(0.1))
     assert hopes.published().word == "holds"
+    for name in ("unpruned", "SNIP at 95%", "SNIP at 98%"):
+        assert name in hopes.published().evidence
     monkeypatch.setattr(arms, "stored", table(2.0))
     assert hopes.published().word == "fails"
 
 
+def test_the_numbers_of_the_paper():
+    """Table 1 of Lee et al., 2019: the error of LeNet-300-100 in percent, by sparsity."""
+    assert list(hopes.PUBLISHED.items()) == [(0.0, 1.7), (0.95, 1.6), (0.98, 2.4)]
+
+
 @pytest.mark.parametrize(("ends", "word"), [((9, 8), "holds"), ((9, 5), "fails")])
 def test_the_blend_evolves_only_if_every_run_proves_more_later(monkeypatch, ends, word):
+    """Later than after 10,000 combinations, at the seventh checkpoint."""
     rows = [
-        row | {"curve": " ".join(["5"] * 7 + [str(row["proved"])])}
+        row | {"curve": " ".join(["4"] * 6 + ["5", str(row["proved"])])}
         for row in runs_of("blend", ends)
     ]
     table = pd.DataFrame(rows + runs_of("fixed", [2, 3], 0))
