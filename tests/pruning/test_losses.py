@@ -746,3 +746,18 @@ def test_losses_for_outputs_that_are_not_there_are_refused_by_name(names):
         return
     with pytest.raises(ValueError, match=r"outputs \['kind', 'size'\] .* found them for \['kinds'"):
         as_loss(model, dict.fromkeys(names, "mse"))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_one_hot_labels_without_a_loss_are_refused_whatever_their_type(whole):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    weights, loss = as_loss(model)
+    hot = np.eye(3, dtype="int64" if whole else "float32")
+    with pytest.raises(ValueError, match=r"without a loss: expected integers \(3,\), found"):
+        loss(weights, (np.ones((3, 4), "float32"), hot))
+
+
+def test_a_softmax_over_classes_is_one_at_every_place():
+    x = keras.ops.convert_to_tensor(np.random.default_rng(0).normal(size=(2, 5, 3)))
+    assert losses.ends_in(keras.activations.softmax(x)) == "a softmax"
+    assert losses.ends_in(keras.activations.sigmoid(x)) == "a sigmoid"

@@ -289,6 +289,7 @@ def test_embeddings_are_kernels():
         ({"include": [keras.layers.Dense]}, [0, 1, 2, 3, 4]),
         ({"include": [keras.layers.Dense], "exclude": ["head"]}, [0, 1, 2, 3, 4, 6]),
         ({"include": []}, [0, 1, 2, 3, 4, 5, 6]),
+        ({"exclude": [1, -2]}, [1, 5]),
     ],
 )
 def test_what_is_pruned_is_chosen_by_place_name_class_or_function(choice, left_out):

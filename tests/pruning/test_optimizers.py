@@ -317,3 +317,13 @@ def test_places_are_those_of_all_variables():
     optimizer.build(variables)
     with pytest.raises(ValueError, match="zip"):
         optimizers.forget(optimizer, variables, [np.ones(3, bool)])
+
+
+def test_an_optimizer_of_other_variables_is_refused_once_it_is_built():
+    (model, _), (other, _) = network(), network()
+    optimizer = keras.optimizers.Adam()
+    optimizers.expect(optimizer, kernels(model))
+    optimizer.build(other.trainable_variables)
+    optimizers.expect(optimizer, kernels(other))
+    with pytest.raises(ValueError, match=r"expected one that is built on .*kernel, found another"):
+        optimizers.expect(optimizer, kernels(model))
