@@ -309,6 +309,14 @@ def test_reshape_moves_channels_apart_and_back():
     assert [f["d/kernel", 1] for f in free(model)] == [(0, 1, 2, 3)]
 
 
+def test_groups_and_signals_are_equal_to_themselves_alone():
+    """Two of equal contents are two, and they may be the keys of a dictionary."""
+    first, again = channels.groups(model := lenet5()), channels.groups(model)
+    assert len({*first, *again}) == 2 * len(first)
+    signals = [channels.Signal((None, 2), np.arange(2)) for _ in range(2)]
+    assert len({*signals}) == 2
+
+
 def test_channels_that_stay_the_last_need_no_size():
     flat = layers.Conv2D(4, 1, name="c"), layers.Reshape((-1, 4)), layers.Conv1D(2, 1)
     found = free(build((None, None, 3), *flat))
