@@ -407,6 +407,17 @@ def test_a_small_fault_shows(part):
     assert difference(loss, weights, ()) > 1e-2 * part
 
 
+def test_a_fault_is_measured_by_the_curvature_and_not_by_a_larger_gradient():
+    """Half of a curvature of about 0.01 is lost, beside a gradient of about one."""
+    weights = [tf.constant(GENERATOR.normal(size=(5,)))]
+
+    def loss(weights, batch):
+        (w,) = weights
+        return tf.reduce_sum(w) + 0.01 * tf.reduce_sum(w * tf.stop_gradient(w) + w**2 / 2)
+
+    assert difference(loss, weights, ()) == pytest.approx(0.5, rel=1e-3)
+
+
 def test_smaller_differences_are_tried_where_the_first_are_too_large():
     """The error of a difference is that of sin(k h) / (k h): about 0.002 for h = 1e-5."""
     weights = [tf.constant(GENERATOR.normal(size=(5,)))]
@@ -667,7 +678,7 @@ def test_a_loss_is_looked_at_with_a_batch_of_the_kinds_that_it_has():
         kinds[:] = [type(part) for part in (batch, *batch)]
         return tf.reduce_sum(weights[0] ** 2) * tf.reduce_sum(batch[1][0])
 
-    for batch in ((np.ones(2), [np.ones(2)]), [np.ones(2), (np.ones(2),)]):
+    for batch in ((np.ones(2), [np.ones(2)]), [np.ones(2), (np.ones(2), 3)]):
         second_derivatives.check_structure(loss, [tf.ones(3, tf.float64)], batch)
         assert kinds[::2] == [type(batch), type(batch[1])]
 

@@ -1,6 +1,7 @@
 """Channels: what lives and dies together, against counting by hand and against cutting."""
 
 import ast
+import dataclasses
 import inspect
 import re
 
@@ -315,6 +316,9 @@ def test_groups_and_signals_are_equal_to_themselves_alone():
     assert len({*first, *again}) == 2 * len(first)
     signals = [channels.Signal((None, 2), np.arange(2)) for _ in range(2)]
     assert len({*signals}) == 2
+    for each, name in ((first[0], "fixed"), (signals[0], "shape")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(each, name, ())
 
 
 def test_channels_that_stay_the_last_need_no_size():
