@@ -535,6 +535,8 @@ def test_a_stationary_point_has_average_credit_where_there_is_weight_and_no_more
     assert distance(1.0, 1.0, 3.0, 0.0, extra=(3,)) == 0
     assert distance(1.0, 1.0, 3.0, 0.0, barred=(2,)) == 0
     assert distance(0.0, 2.0, 0.0, 0.0) == 1
+    early = Loop([p, tf.ones(4) / 4], [0, 1, 2, 3], tf.constant([1.0, 1.0, 1.0, -5.0]))
+    assert unsettled(early) == 0  # weight is that of the first state, not of the image
     light = tf.constant([1 - 1e-9, 1e-9, 0.0], tf.float64)  # however little it is, it is weight
     credit = tf.constant([1.0, -4.0, -9.0], tf.float64)
     assert unsettled(Loop([light], [2], credit)) == pytest.approx(5, rel=1e-8)
@@ -919,6 +921,13 @@ def test_a_budget_of_nothing_is_refused(budget):
 def test_a_table_without_axioms_is_refused():
     with pytest.raises(ValueError, match="support: expected at least one object"):
         detachment_table({})
+
+
+def test_a_table_takes_the_kernel_where_it_is_compiled_and_there_is_a_limit(monkeypatch):
+    for compiled in (True, False):
+        monkeypatch.setattr(evolution, "COMPILED", compiled)
+        assert (detachment_table().batch is not None) == compiled
+        assert detachment_table(limit=None).batch is None
 
 
 def test_goals_weigh_by_their_size():

@@ -134,13 +134,6 @@ def test_an_array_of_pairs_gives_what_a_list_of_them_does_however_often_it_is_as
         assert all(type(k) is int for pair in other.products for k in pair)
 
 
-def test_a_table_takes_the_kernel_where_it_is_compiled_and_there_is_a_limit(monkeypatch):
-    for compiled in (True, False):
-        monkeypatch.setattr("prosper_utils.blending.evolution.COMPILED", compiled)
-        assert (detachment_table().batch is not None) == compiled
-        assert detachment_table(limit=None).batch is None
-
-
 @pytest.mark.skipif(not kernel.COMPILED, reason="Numba is not installed")
 def test_where_numba_is_installed_the_kernel_is_machine_code():
     Detacher(25)(list(AXIOMS.values()), [(0, 0)])

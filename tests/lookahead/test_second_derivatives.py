@@ -418,6 +418,12 @@ def test_a_fault_is_measured_by_the_curvature_and_not_by_a_larger_gradient():
     assert difference(loss, weights, ()) == pytest.approx(0.5, rel=1e-3)
 
 
+def test_rounding_of_a_gradient_is_no_curvature():
+    """The loss is linear, and its gradient of about 2,000 differs by rounding alone."""
+    weights = [tf.constant(GENERATOR.normal(size=(5,)))]
+    assert difference(lambda w, _: tf.reduce_sum((w[0] + 1e3) ** 2 - w[0] ** 2), weights, ()) < 1e-6
+
+
 def test_smaller_differences_are_tried_where_the_first_are_too_large():
     """The error of a difference is that of sin(k h) / (k h): about 0.002 for h = 1e-5."""
     weights = [tf.constant(GENERATOR.normal(size=(5,)))]

@@ -246,6 +246,34 @@ def test_depthwise_and_separable_pass_channels_on():
     assert len(found) == 2 + 5
 
 
+def test_depthwise_kernels_of_one_axis():
+    deep = layers.DepthwiseConv1D(3, depth_multiplier=2, name="deep")
+    model = build((6, 1), layers.Conv1D(4, 1, name="conv"), deep, layers.Conv1D(1, 1))
+    found = free(model)
+    assert [f["deep/kernel", 1] for f in found] == [f["conv/kernel", 2] for f in found]
+    assert [f["deep/bias", 0] for f in found] == [(0, 1), (2, 3), (4, 5), (6, 7)]
+
+
+def test_a_rule_that_counts_wrongly_is_not_believed(monkeypatch):
+    one = lambda labels, layer, shape, x, **kwargs: labels.new(1)  # noqa: E731
+    monkeypatch.setitem(channels.RULES, layers.ReLU, one)
+    model = build((3,), layers.Dense(4), layers.ReLU(name="relu"), layers.Dense(2))
+    assert any("ReLU 'relu' turns 1 channels into 4" in r for r in reasons(model))
+    assert free(model) == []
+
+
+def test_a_visit_returns_what_the_operation_does():
+    with pytest.raises(ValueError, match="zip"):
+        channels.walk(build((3,), layers.Dense(4)), [0], lambda *call: [0, 0])
+
+
+def test_a_report_says_how_many_of_an_axis_go_where_it_is_more_than_one():
+    chain = layers.Conv1D(4, 1, name="conv"), layers.Flatten(), layers.Dense(3, name="dense")
+    lines = [line.strip() for line in channels.report(build((2, 3), *chain)).splitlines()]
+    assert "dense/kernel, axis 0, 2 each" in lines
+    assert "conv/kernel, axis 2" in lines
+
+
 def test_groups_of_a_convolution():
     """Each group loses as many channels; with one channel in each, a group can go as a whole."""
     first = layers.Conv2D(4, 1, name="first")
