@@ -983,6 +983,32 @@ def test_a_warning_tells_that_no_goal_is_within_reach(credit, length):
         assert not np.any(last.credit)
 
 
+def test_a_round_takes_in_the_products_with_every_state_but_the_last():
+    words = Table({c: c for c in "ban"}, lambda x, y: x + y if len(x + y) <= 6 else None)
+    p = distribution(words.places, {"b": 0.5, "a": 0.5})
+    states = propagate(words, p, Settings(steps=3))
+    extra = words.places["n"]  # which has no weight in any state
+
+    def products(states):
+        pairs = [
+            (i, j) for p in states for i, j in itertools.product([*support(p), extra], repeat=2)
+        ]
+        return {words.product(i, j) for i, j in pairs if (i, j) != (extra, extra)} - {None}
+
+    found = set(closed(words, states, [extra], 1))
+    assert products(states[:1]) < products(states[:-1]) == found - {extra}
+    assert extra in found
+
+
+def test_feedback_is_on_the_last_state():
+    words, p = Table({"a": "a"}, lambda x, y: x + y if len(x + y) <= 8 else None), tf.ones(1)
+    chosen = Settings(credit="fitness", steps=3)
+    loop = one_loop(words, tf.cast(p, tf.float64), {"a" * 8: 1.0}, chosen)
+    place = words.places["a" * 8]
+    assert loop.states[1].shape == loop.states[-1].shape
+    assert loop.credit[place] == 1 / (loop.states[-1][place] + chosen.epsilon)
+
+
 def test_the_warning_comes_with_the_first_loop():
     words = Table({"a": "a"}, lambda x, y: x + y if len(x + y) <= 16 else None)
     with pytest.warns(UserWarning, match="found none among the"):

@@ -252,6 +252,8 @@ def test_depthwise_kernels_of_one_axis():
     found = free(model)
     assert [f["deep/kernel", 1] for f in found] == [f["conv/kernel", 2] for f in found]
     assert [f["deep/bias", 0] for f in found] == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    model = build((6, 1), layers.Conv1DTranspose(3, 2, name="up"), layers.Conv1D(1, 1))
+    assert [f["up/kernel", 1] for f in free(model)] == [(0,), (1,), (2,)]
 
 
 def test_a_rule_that_counts_wrongly_is_not_believed(monkeypatch):
@@ -271,6 +273,9 @@ def test_a_report_says_how_many_of_an_axis_go_where_it_is_more_than_one():
     chain = layers.Conv1D(4, 1, name="conv"), layers.Flatten(), layers.Dense(3, name="dense")
     lines = [line.strip() for line in channels.report(build((2, 3), *chain)).splitlines()]
     assert "dense/kernel, axis 0, 2 each" in lines
+    assert any(line.startswith("4 groups, each ") for line in lines)
+    one = channels.report(build((2,), layers.Dense(1), layers.Dense(2))).splitlines()
+    assert any(line.startswith("     1 group, each ") for line in one)
     assert "conv/kernel, axis 2" in lines
 
 
@@ -517,7 +522,11 @@ def test_channels_first_and_moved_axes_are_fixed():
     model = build((6, 6, 3), conv, move, layers.Flatten(), layers.Dense(2))
     assert any("Permute 'move' moves the channels" in r for r in reasons(model))
     assert free(model) == []
-    for still in (layers.Permute((2, 1, 3)), lambda x: keras.ops.transpose(x, (0, 2, 1, 3))):
+    for still in (
+        layers.Permute((2, 1, 3)),
+        lambda x: keras.ops.transpose(x, (0, 2, 1, 3)),
+        lambda x: keras.ops.transpose(x, (0, 2, 1, -1)),
+    ):
         model = build((6, 5, 3), conv, still, layers.GlobalAveragePooling2D())
         assert reasons(model) == {channels.INPUT, channels.OUTPUT}
 
