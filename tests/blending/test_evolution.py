@@ -851,6 +851,7 @@ def test_a_history_can_be_saved_and_loaded(tmp_path):
         ({"epsilon": math.nan}, "epsilon: expected more than 0, found nan"),
         ({"step_size": math.nan}, "step_size: expected more than 0, found nan"),
         ({"persistence": 1.5}, r"persistence: expected a number in \[0, 1\], found 1.5"),
+        ({"persistence": -0.5}, r"persistence: expected a number in \[0, 1\], found -0.5"),
         ({"persistence": math.nan}, r"persistence: expected a number in \[0, 1\], found nan"),
         ({"credit": "blend"}, "credit: expected one of fixed, .*; found 'blend'"),
         ({"persists": "none"}, "persists: expected one of all, value, axioms; found 'none'"),
@@ -862,6 +863,10 @@ def test_a_history_can_be_saved_and_loaded(tmp_path):
 def test_bad_settings_are_refused(chosen, message):
     with pytest.raises(ValueError, match=message):
         Settings(**chosen)
+
+
+def test_all_or_nothing_may_persist():
+    assert [Settings(persistence=a).persistence for a in (0, 1)] == [0, 1]
 
 
 def test_settings_stay_as_they_were_checked():

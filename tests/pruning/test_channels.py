@@ -267,6 +267,54 @@ def test_a_rule_that_counts_wrongly_is_not_believed(monkeypatch):
 def test_a_visit_returns_what_the_operation_does():
     with pytest.raises(ValueError, match="zip"):
         channels.walk(build((3,), layers.Dense(4)), [0], lambda *call: [0, 0])
+    with pytest.raises(ValueError, match="zip"):
+        channels.walk(build((3,), layers.Dense(4)), [0, 0], lambda *call: [0])
+
+
+NUMBERS = [(2.0, 0.0), ([2.0], 0.0), (2.0, [1.0]), ([2.0, 3.0], 0.0), (2.0, [1.0, 2.0])]
+
+
+@pytest.mark.parametrize(("scale", "offset"), NUMBERS)
+def test_one_number_for_all_channels_passes_and_one_for_each_does_not(scale, offset):
+    scaled = layers.Rescaling(scale, offset)
+    found = free(build((3,), layers.Dense(2), scaled, layers.Dense(2)))
+    assert len(found) == (0 if np.size(scale) == 2 or np.size(offset) == 2 else 2)
+
+
+def test_two_groups_of_one_channel_are_depthwise():
+    two = layers.Conv2D(4, 1, groups=2, name="two")
+    found = free(build((6, 6, 1), layers.Conv2D(2, 1, name="first"), two, layers.Conv2D(1, 1)))
+    assert [f["two/kernel", 3] for f in found] == [(0, 1), (2, 3)]
+    assert [f["first/kernel", 3] for f in found] == [(0,), (1,)]
+
+
+def attend(**options):
+    """Return a function that attends from what it is given to itself."""
+    return lambda x: layers.MultiHeadAttention(2, 3, **options)(x, x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "link", "why"),
+    [
+        (
+            (5, 4),
+            lambda x: layers.MultiHeadAttention(2, 3)(x, x, return_attention_scores=True)[0],
+            "is not understood",
+        ),
+        ((5, 6, 4), attend(attention_axes=(2,)), "attends along more than one axis"),
+        ((5, 6, 4), layers.Permute((2, 3, 1)), "moves the channels to another axis"),
+    ],
+)
+def test_what_is_not_understood_fixes_what_it_meets(shape, link, why):
+    model = build(shape, layers.Dense(4, name="before"), link, layers.Flatten(), layers.Dense(2))
+    assert any(why in reason for reason in reasons(model))
+    assert not any(("before/kernel", 1) in found for found in free(model))
+
+
+def test_numbers_without_channels_may_be_reshaped():
+    model = build((), layers.Reshape((1,)), layers.Dense(2), layers.Dense(1))
+    assert len(free(model)) == 2
+    assert any("input whose size is not known" in reason for reason in reasons(model))
 
 
 def test_a_report_says_how_many_of_an_axis_go_where_it_is_more_than_one():
