@@ -254,6 +254,9 @@ def test_depthwise_kernels_of_one_axis():
     assert [f["deep/bias", 0] for f in found] == [(0, 1), (2, 3), (4, 5), (6, 7)]
     model = build((6, 1), layers.Conv1DTranspose(3, 2, name="up"), layers.Conv1D(1, 1))
     assert [f["up/kernel", 1] for f in free(model)] == [(0,), (1,), (2,)]
+    apart = layers.SeparableConv1D(5, 2, depth_multiplier=3, name="apart")
+    model = build((6, 1), layers.Conv1D(2, 1, name="conv"), apart, layers.Conv1D(1, 1))
+    assert [f["apart/pointwise_kernel", 1] for f in free(model)[:2]] == [(0, 1, 2), (3, 4, 5)]
 
 
 def test_a_rule_that_counts_wrongly_is_not_believed(monkeypatch):
@@ -315,6 +318,19 @@ def test_numbers_without_channels_may_be_reshaped():
     model = build((), layers.Reshape((1,)), layers.Dense(2), layers.Dense(1))
     assert len(free(model)) == 2
     assert any("input whose size is not known" in reason for reason in reasons(model))
+
+
+def test_channels_of_an_input_of_unknown_size_are_not_moved():
+    before = layers.Dense(3, name="before")
+    model = build((None, 3), before, layers.Reshape((6,)), layers.Dense(2), layers.Dense(1))
+    assert len(free(model)) == 2
+    assert any("input whose size is not known" in reason for reason in reasons(model))
+
+
+def test_behind_a_softmax_there_are_as_many_channels():
+    model = build((5, 4), layers.Dense(3, "softmax"), layers.Dense(2), layers.Dense(1))
+    assert len(free(model)) == 2
+    assert not any("turns" in reason for reason in reasons(model))
 
 
 def test_a_report_says_how_many_of_an_axis_go_where_it_is_more_than_one():
