@@ -306,6 +306,11 @@ def attend(**options):
         ),
         ((5, 6, 4), attend(attention_axes=(2,)), "attends along more than one axis"),
         ((5, 6, 4), layers.Permute((2, 3, 1)), "moves the channels to another axis"),
+        (
+            (5, 4),
+            lambda x: keras.ops.mean(x, 0, keepdims=True),
+            "reduces over channels or examples",
+        ),
     ],
 )
 def test_what_is_not_understood_fixes_what_it_meets(shape, link, why):
@@ -325,6 +330,12 @@ def test_channels_of_an_input_of_unknown_size_are_not_moved():
     model = build((None, 3), before, layers.Reshape((6,)), layers.Dense(2), layers.Dense(1))
     assert len(free(model)) == 2
     assert any("input whose size is not known" in reason for reason in reasons(model))
+
+
+def test_a_model_of_any_size_has_the_size_that_it_is_called_with():
+    inner = keras.Sequential([keras.Input((None, 3)), layers.Conv1D(4, 2)])
+    model = build((6, 3), inner, layers.GlobalAveragePooling1D(), layers.Dense(2))
+    assert channels.count_multiply_adds(model) == 5 * 2 * 3 * 4 + 4 * 2
 
 
 def test_behind_a_softmax_there_are_as_many_channels():
