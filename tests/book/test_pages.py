@@ -51,6 +51,16 @@ def test_the_findings_are_those_of_the_stored_results(made):
     assert not re.search(r"\d\.\d|\d%", page("index"))  # no number is typed on the page itself
 
 
+@pytest.mark.parametrize("name", [*CHAPTERS, *(path.stem for path in BOOK.glob("*.md"))])
+def test_a_styled_table_scrolls_on_a_phone_as_others_do(name):
+    """Only a table of verdicts has another class: there its cells stand below one another."""
+    text = CHAPTERS.get(name) or page(name)
+    cells = re.findall(r"^```\{code-cell\}.*?^```", text, re.DOTALL | re.MULTILINE)
+    for cell in cells:
+        if ".style" in cell:
+            assert "set_table_attributes('class=\"dataframe\"')" in cell
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_pictures_are_up_to_date_and_small(made, name):
     assert compare_images(front.FOLDER / name, made / name, tol=5) is None
