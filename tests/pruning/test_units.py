@@ -324,6 +324,19 @@ def test_operations_keep_their_names_too(alike):
     np.testing.assert_allclose(small(np.ones((1, 4))), model(np.ones((1, 4))), rtol=1e-6)
 
 
+def test_a_reshape_loses_channels_though_as_many_are_left_as_there_are_places():
+    inputs = keras.Input((7,))
+    x = keras.ops.reshape(layers.Dense(12)(inputs), (-1, 3, 4))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Conv1D(5, 1)(x))))
+    groups = channels.groups(model)
+    first = next(i for i, group in enumerate(groups) if not group.fixed)
+    keep = [i != first for i in range(len(groups))]
+    small = units.shrink(model, keep)
+    masks.apply(model, units.unread(model, keep))
+    x = np.random.default_rng(0).normal(size=(4, 7)).astype("float32")
+    np.testing.assert_allclose(small(x), model(x), rtol=1e-5, atol=1e-6)
+
+
 def test_a_head_of_attention_is_removed():
     model = in_double(attending)
     groups, (mha,) = (
