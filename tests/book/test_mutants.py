@@ -2,16 +2,17 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 from prosper_utils.study import results
 
 import mutants
 import pandas as pd
+import psutil
 import pytest
 from conftest import ROOT
 from scipy import stats
@@ -352,8 +353,22 @@ def test_long():
     before = time.monotonic()
     assert not passes(project, limit=8)
     assert time.monotonic() - before < 300
-    state = Path("/proc") / (project / "started.txt").read_text() / "stat"
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+    assert not runs(int((project / "started.txt").read_text()))
+
+
+def runs(pid):
+    """Return whether a process goes on: one that has ended may be there until its end is read."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_process_that_goes_on_is_told_from_one_that_was_stopped():
+    process = subprocess.Popen(["sleep", "600"])
+    assert runs(process.pid)
+    process.kill()
+    time.sleep(0.5)
+    assert not runs(process.pid)
+    process.wait()
+    assert not runs(process.pid)
 
 
 def ids(*names):
