@@ -16,7 +16,7 @@ import functools
 import itertools
 
 from prosper_utils.pruning import channels, optimizers
-from prosper_utils.pruning.masks import Mask, strip
+from prosper_utils.pruning.masks import strip
 from prosper_utils.pruning.networks import kernels
 
 import keras
@@ -77,7 +77,7 @@ def shrink(model, keep, *, compiled=False):
     small = _assembled(model, graph, inputs, outputs, layers)
     pairs = [pair for old, new in layers.items() for pair in _pairs(old, new)]
     _carry_over(labels, gone, pairs)
-    strip(small)  # a cell, or a layer in another one, still has those of its configuration
+    strip(small)  # masks of the old shapes came with the configurations
     if compiled:
         _compile_alike(model, small, pairs, labels, gone)
     return small
@@ -208,9 +208,6 @@ def _again(layer, changes):
     handed_on = type(layer) in channels.RULES and hasattr(layer, "activation")
     if handed_on:
         changes = changes | {"activation": "linear"}
-    for key, value in vars(layer).items():
-        if key.endswith("_constraint") and isinstance(value, Mask):
-            changes[key] = keras.saving.serialize_keras_object(value.inner)
     try:
         new = type(layer).from_config(layer.get_config() | changes)
     except (TypeError, ValueError, NotImplementedError) as error:

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_loss
+from conftest import right_once, tiny_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -37,13 +37,6 @@ LABELS = np.arange(6) % 3
 def _seeded():
     """Fix the initial weights."""
     keras.utils.set_random_seed(0)
-
-
-@tf.custom_gradient
-def once_right(x):
-    """Return tanh x with a gradient that is right, and whose own gradient is not."""
-    y = tf.tanh(x)
-    return y, lambda dy: dy * (1 - tf.stop_gradient(y) ** 2)
 
 
 @tf.custom_gradient
@@ -108,7 +101,7 @@ WRONG = {
     ),
     "own moments": (lambda n: Lambda(own_moments, name=n), "stopped"),
     "stop_gradient": (lambda n: Lambda(lambda x: x + tf.stop_gradient(x**2), name=n), "stopped"),
-    "custom_gradient": (lambda n: layers.Activation(once_right, name=n), "custom_gradient"),
+    "custom_gradient": (lambda n: layers.Activation(right_once, name=n), "custom_gradient"),
     "straight-through": (lambda n: layers.Activation(straight_through, name=n), "custom_gradient"),
     "fused": (lambda n: Lambda(fused, name=n), "FusedBatchNorm"),
     "PreventGradient": (lambda n: Lambda(prevented, name=n), "PreventGradient"),
@@ -139,11 +132,11 @@ def test_differences_find_what_is_wrong_and_name_what_may_be_at_fault(kind):
 @pytest.mark.parametrize("place", ["cell", "nested model", "compiled function"])
 def test_what_is_wrong_is_found_wherever_it_is(place):
     inner = {
-        "cell": lambda: layers.SimpleRNN(3, activation=once_right, name="at_fault"),
+        "cell": lambda: layers.SimpleRNN(3, activation=right_once, name="at_fault"),
         "nested model": lambda: keras.Sequential(
-            [keras.Input((5, 4)), layers.Activation(once_right, name="at_fault")]
+            [keras.Input((5, 4)), layers.Activation(right_once, name="at_fault")]
         ),
-        "compiled function": lambda: Lambda(tf.function(once_right), name="at_fault"),
+        "compiled function": lambda: Lambda(tf.function(right_once), name="at_fault"),
     }[place]()
     weights, loss = as_loss(network(inner, shape=(5, 4)))
     with pytest.raises(ValueError, match=r"at_fault.*custom_gradient"):
@@ -297,7 +290,7 @@ SCORES = {
 
 @pytest.mark.parametrize("name", SCORES)
 def test_everything_that_looks_ahead_refuses_what_is_wrong(name):
-    weights, loss = as_loss(network(layers.Activation(once_right, name="at_fault")))
+    weights, loss = as_loss(network(layers.Activation(right_once, name="at_fault")))
     batches = [(IMAGES, LABELS)] * 2
     with pytest.raises(ValueError, match=r"at_fault: a gradient is stated by hand"):
         SCORES[name](loss, weights, batches)
@@ -307,7 +300,7 @@ def test_everything_that_looks_ahead_refuses_what_is_wrong(name):
 
 
 def test_first_order_takes_gradients_as_they_are():
-    weights, loss = as_loss(network(layers.Activation(once_right)))
+    weights, loss = as_loss(network(layers.Activation(right_once)))
     options = {"learning_rate": 0.1, "method": "first_order"}
     meta_gradient(loss, weights, [(IMAGES, LABELS)] * 3, **options)
 
@@ -473,7 +466,7 @@ def test_nothing_is_traced_twice():
 
 def test_a_loss_of_its_own_is_judged_too():
     def wrong(weights, batch):
-        return tf.reduce_sum(once_right(weights[0]) ** 2)
+        return tf.reduce_sum(right_once(weights[0]) ** 2)
 
     def fine(weights, batch):
         return tf.reduce_sum(right(weights[0]) ** 2)
@@ -525,7 +518,7 @@ def test_an_error_as_large_as_the_bound_is_within_it():
 
 def test_a_loss_that_was_checked_for_gradients_is_not_checked_for_what_is_differentiated_twice():
     def wrong(weights, batch):
-        return tf.reduce_sum(once_right(weights[0]) ** 2)
+        return tf.reduce_sum(right_once(weights[0]) ** 2)
 
     weights = [tf.constant([0.1, -0.5], "float64")]
     check_structure(wrong, weights, (), order=1)
@@ -535,7 +528,7 @@ def test_a_loss_that_was_checked_for_gradients_is_not_checked_for_what_is_differ
 
 def test_what_was_refused_is_refused_again():
     def wrong(weights, batch):
-        return tf.reduce_sum(once_right(weights[0]) ** 2)
+        return tf.reduce_sum(right_once(weights[0]) ** 2)
 
     for _ in range(2):
         with pytest.raises(ValueError, match="a gradient is stated by hand"):
@@ -547,7 +540,7 @@ def scoped(weights, batch):
     total = 0.0
     for name in ("one", "other"):
         with tf.name_scope(name):
-            total += tf.reduce_sum(once_right(weights[0]) ** 2)
+            total += tf.reduce_sum(right_once(weights[0]) ** 2)
     return total
 
 
@@ -581,7 +574,7 @@ def test_every_direction_counts_and_the_seed_draws_them():
 
 def test_a_batch_of_another_form_is_looked_at_anew():
     def loss(weights, batch):
-        x = right(weights[0]) if len(batch) == 2 else once_right(weights[0])
+        x = right(weights[0]) if len(batch) == 2 else right_once(weights[0])
         return tf.reduce_sum(x**2)
 
     weights, part = [tf.constant([0.1, -0.5])], tf.ones(2)
@@ -592,7 +585,7 @@ def test_a_batch_of_another_form_is_looked_at_anew():
 
 def test_weights_of_another_form_are_looked_at_anew():
     def loss(weights, batch):
-        x = right(weights[0]) if len(weights) == 1 else once_right(weights[0]) * weights[1]
+        x = right(weights[0]) if len(weights) == 1 else right_once(weights[0]) * weights[1]
         return tf.reduce_sum(x**2)
 
     weight = tf.constant([0.1, -0.5])
@@ -634,10 +627,10 @@ def test_a_gradient_that_is_wrong_itself_shows_without_curvature():
 
 def swish(x):
     """Return what is not TensorFlow's function of this name."""
-    return once_right(x)
+    return right_once(x)
 
 
-@pytest.mark.parametrize("function", [once_right, swish])
+@pytest.mark.parametrize("function", [right_once, swish])
 def test_neither_weights_of_zero_nor_a_known_name_hide_what_is_wrong(function):
     with pytest.raises(ValueError, match="a gradient is stated by hand"):
         check_structure(lambda w, _: tf.reduce_sum(function(w[0] + 0.5) ** 2), [tf.zeros(3)], ())
@@ -645,7 +638,7 @@ def test_neither_weights_of_zero_nor_a_known_name_hide_what_is_wrong(function):
 
 @pytest.mark.parametrize("wrong", ["part", "part_1"])
 def test_a_layer_with_a_number_at_its_end_is_no_second_call_of_another_one(wrong):
-    both = ((once_right if name == wrong else "tanh", name) for name in ("part", "part_1"))
+    both = ((right_once if name == wrong else "tanh", name) for name in ("part", "part_1"))
     inner = [layers.Activation(activation, name=name) for activation, name in both]
     weights, loss = as_loss(network(*inner))
     with pytest.raises(ValueError, match=f"/{wrong}: a gradient is stated by hand"):
@@ -665,7 +658,7 @@ def test_a_network_of_named_inputs_is_judged_by_its_double_and_its_layers(score)
 
     SCORES[score](*arguments(right))
     with pytest.raises(ValueError, match="at_fault: a gradient is stated by hand"):
-        SCORES[score](*arguments(once_right))
+        SCORES[score](*arguments(right_once))
 
 
 def test_control_flow_of_a_loss_is_not_translated():

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import with_an_idle_layer
+from conftest import dense_with, right_once, with_an_idle_layer
 from test_channels import in_double
 
 layers = keras.layers
@@ -333,6 +333,18 @@ def test_a_weight_that_is_read_and_does_not_reach_the_loss_is_named(score):
     model, loss, batch = with_an_idle_layer()
     with pytest.raises(ValueError, match=r"depends on each of them .* none of idle/kernel"):
         score(model, [batch], loss=loss)
+
+
+@pytest.mark.parametrize("score", [gates.snip, gates.taylor])
+def test_a_gradient_taken_once_asks_for_no_second_derivatives(score):
+    model, batch = dense_with("tanh")
+    plain = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    once, twice = (lambda y, z, f=f: plain(y, f(z)) for f in (right_once, tf.tanh))
+    found, expected = (score(model, [batch], loss=loss) for loss in (once, twice))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    gates.prospr(model, [batch] * 2, steps=1, loss=twice)
+    with pytest.raises(ValueError, match="second derivatives"):
+        gates.prospr(model, [batch] * 2, steps=1, loss=once)
 
 
 def test_sums_are_taken_in_double_precision():

@@ -36,7 +36,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import with_an_idle_layer
+from conftest import dense_with, right_once, with_an_idle_layer
 
 
 @pytest.fixture(scope="module")
@@ -608,6 +608,18 @@ def test_a_score_at_one_moment_names_a_weight_that_does_not_reach_the_loss(score
     model, loss, batch = with_an_idle_layer()
     with pytest.raises(ValueError, match=r"depends on each of them .* none of idle/kernel"):
         score(model, [batch], loss=loss)
+
+
+def test_only_where_gradients_are_differentiated_must_second_derivatives_be_right():
+    model, batch = dense_with(right_once)
+    same = dense_with("tanh")[0]
+    for found, expected in zip(snip(model, [batch]), snip(same, [batch]), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-8)
+    for score in (grasp, functools.partial(prospr, steps=0), functools.partial(prospr, steps=1)):
+        score(same, [batch] * 2)
+    for score in (grasp, functools.partial(prospr, steps=1)):
+        with pytest.raises(ValueError, match="second derivatives"):
+            score(model, [batch] * 2)
 
 
 @pytest.mark.parametrize("first", ["a dense chain", "a convolution"])
