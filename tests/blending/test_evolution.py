@@ -822,6 +822,18 @@ def test_the_heaviest_come_first_of_equals_the_first_met_and_proofs_in_the_order
     assert table.axioms == ["a", "b", "c"]  # what is met later is no axiom
 
 
+def test_goals_not_met_are_left_out_and_the_others_keep_their_weights():
+    table = Table({x: x for x in "ab"}, lambda x, y: None)
+    for target, expected in (
+        ({"b": 0.3, "a": 0.2, "not met": 0.5}, [0.2, 0.3]),
+        ({"b": 0.25, "not met": 0.75}, [0.0, 0.25]),
+        ({"not met": 1.0}, [0.0, 0.0]),
+    ):
+        found = evolution.target_vector(table, target, tf.float32)
+        assert found.dtype == tf.float32
+        np.testing.assert_array_equal(found, np.float32(expected))
+
+
 def test_a_history_can_be_saved_and_loaded(tmp_path):
     _, history, _ = small(loops=4, purge_every=2)
     assert history.purges

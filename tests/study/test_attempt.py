@@ -139,6 +139,9 @@ def test_explosions_are_seen_in_the_stored_norms(change):
     assert str(attempt.explosions()) == "holds if γ has the diagonal"
     change(streaming_growth=lambda t: t.assign(streamed=0.0))
     assert attempt.explosions().word == "holds"
+    for way_off in (2.0, -9.0):  # on the way, and not at its end
+        change(streaming_growth=lambda t, s=way_off: t.assign(streamed=s * (t.steps == 1000)))
+        assert attempt.explosions().word == "fails"
 
 
 def test_a_claim_on_two_streams_needs_both(monkeypatch):
