@@ -335,9 +335,9 @@ def test_a_ratio_is_suspect_by_what_its_float_type_resolves(dtype, ratio):
 
 
 def test_what_reaches_a_limit_is_not_beyond_it():
-    reached = RATIO / np.finfo(np.float32).eps  # a power of two, so the product is exact
-    assert not suspect(reported(float(reached)))
-    assert suspect(reported(float(np.nextafter(reached, 10))))
+    reached = RATIO / float(np.finfo(np.float32).eps)  # a power of two, so the product is exact
+    assert not suspect(reported(reached))
+    assert suspect(reported(np.nextafter(reached, 10)))
     assert not suspect(reported(rounding=ROUNDING))
     assert suspect(reported(rounding=np.nextafter(ROUNDING, 1)))
 
