@@ -1,5 +1,7 @@
 """What is timed beside ours is the same computation, and without PyTorch nothing is stored."""
 
+from types import SimpleNamespace
+
 from prosper_utils.study import results
 from prosper_utils.study.checks import relative_error
 
@@ -24,6 +26,45 @@ def test_the_digits_stand_in_as_colour_images():
     np.testing.assert_array_equal(x[..., 0], x[..., 2])
     assert len(loss.names) == len(weights) == len(set(loss.names))
     assert {w.dtype.name for w in weights} == {"float64"}
+
+
+class Side:
+    """One side as a process and both ends of its pipe, which notes when it works."""
+
+    def __init__(self, said):
+        self.said, self.waits = said, True
+
+    def send(self, go):
+        self.said.append((id(self), "begin" if go else "end"))
+        self.waits = go
+
+    def recv(self):
+        assert self.waits
+        self.waits = False
+        self.said.append((id(self), "done"))
+        return np.ones(2)
+
+    def start(self):
+        self.said.append((id(self), "start"))
+
+    join = start
+
+
+def test_the_sides_are_timed_in_turn_and_never_at_the_same_time(monkeypatch):
+    said, sides = [], []
+
+    def pipe():
+        sides.append(Side(said))
+        return sides[-1], None
+
+    spawn = SimpleNamespace(Pipe=pipe, Process=lambda **_: Side([]))
+    monkeypatch.setattr(bench_authors.multiprocessing, "get_context", lambda _: spawn)
+    seconds, _ = bench_authors.together("LeNet-5", 1, 3)
+    assert {side: len(turns) for side, turns in seconds.items()} == dict.fromkeys(seconds, 3)
+    ours, theirs = map(id, sides)
+    turn = [(side, word) for side in (ours, theirs) for word in ("begin", "done")]
+    first = [(ours, "done"), (theirs, "done")]
+    assert said == first + turn * 3 + [(ours, "end"), (theirs, "end")]
 
 
 @pytest.mark.parametrize("name", ["LeNet-300-100", "LeNet-5", "ResNet-20"])

@@ -335,6 +335,18 @@ def test_every_proof_stored_proves_its_goal():
         assert subsumes(theorem(proof), parse(goal))
 
 
+def test_rows_of_another_version_are_another_configuration(tmp_path, monkeypatch):
+    said = tmp_path / "prover"
+    monkeypatch.setattr(prove_with_e, "PROGRAM", said)
+    found = []
+    for number in ("3.2.5", "3.2.6"):
+        said.write_text(f"#!/bin/sh\necho E {number} Puttabong Moondrop\n")
+        said.chmod(0o755)
+        found.append(prove_with_e.configuration())
+        assert found[-1]["prover"] == f"E {number} Puttabong Moondrop"
+    assert found[0] != found[1]
+
+
 # With the prover
 
 
