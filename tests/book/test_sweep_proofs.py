@@ -242,6 +242,11 @@ def test_held_out_counts_the_goals_that_a_run_was_not_given():
     found = sweep_proofs.outcome(table, goal_weights(goals), goal_weights(others), [])
     assert found["proved"] == sum(parse(g) in table.places for g in goals)
     assert found["held_out"] == sum(parse(g) in table.places for g in others) > 1
+    for others, counted in ((["CpNNNNNNp"], 0), ([], None)):  # none of them proved, or none at all
+        found = sweep_proofs.outcome(
+            table, goal_weights(goals), dict.fromkeys(map(parse, others), 1), []
+        )
+        assert found["held_out"] == counted
 
 
 def test_the_weights_before_the_first_loop_are_those_of_the_axioms():
