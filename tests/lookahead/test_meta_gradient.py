@@ -24,10 +24,9 @@ from prosper_utils.study.checks import relative_error
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_loss
+from conftest import right_once, tiny_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_second_derivatives import once_right
 
 EXACT = ["reverse", "checkpointed", "unrolled"]
 
@@ -531,7 +530,7 @@ def test_a_direction_in_plain_numbers_is_not_rounded():
 @pytest.mark.parametrize("method", METHODS)
 def test_second_derivatives_have_to_be_right_where_they_are_taken_and_only_there(method):
     def loss(weights, batch):
-        return tf.reduce_sum(once_right(weights[0] * batch) ** 2)
+        return tf.reduce_sum(right_once(weights[0] * batch) ** 2)
 
     weights, batch = [tf.constant([0.5, -0.3], "float64")], tf.constant([1.0, 2.0], "float64")
     options = {"learning_rate": 0.1, "method": method}

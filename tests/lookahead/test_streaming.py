@@ -1,5 +1,6 @@
 """Streaming: every curvature against the explicit Hessian, the product against its laws."""
 
+from prosper_utils.lookahead import streaming
 from prosper_utils.lookahead.meta_gradient import loss_and_gradient, meta_gradient
 from prosper_utils.lookahead.streaming import (
     StreamingGamma,
@@ -22,10 +23,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import tiny_loss
+from conftest import right_once, tiny_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_second_derivatives import once_right
 
 layers = keras.layers
 seeds = st.integers(0, 2**32 - 1)
@@ -154,6 +154,24 @@ def test_diagonal_refuses_more_weights_than_it_can_do():
         diagonal(lambda w, batch: tf.reduce_sum(w[0] ** 2), many, None)
 
 
+def test_control_flow_of_a_loss_is_not_translated():
+    """A loss is taken as it is written, in what is compiled as in what is not."""
+
+    def loss(weights, batch):
+        value = tf.reduce_sum(weights[0] ** 2)
+        return 2 * value if value > 1 else value
+
+    def logits(weights, x):
+        z = x @ weights[0]
+        return 2 * z if tf.reduce_sum(z) > 1 else z
+
+    x = tf.ones((2, 3))
+    with pytest.raises(tf.errors.OperatorNotAllowedInGraphError):
+        diagonal(loss, [tf.ones(3)], None)
+    with pytest.raises(tf.errors.OperatorNotAllowedInGraphError):
+        gauss_newton_diagonal(logits)(None, [tf.ones((3, 2))], (x, tf.zeros(2, tf.int64)))
+
+
 RELU = {
     "dense": ([dense(6, "relu"), dense(4, "relu")], (5,)),
     "average": (
@@ -242,6 +260,17 @@ def test_second_order_backpropagation_refuses_another_loss(part):
     _, alone = as_loss(model, regularisation=False)
     found = curvature(alone, weights, batch)
     assert relative_error(found, explicit_diagonal(alone, weights, batch)) < 1e-12
+
+
+@pytest.mark.parametrize(("margin", "off"), [(1e-3, 1e-5), (100.0, 0.02)])
+def test_another_loss_is_told_from_rounding_by_its_size(margin, off):
+    logits, labels = tf.constant([[0.0, np.log(np.expm1(margin))]], tf.float64), tf.constant([0])
+    mean = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)[0]
+    np.testing.assert_allclose(mean, margin, rtol=1e-9)
+    for sign in (-1, 1):
+        streaming._refuse_other(mean + sign * 5e-5 * margin, logits, labels)
+        with pytest.raises(ValueError, match="found another value"):
+            streaming._refuse_other(mean + sign * off, logits, labels)
 
 
 @pytest.mark.parametrize("probes", [1, 4])
@@ -611,7 +640,7 @@ def test_probes_of_two_weights_of_one_shape_are_independent():
 @pytest.mark.parametrize("sweep", [streamed, step_errors])
 def test_second_derivatives_have_to_be_right_if_there_is_a_step(sweep):
     def wrong(weights, batch):
-        return tf.reduce_sum(once_right(weights[0] * batch) ** 2)
+        return tf.reduce_sum(right_once(weights[0] * batch) ** 2)
 
     weights, batches = [tf.constant([0.1, -0.5], "float64")], [np.ones(2)] * 3
     with pytest.raises(ValueError, match="a gradient is stated by hand"):

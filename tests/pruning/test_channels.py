@@ -107,6 +107,19 @@ def test_costs_where_the_input_size_is_not_known():
     assert channels.count_multiply_adds(outer) == 36 * 9 * 3 * 4
 
 
+@pytest.mark.parametrize("after", [layers.Flatten, lambda: layers.Reshape((-1, 2))])
+def test_an_inner_model_for_any_size_is_labelled_at_the_size_of_the_call(after):
+    """Where the last axis of the inner model is not known, it is worked out from the call."""
+    links = [layers.Conv2D(4, 3, name="conv"), after(), layers.Dense(2, name="dense")]
+    keras.utils.set_random_seed(0)
+    inner = build((None, None, 3), *links[:2])
+    nested, flat = build((6, 6, 3), inner, links[2]), build((6, 6, 3), *links)
+    found, expected = (
+        [(held(g), g.fixed, g.multiply_adds) for g in channels.groups(m)] for m in (nested, flat)
+    )
+    assert found == expected
+
+
 @pytest.mark.parametrize("known_first", [True, False])
 def test_one_unknown_size_makes_the_cost_of_what_it_meets_unknown(known_first):
     sizes = [(8, 8, 3), (None, None, 3)]
