@@ -535,8 +535,22 @@ def test_second_derivatives_have_to_be_right_where_they_are_taken_and_only_there
     weights, batch = [tf.constant([0.5, -0.3], "float64")], tf.constant([1.0, 2.0], "float64")
     options = {"learning_rate": 0.1, "method": method}
     cotangents(loss, weights, [batch], **options)
-    if method == "first_order":
-        cotangents(loss, weights, [batch] * 3, **options)
-    else:
+    for steps in (1, 2):
+        if method == "first_order":
+            cotangents(loss, weights, [batch] * (steps + 1), **options)
+        else:
+            with pytest.raises(ValueError, match="a gradient is stated by hand"):
+                cotangents(loss, weights, [batch] * (steps + 1), **options)
+
+
+def test_second_derivatives_have_to_be_right_along_a_direction_if_there_is_a_step():
+    def loss(weights, batch):
+        return tf.reduce_sum(right_once(weights[0] * batch) ** 2)
+
+    weights, batch = [tf.constant([0.5, -0.3], "float64")], tf.constant([1.0, 2.0], "float64")
+    found = directional(loss, weights, [batch], weights, learning_rate=0.1)
+    gradient = loss_and_gradient(loss, weights, batch)[1][0]
+    assert float(found) == pytest.approx(float(tf.reduce_sum(weights[0] * gradient)), rel=1e-12)
+    for steps in (1, 2):
         with pytest.raises(ValueError, match="a gradient is stated by hand"):
-            cotangents(loss, weights, [batch] * 3, **options)
+            directional(loss, weights, [batch] * (steps + 1), weights, learning_rate=0.1)

@@ -643,8 +643,9 @@ def test_second_derivatives_have_to_be_right_if_there_is_a_step(sweep):
         return tf.reduce_sum(right_once(weights[0] * batch) ** 2)
 
     weights, batches = [tf.constant([0.1, -0.5], "float64")], [np.ones(2)] * 3
-    with pytest.raises(ValueError, match="a gradient is stated by hand"):
-        sweep(wrong, weights, batches, 0.1, row_sums)
+    for steps in (1, 2):
+        with pytest.raises(ValueError, match="a gradient is stated by hand"):
+            sweep(wrong, weights, batches[: steps + 1], 0.1, row_sums)
     found = sweep(wrong, weights, batches[:1], 0.1, row_sums)
     if sweep is streamed:
         expected = weights[0] * loss_and_gradient(wrong, weights, batches[0])[1][0]
