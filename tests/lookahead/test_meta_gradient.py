@@ -7,7 +7,7 @@ import sys
 import weakref
 
 from prosper_utils.lookahead.chunks import chunks
-from prosper_utils.lookahead.descent import batch_list
+from prosper_utils.lookahead.descent import batch_list, loss_and_gradient
 from prosper_utils.lookahead.meta_gradient import (
     METHODS,
     STREAMING,
