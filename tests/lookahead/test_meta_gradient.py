@@ -548,9 +548,10 @@ def test_second_derivatives_have_to_be_right_along_a_direction_if_there_is_a_ste
         return tf.reduce_sum(right_once(weights[0] * batch) ** 2)
 
     weights, batch = [tf.constant([0.5, -0.3], "float64")], tf.constant([1.0, 2.0], "float64")
-    found = directional(loss, weights, [batch], weights, learning_rate=0.1)
+    ones = [tf.ones_like(w) for w in weights]
+    found = directional(loss, weights, [batch], ones, learning_rate=0.1)
     gradient = loss_and_gradient(loss, weights, batch)[1][0]
     assert float(found) == pytest.approx(float(tf.reduce_sum(weights[0] * gradient)), rel=1e-12)
     for steps in (1, 2):
         with pytest.raises(ValueError, match="a gradient is stated by hand"):
-            directional(loss, weights, [batch] * (steps + 1), weights, learning_rate=0.1)
+            directional(loss, weights, [batch] * (steps + 1), ones, learning_rate=0.1)
