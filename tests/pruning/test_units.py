@@ -517,9 +517,23 @@ def test_one_that_is_compiled_and_has_not_been_trained():
     assert not units.shrink(model, some(model)).compiled
 
 
-def test_metrics_of_either_kind_count_for_each_model_alone(double):
-    options = {"metrics": [keras.metrics.SparseCategoricalAccuracy(name="plain")]}
-    options["weighted_metrics"] = [keras.metrics.SparseCategoricalAccuracy(name="weighted")]
+class Seen(keras.Metric):
+    """A metric that is no mean: how many labels it has seen."""
+
+    def __init__(self, name="seen"):
+        super().__init__(name=name)
+        self.count = self.add_weight(name="count", initializer="zeros")
+
+    def update_state(self, y, outputs, sample_weight=None):
+        self.count.assign_add(tf.cast(tf.size(y), "float32"))
+
+    def result(self):
+        return self.count
+
+
+@pytest.mark.parametrize("kind", [keras.metrics.SparseCategoricalAccuracy, Seen])
+def test_metrics_of_either_kind_count_for_each_model_alone(double, kind):
+    options = {"metrics": [kind(name="plain")], "weighted_metrics": [kind(name="weighted")]}
     model, batches = in_training("sgd", **options)
     small = units.shrink(model, some(model), compiled=True)
     for (metric,) in options.values():
