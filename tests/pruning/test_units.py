@@ -520,12 +520,12 @@ def test_one_that_is_compiled_and_has_not_been_trained():
 class Seen(keras.Metric):
     """A metric that is no mean: how many labels it has seen."""
 
-    def __init__(self, name="seen"):
-        super().__init__(name=name)
+    def __init__(self, name="seen", **options):
+        super().__init__(name=name, **options)
         self.count = self.add_weight(name="count", initializer="zeros")
 
     def update_state(self, y, outputs, sample_weight=None):
-        self.count.assign_add(tf.cast(tf.size(y), "float32"))
+        self.count.assign_add(keras.ops.size(y))
 
     def result(self):
         return self.count
