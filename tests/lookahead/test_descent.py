@@ -231,6 +231,9 @@ def test_divergence_names_the_first_step_that_is_not_finite():
     for rates in ((0.5, 0.0), (0.5, 0.9)):
         for step in range(3):
             assert said(step, rates=rates).startswith(f"inner step {step} of 3: expected finite")
+    weights, batches = [tf.constant([1.0])], [np.float32(1e38)] * 4  # the update is finite
+    found = divergence(slope, (1e3, 0.9), start(weights, 0.9), batches)
+    assert found.startswith("inner step 0 of 3: expected finite weights")
     assert said(3).startswith("after 3 inner steps: expected a finite meta-gradient, ")
     assert "found the loss -inf and its gradient" in said(3)
     assert "found the loss -0.5 and its gradient" in said(9)
