@@ -3,8 +3,10 @@
 import importlib.metadata
 import warnings
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import works
 
 OUTCOMES = works.stored()["outcomes"]
@@ -47,8 +49,8 @@ def test_zeros_that_fill_are_no_outcome(monkeypatch):
         works.outcome("optimizers", "SGD", "as it comes")
 
 
-def twice(function):
-    return lambda *args, **kwargs: [2 * value for value in function(*args, **kwargs)]
+def times(factor, function):
+    return lambda *args, **kwargs: [factor * value for value in function(*args, **kwargs)]
 
 
 SCORED = {"SNIP": "snip", "GraSP": "grasp", "ProsPr": "prospr", "SynFlow": "synflow"}
@@ -57,15 +59,40 @@ LOSS_ROW = "sparse cross-entropy, logits"
 
 @pytest.mark.parametrize(("table", "row"), [("layers", "Dense"), ("losses", LOSS_ROW)])
 @pytest.mark.parametrize("column", SCORED)
-def test_a_score_that_is_twice_too_large_is_no_outcome(monkeypatch, table, row, column):
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+def test_a_score_of_another_size_is_no_outcome(monkeypatch, table, row, column, factor):
     """The meta-gradient that ProsPr is compared with is compared with differences itself."""
     if column in works.TABLES[table][1]:
         score = getattr(works.scores, SCORED[column])
-        monkeypatch.setattr(works.scores, SCORED[column], twice(score))
+        monkeypatch.setattr(works.scores, SCORED[column], times(factor, score))
         if table == "layers":
-            monkeypatch.setattr(works, "meta_gradient", twice(works.meta_gradient))
+            monkeypatch.setattr(works, "meta_gradient", times(factor, works.meta_gradient))
         with pytest.raises(AssertionError):
             works.outcome(table, row, column)
+
+
+@pytest.mark.parametrize("column", works.TABLES["losses"][1])
+def test_another_loss_than_that_of_keras_is_no_outcome(monkeypatch, column):
+    model, by_keras, batches = works.with_loss(LOSS_ROW)
+    monkeypatch.setattr(
+        works, "with_loss", lambda row: (model, lambda w, batch: 2 * by_keras(w, batch), batches)
+    )
+    with pytest.raises(AssertionError):
+        works.outcome("losses", LOSS_ROW, column)
+
+
+def test_a_negative_score_of_synflow_is_no_outcome(monkeypatch):
+    synflow = works.scores.synflow
+
+    def one_negative(model, **options):
+        first, *rest = (np.array(score) for score in synflow(model, **options))
+        first[0, 0] *= -1
+        return [first, *rest]
+
+    assert works.outcome("layers", "Dense", "SynFlow") == ""
+    monkeypatch.setattr(works.scores, "synflow", one_negative)
+    with pytest.raises(AssertionError, match="kernel"):
+        works.outcome("layers", "Dense", "SynFlow")
 
 
 def test_scores_that_are_no_numbers_are_no_outcome(monkeypatch):
@@ -111,14 +138,18 @@ def test_a_scaled_loss_is_scaled_and_weights_are_swapped(monkeypatch):
         call = getattr(owner, name)
 
         def noting(self, *args, call=call, name=name, **kwargs):
-            used.append(name)
+            used.append((name, getattr(self, "swap_on_epoch", None)))
             return call(self, *args, **kwargs)
 
         monkeypatch.setattr(owner, name, noting)
-    for column, name in (("LossScaleOptimizer", "apply"), ("SwapEMAWeights", "on_epoch_end")):
+    expected = {
+        "LossScaleOptimizer": ("apply", None),
+        "SwapEMAWeights": ("on_epoch_end", True),
+    }
+    for column, use in expected.items():
         used.clear()
         assert works.outcome("optimizers", "SGD", column) == ""
-        assert set(used) == {name}
+        assert set(used) == {use}
 
 
 def test_masks_that_are_lost_show_in_a_fit_after_loading(monkeypatch):
@@ -173,3 +204,66 @@ def test_a_network_has_biases_that_mean_something_and_the_same_each_time(row):
         np.testing.assert_array_equal(a, b)
         assert a.dtype == "float64"
         assert len(np.unique(a)) == np.size(a)
+
+
+MADE_OF = {
+    "a layer with stop_gradient": works.Stopped,
+    "a nested model": keras.Sequential,
+    "a custom_gradient": works.L.Activation,
+}
+
+
+@pytest.mark.parametrize("row", works.LAYERS)
+def test_a_network_has_what_its_row_says_on_the_way_to_its_classes(row):
+    model = works.network(row)
+    assert model.output_shape == (None, works.CLASSES)
+    if row == "a shared layer":
+        _, layer, out = model.layers
+        x = np.ones((2, 5))
+        np.testing.assert_array_equal(model(x), out(layer(layer(x))))
+    else:
+        kind = MADE_OF.get(row) or getattr(works.L, row.split(",")[0])
+        assert any(type(layer) is kind for layer in model.layers)
+
+
+def test_examples_have_labels_of_every_class_and_losses_one_number_each():
+    batches = works.examples(works.network("Dense"), 9)
+    assert {*np.concatenate([y for _, y in batches])} == {*range(works.CLASSES)}
+    assert not np.array_equal(batches[0][0], batches[1][0])
+    generator = np.random.default_rng(0)
+    assert {*np.ravel([works.labels("class", generator) for _ in range(9)])} == {0, 1, 2}
+    outputs = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_allclose(works.per_example(outputs[::-1], outputs), [81.0, 81.0])
+
+
+def test_a_layer_that_holds_a_part_of_its_gradient_back_lets_the_other_through():
+    x = tf.constant([[1.0, 2.0, 3.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = works.Stopped()(x)
+    np.testing.assert_allclose(y, x * 14 / 3)
+    np.testing.assert_allclose(tape.gradient(y, x), [[14 / 3] * 3])
+
+
+def test_only_the_rows_without_a_loss_are_not_compiled():
+    for row, (_, loss, _) in works.LOSSES.items():
+        assert works.with_loss(row)[0].compiled == (loss is not None)
+
+
+@pytest.mark.parametrize("way", [".keras file", "ModelCheckpoint", "clone_model"])
+def test_what_comes_back_is_another_model_with_the_same_weights(way, tmp_path):
+    model = works.KINDS["Sequential"]()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    loaded = works.WAYS[way](model, tmp_path)
+    assert not {*map(id, loaded.weights)} & {*map(id, model.weights)}
+    for found, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_backup_is_gone_on_from(monkeypatch, tmp_path):
+    model, epochs = works.KINDS["Sequential"](), []
+    model.compile("adam", "sparse_categorical_crossentropy")
+    fit = model.fit
+    monkeypatch.setattr(model, "fit", lambda *a, **k: epochs.append(fit(*a, **k).epoch))
+    assert works.by_backup(model, tmp_path) is model
+    assert epochs == [[0], [1]]
