@@ -233,7 +233,7 @@ def test_examples_have_labels_of_every_class_and_losses_one_number_each():
     generator = np.random.default_rng(0)
     assert {*np.ravel([works.labels("class", generator) for _ in range(9)])} == {0, 1, 2}
     outputs = np.arange(6.0).reshape(2, 3)
-    np.testing.assert_allclose(works.per_example(outputs[::-1], outputs), [81.0, 81.0])
+    np.testing.assert_allclose(works.per_example(0 * outputs, outputs), [17 / 3, 962 / 3])
 
 
 def test_a_layer_that_holds_a_part_of_its_gradient_back_lets_the_other_through():
