@@ -174,6 +174,12 @@ def test_memory_is_of_the_cases_that_are_stored_each_in_a_process_of_its_own(mon
     assert row["bytes_per_step_and_weight"] == pytest.approx(per)
 
 
+def test_resident_memory_is_in_bytes(monkeypatch):
+    status = "VmPeak:\t   99 kB\nVmHWM:\t   12345 kB\nVmRSS:\t     678 kB\n"
+    monkeypatch.setattr(bench.Path, "read_text", lambda path: status)
+    assert [bench.resident(what) for what in ("VmRSS", "VmHWM")] == [678 * 1024, 12345 * 1024]
+
+
 def test_memory_is_what_the_peak_grows_by_after_a_call_at_small_m(monkeypatch, tiny):
     said, sizes = [], itertools.count(100, 7)
     monkeypatch.setattr(bench, "problem", lambda name, steps: said.append(steps) or tiny)

@@ -262,3 +262,10 @@ def test_a_chapter_runs_in_the_folder_of_the_chapters(tmp_path, pair):
     chapters.execute(pair)
     stored = nbformat.read(tmp_path / f"{pair}.ipynb", 4)
     assert stored.cells[-1].outputs[0].data["text/plain"] == repr(str(tmp_path))
+
+
+def test_the_repository_is_that_of_the_project_wherever_one_is(tmp_path, monkeypatch):
+    expected = openings.repository()
+    (tmp_path / "_config.yml").write_text("repository: {url: another, branch: another}\n")
+    monkeypatch.chdir(tmp_path)
+    assert openings.repository() == expected

@@ -509,3 +509,13 @@ def test_the_lead_is_over_the_fixed_mask_with_the_lowest_mean():
     best, less = front.lead(pd.DataFrame(rows))
     assert best == "SNIP"
     assert less.startswith("\N{MINUS SIGN}1.0")
+
+
+def test_the_longest_arrow_is_as_long_as_asked_for_and_only_zeros_have_one():
+    figure, axis = plt.subplots()
+    front.draw(axis, np.array([0.5, 0.0, 0.0, 0.0]), np.array([9.0, 1.0, -2.0, 0.0]), 0.3)
+    assert [(note.xy, note.get_position()) for note in axis.texts] == [
+        ((1, pytest.approx(0.15)), (1, 0)),
+        ((2, pytest.approx(-0.3)), (2, 0)),
+    ]
+    plt.close(figure)

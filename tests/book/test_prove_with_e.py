@@ -294,6 +294,33 @@ def test_a_variable_of_the_second_clause_is_none_of_the_first():
     assert found.premises[0] not in str(found.conclusion)
 
 
+def test_a_hole_is_filled_where_it_is_and_those_behind_it_move():
+    first = e_proofs.Clause(
+        ("not", "X1"), (("not", "X2"), ("implies", "X1", "X2"), "X1"), ("a", 0, 1, 2)
+    )
+    second = e_proofs.Clause(("implies", "X1", "X3"), ("X1", ("not", "X3")), ("b", 1, 0))
+    found = [c for c in e_proofs._resolved(first, second) if len(c.premises[0]) == 2]
+    proofs = {clause.proof for clause in found}
+    assert ("a", 0, "b", 2, 1, 3) in proofs  # of what was 1, two; what was 2 is 3
+    assert ("a", 0, 1, "b", 3, 2) in proofs
+
+
+def test_a_clause_without_premises_may_fill_several_holes():
+    main = e_proofs.Clause("X1", (("implies", "X1", "X2"), ("implies", "X2", "X3")), ("a", 0, 1))
+    unit = e_proofs.Clause(("implies", "X1", "X1"), (), ("u",))
+    for pair in ([main], [unit]), ([unit], [main]):
+        proofs = {clause.proof for clause in e_proofs._resolvents(*pair)}
+        assert proofs == {("a", "u", 0), ("a", 0, "u"), ("a", "u", "u")}
+
+
+def test_clauses_are_alike_if_their_variables_correspond_one_to_one():
+    pair, same = [("implies", "X1", "X2")], [("implies", "X5", "X5")]
+    assert e_proofs._alike(pair, [("implies", "X2", "X1")])
+    assert not e_proofs._alike(pair, same)
+    assert not e_proofs._alike(same, pair)
+    assert not e_proofs._alike(pair, [("implies", "a", "X1")])
+
+
 def test_what_is_no_proof_of_the_goal_is_refused():
     with pytest.raises(ValueError, match="E: expected a proof, found none"):
         e_proofs.d_proof(SAID)
@@ -303,6 +330,18 @@ def test_what_is_no_proof_of_the_goal_is_refused():
 
 
 # What is stored
+
+
+def test_the_command_compares_what_is_stored_with_the_version_of_the_prover(tmp_path, monkeypatch):
+    said, asked = tmp_path / "prover", []
+    said.write_text("#!/bin/sh\necho E 3.2.5 Puttabong Moondrop\n")
+    said.chmod(0o755)
+    monkeypatch.setattr(prove_with_e, "PROGRAM", said)
+    monkeypatch.setattr(prove_with_e.sweeps, "command", lambda *given: asked.extend(given))
+    prove_with_e.main()
+    module, sweeps, configuration = asked
+    assert module.SWEEPS is sweeps is prove_with_e.SWEEPS
+    assert configuration() == prove_with_e.settings() | {"prover": "E 3.2.5 Puttabong Moondrop"}
 
 
 def test_without_the_prover_nothing_is_touched(tmp_path, monkeypatch, capsys):

@@ -42,6 +42,47 @@ def test_the_error_is_to_first_order_what_is_predicted(rows):
         assert found[m, "other batches"]["error"] > 1e-3
 
 
+def test_the_likeness_of_scores_by_hand():
+    """Signs and weights without a mask count in the cosine; a layer counts as often as it has."""
+    exact = [np.arange(1.0, 301), np.ones(2), np.array([301.0, 0.5])]
+    other = [np.where(exact[0] > 285, 0.0, -exact[0]), np.ones(2), exact[2]]
+    kernels = [0, 2]
+    found = sweep_streaming.likeness(other, exact, kernels)
+    a, b = np.concatenate(other), np.concatenate(exact)
+    assert found["cosine"] == pytest.approx(a @ b / np.sqrt(a @ a * (b @ b)))
+    assert found["cosine"] < 0
+    # At 90% are kept 272 to 301, and 257 to 285 with 301; at 99% two beside the 301.
+    assert found["iou_90"] == 15 / 45
+    assert found["iou_99"] == 1 / 5
+
+
+def test_what_is_said_of_a_product_by_hand():
+    g, initial = [np.array([2.0, 0.5]), np.array([1.0])], [np.array([1.0, -3.0]), np.array([0.25])]
+    gamma = [np.array([1e3, -1e-46]), np.array([1e39])]
+    logs = [np.log(np.abs(part)) for part in gamma]
+    found = sweep_streaming.spread(logs, [np.sign(part) for part in gamma], initial, g)
+    score = np.concatenate([w * p * q for w, p, q in zip(initial, gamma, g, strict=True)])
+    assert found["streamed"] == pytest.approx(np.log10(np.linalg.norm(score)))
+    assert found["underflow"] == found["overflow"] == found["negative"] == 1 / 3
+    assert found["lowest"] == np.log(1e-46)
+    assert found["q50"] == np.log(1e3)
+    assert found["highest"] == np.log(1e39)
+
+
+def test_the_cases_of_growth_are_those_that_are_stored():
+    stored, _ = results.load("streaming_growth")
+    full = [case for case in sweep_streaming.growth_cases() if case.get("full")]
+    small = [case for case in sweep_streaming.growth_cases() if not case.get("full")]
+    by = stored.groupby("network").groups
+    assert len(by) == 2
+    found = [stored.loc[by[name]] for name in sorted(by, key=lambda name: len(by[name]))]
+    assert {*found[0].activation} == {case["activation"] for case in full}
+    keys = ["activation", "sharpness"]
+    assert {*found[1][keys].itertuples(index=False, name=None)} == {
+        (case["activation"], case["sharpness"]) for case in small
+    }
+
+
 @pytest.fixture
 def command(tmp_path, monkeypatch, digits):
     """The command, with cases that are done in no time; it returns those that it ran."""

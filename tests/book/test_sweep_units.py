@@ -128,6 +128,9 @@ def test_scores_follow_their_seed_options_and_batches(short, digits, monkeypatch
     by_cost = sweep_units.rule_of(f"SNIP{sweep_units.PER_COST}", 1)(model)
     plain = sweep_units.rule_of("SNIP", 1)(model)
     np.testing.assert_array_equal(by_cost, budgets.per_cost(model, plain))
+    for name, expected in ((f"SNIP{sweep_units.PER_COST}", by_cost), ("SNIP", plain)):
+        in_rounds = sweep_units.rule_of(name + sweep_units.IN_ROUNDS, 1)(model)
+        np.testing.assert_array_equal(in_rounds, expected)
 
 
 def test_each_control_draws_by_the_seed_of_its_case(short, monkeypatch):
