@@ -194,8 +194,9 @@ def test_scores_look_at_the_batches_of_the_seed_as_they_are(short):
     assert x.dtype == tf.float32
 
 
-def test_images_to_train_on_are_bytes_and_those_to_test_on_are_numbers_up_to_one(short):
-    found = sweep_colour.data()
+def test_images_to_train_on_are_bytes_and_those_to_test_on_are_numbers_up_to_one(monkeypatch):
+    monkeypatch.setenv("PROSPER_COLOUR", "digits")
+    found = sweep_colour.data.__wrapped__()
     assert found.train[0].dtype == "uint8"
     assert np.max(found.train[0]) > 200
     for x, _ in (found.validation, found.test):

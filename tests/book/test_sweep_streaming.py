@@ -51,8 +51,8 @@ def test_the_likeness_of_scores_by_hand():
     a, b = np.concatenate(other), np.concatenate(exact)
     assert found["cosine"] == pytest.approx(a @ b / np.sqrt(a @ a * (b @ b)))
     assert found["cosine"] < 0
-    # At 90% are kept 272 to 301, and 257 to 285 with 301; at 99% two beside the 301.
-    assert found["iou_90"] == 15 / 45
+    # At 90% are kept 271 to 301, and 256 to 285 with 301; at 99% two beside the 301.
+    assert found["iou_90"] == 16 / 46
     assert found["iou_99"] == 1 / 5
 
 
