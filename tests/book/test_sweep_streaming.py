@@ -51,9 +51,9 @@ def test_the_likeness_of_scores_by_hand():
     a, b = np.concatenate(other), np.concatenate(exact)
     assert found["cosine"] == pytest.approx(a @ b / np.sqrt(a @ a * (b @ b)))
     assert found["cosine"] < 0
-    # At 90% are kept 271 to 301, and 256 to 285 with 301; at 99% two beside the 301.
+    # At 90% are kept 271 to 301, and 256 to 285 with 301; at 99% three beside the 301.
     assert found["iou_90"] == 16 / 46
-    assert found["iou_99"] == 1 / 5
+    assert found["iou_99"] == 1 / 7
 
 
 def test_what_is_said_of_a_product_by_hand():
