@@ -305,6 +305,21 @@ def test_a_hole_is_filled_where_it_is_and_those_behind_it_move():
     assert ("a", 0, 1, "b", 3, 2) in proofs
 
 
+def test_two_premises_may_become_one():
+    """E states a resolvent whose premises are alike with one of them."""
+    p, twice = "X1", ("implies", "X1", ("implies", "X1", "X2"))
+    clauses = {
+        "c": [("implies", p, "X2"), (twice, p), ("a", 0, 1)],
+        "d": [twice, (p,), ("b", 0)],
+    }
+    clauses = {name: e_proofs.Clause(*parts) for name, parts in clauses.items()}
+    source = "inference(spm,[status(thm)],[c, d])"
+    found = e_proofs._derived(("implies", "X3", "X4"), ("X3",), source, clauses)
+    assert found == e_proofs.Clause(("implies", "X3", "X4"), ("X3",), ("a", "b", 0, 0))
+    with pytest.raises(ValueError, match="expected a step of resolution"):
+        e_proofs._derived(("implies", "X3", "X4"), ("X4",), source, clauses)
+
+
 def test_a_clause_without_premises_may_fill_several_holes():
     main = e_proofs.Clause("X1", (("implies", "X1", "X2"), ("implies", "X2", "X3")), ("a", 0, 1))
     unit = e_proofs.Clause(("implies", "X1", "X1"), (), ("u",))

@@ -382,6 +382,16 @@ def test_clothes_have_choices_of_their_own(monkeypatch):
     assert asked == ["pruning_tuning_fashion"]
 
 
+def test_every_option_is_tried_and_no_other():
+    tried = {}
+    for trial in sweep_mnist.tuning():
+        arm = trial["network"], trial["activation"], trial["score"]
+        tried.setdefault((arm, trial["seed"]), []).append(trial["trial"])
+    assert {seed for _, seed in tried} == {100, 101}
+    for ((*_, score), _), trials in tried.items():
+        assert trials == [*range(len(sweep_mnist.TRIALS[score]))]
+
+
 def test_a_trial_that_is_stored_stands_for_no_other():
     left, _ = sweep_mnist.SWEEPS["pruning_tuning"]
     trials = left(pd.DataFrame())

@@ -1,7 +1,6 @@
 """What the sweeps share: the command stores what is missing, once, and goes on where it stopped."""
 
 import importlib
-import itertools
 import os
 import signal
 import sys
@@ -125,8 +124,12 @@ def test_machines_elsewhere_get_a_script_and_what_it_imports(tmp_path, monkeypat
 
 
 def test_minutes_threads_and_processes_are_what_the_command_line_says(tmp_path, monkeypatch):
-    """The clock goes on by 20 seconds for each case, so that in one minute two are begun."""
-    seen = []
+    """A case takes 40 seconds, so that in one minute two are begun."""
+    seen, now = [], [1000.0]
+
+    def slow(case):
+        now[0] += 40
+        return one(case)
 
     def in_parallel(one, cases, jobs):
         seen.append(jobs)
@@ -134,13 +137,12 @@ def test_minutes_threads_and_processes_are_what_the_command_line_says(tmp_path, 
 
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr(sweeps, "in_parallel", in_parallel)
-    ticks = itertools.count(1000, 20)
-    clock = types.SimpleNamespace(monotonic=lambda: next(ticks))
+    clock = types.SimpleNamespace(monotonic=lambda: now[0])
     monkeypatch.setattr(sweeps, "time", clock)
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
     monkeypatch.delenv("TF_NUM_INTEROP_THREADS", raising=False)
     monkeypatch.setattr(sys, "argv", ["sweep.py", "--jobs", "7", "--minutes", "1"])
-    sweeps.command(sweeps, {"squares": (left, one)}, lambda: {})
+    sweeps.command(sweeps, {"squares": (left, slow)}, lambda: {})
     assert results.resume("squares").n.tolist() == [0, 1]
     assert seen == [7]
     assert [os.environ[name] for name in sweeps.THREADS] == ["3", "1"]
