@@ -50,6 +50,25 @@ class Side:
     join = start
 
 
+def test_a_turn_is_timed_from_its_message_to_its_result(monkeypatch):
+    now, asked = [0.0], iter([True, True, False])
+
+    def passes(seconds, value):
+        now[0] += seconds
+        return value
+
+    run = lambda: passes(2.0, "a result")  # noqa: E731
+    made = lambda *given: passes(50.0, run if given == ("a network", 3, "float64") else None)  # noqa: E731
+    said = []
+    pipe = SimpleNamespace(send=said.append, recv=lambda: passes(7.0, next(asked)))
+    monkeypatch.setattr(bench_authors.time, "perf_counter", lambda: now[0])
+    monkeypatch.setitem(bench_authors.SIDES, "a side", made)
+    threads = bench_authors.tf.config.threading
+    monkeypatch.setattr(threads, "set_intra_op_parallelism_threads", lambda count: None)
+    bench_authors.work(pipe, "a side", "a network", 3, "float64")
+    assert said == ["a result", 2.0, 2.0]
+
+
 def test_the_sides_are_timed_in_turn_and_never_at_the_same_time(monkeypatch):
     said, sides = [], []
 

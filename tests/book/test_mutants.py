@@ -14,6 +14,7 @@ import mutants
 import pandas as pd
 import psutil
 import pytest
+import trial
 from conftest import ROOT
 from scipy import stats
 
@@ -369,6 +370,20 @@ def test_a_process_that_goes_on_is_told_from_one_that_was_stopped():
     assert not runs(process.pid)
     process.wait()
     assert not runs(process.pid)
+
+
+def test_a_call_of_a_method_is_noted_under_its_own_name_and_others_are_not():
+    plugin = trial.Plugin({})
+
+    def call(file, name):
+        code = SimpleNamespace(co_filename=file, co_name=name, co_qualname=f"A.made.{name}")
+        plugin.note(SimpleNamespace(f_code=code), "call", None)
+
+    call("/x/prosper_utils/a.py", "before any test")
+    plugin.pytest_runtest_logstart("t")
+    call("/x/prosper_utils/a.py", "method")
+    call("/x/keras/a.py", "another")
+    assert plugin.called == {"t": {"method": 1}}
 
 
 def ids(*names):

@@ -344,6 +344,13 @@ def test_what_is_no_proof_of_the_goal_is_refused():
     assert prove_with_e.checked("DD211", parse("CNqNq")) == "DD211"  # an instance
 
 
+def test_a_case_has_the_time_that_its_row_says(monkeypatch):
+    monkeypatch.setattr(prove_with_e, "prove", lambda goal, limit: {"asked": (goal, limit)})
+    for case in prove_with_e.cases()[::7]:
+        (row,) = prove_with_e.one(case)
+        assert row == case | {"asked": (parse(case["goal"]), prove_with_e.LIMITS[case["set"]])}
+
+
 # What is stored
 
 

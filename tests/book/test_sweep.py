@@ -382,6 +382,19 @@ def test_clothes_have_choices_of_their_own(monkeypatch):
     assert asked == ["pruning_tuning_fashion"]
 
 
+def test_on_clothes_what_chapter_12_cannot_do_without_comes_first():
+    case = {"network": "LeNet-300-100", "activation": "relu", "variant": "as scored"}
+    needed = (*sweep_mnist.HEADLINE, "dense", "SynFlow", "iterative SNIP")
+    for score, variant in itertools.product(needed, ("as scored", "shuffled")):
+        first = case | {"score": score, "variant": variant}
+        assert sweep_mnist.later(first) == 0
+        assert sweep_mnist.later(first | {"network": "LeNet-5"}) == 1
+        assert sweep_mnist.later(first | {"activation": "tanh"}) == 2
+    for last in ({"score": "GraSP"}, {"score": "SNIP", "variant": "floor 3"}):
+        assert sweep_mnist.later(case | last) == 2
+        assert sweep_mnist.later(case | last | {"network": "LeNet-5"}) == 2
+
+
 def test_every_option_is_tried_and_no_other():
     tried = {}
     for trial in sweep_mnist.tuning():

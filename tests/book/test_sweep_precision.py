@@ -1,7 +1,7 @@
 """The study of precision: a row by hand, and its plan."""
 
 from prosper_utils.pruning import networks, scores
-from prosper_utils.study import datasets
+from prosper_utils.study import datasets, results
 
 import numpy as np
 import pytest
@@ -55,3 +55,8 @@ def test_the_plan_has_every_case_once():
     cases = [tuple(case.values()) for case in sweep_precision.plan()]
     assert len(cases) == len(set(cases))
     assert {case[2] for case in cases} == set(sweep_precision.STEPS)
+    stored, _ = results.load("precision")
+    assert set(cases) >= {*stored[[*sweep_precision.CASE]].itertuples(index=False, name=None)}
+    for steps in sweep_precision.STEPS:
+        seeds = [0, 1, 2] if steps == 3 else [0]
+        assert sorted({case[3] for case in cases if case[2] == steps}) == seeds
