@@ -288,3 +288,20 @@ def test_stacked_tensors_of_any_type_are_sliced(dtype):
     for found, (part, _) in zip(tf.unstack(x), batch_list((x, x)), strict=True):
         assert tf.as_dtype(part.dtype) == x.dtype
         np.testing.assert_array_equal(part, found)
+
+
+def test_what_is_compiled_for_one_structure_serves_no_other():
+    """As many parts with other names, or nested in another way, are handed to the loss as such."""
+
+    def loss(weights, batch):
+        return tf.reduce_sum(weights[0] * batch[0])
+
+    def made(x, loss=loss):
+        return Packed(loss, (x, 0.0))
+
+    one, others = made({"a": 1.0, "b": 2.0}), ({"a": 1.0, "c": 2.0}, {"a": {"b": 1.0}, "b": 2.0})
+    assert one == made({"a": 5.0, "b": 6.0})
+    assert hash(one) == hash(made({"a": 5.0, "b": 6.0}))
+    assert one.restore([3.0, 4.0, 5.0]) == ({"a": 3.0, "b": 4.0}, 5.0)
+    for other in (*map(made, others), made({"a": 1.0, "b": 2.0}, abs), "another thing"):
+        assert one != other
