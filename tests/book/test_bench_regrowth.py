@@ -30,6 +30,7 @@ def seen(monkeypatch):
             earns = isinstance(kernels(model)[0].constraint, regrowth.Earning)
             kept = sum(int(np.sum(m)) for m in masks.in_force(model))
             trained.append((earns, int(optimizer.iterations), options["batch_size"], kept))
+            assert (optimizer.momentum, float(optimizer.learning_rate)) == (0.9, np.float32(0.1))
 
         return counted
 

@@ -383,7 +383,9 @@ def test_a_call_of_a_method_is_noted_under_its_own_name_and_others_are_not():
     plugin.pytest_runtest_logstart("t")
     call("/x/prosper_utils/a.py", "method")
     call("/x/keras/a.py", "another")
-    assert plugin.called == {"t": {"method": 1}}
+    plugin.pytest_runtest_logstart("another")
+    call("/x/prosper_utils/a.py", "second")
+    assert plugin.called == {"t": {"method": 1}, "another": {"second": 1}}
 
 
 def ids(*names):

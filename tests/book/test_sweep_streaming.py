@@ -56,6 +56,20 @@ def test_the_likeness_of_scores_by_hand():
     assert found["iou_99"] == 1 / 7
 
 
+def test_scores_that_are_not_streamed_are_what_they_are_called(monkeypatch):
+    given = {"learning_rate": 0.1}
+    monkeypatch.setattr(sweep_streaming, "meta_gradient", lambda *args, **options: (args, options))
+    scores = {}
+    exact = sweep_streaming.add_exact(scores, "loss", "weights", "batches", "others", 0.1)
+    ours = "loss", "weights", "batches"
+    assert exact == (ours, given | {"method": "unrolled"})
+    assert scores == {
+        "first order": (ours, given | {"method": "first_order"}),
+        "reverse": (ours, given | {"method": "reverse"}),
+        "other batches": (("loss", "weights", "others"), given),
+    }
+
+
 def test_what_is_said_of_a_product_by_hand():
     g, initial = [np.array([2.0, 0.5]), np.array([1.0])], [np.array([1.0, -3.0]), np.array([0.25])]
     gamma = [np.array([1e3, -1e-46]), np.array([1e39])]

@@ -818,11 +818,13 @@ def test_layers_of_several_kernels_lose_all_their_masks():
     assert bounds == [None, 9.0, None, None]
 
 
-def test_masks_are_refused_where_nothing_would_be_left_of_a_layer():
-    model = dense_300_100(units=(4, 3))
+@pytest.mark.parametrize("first", [4, 1])
+def test_masks_are_refused_where_nothing_would_be_left_of_a_layer(first):
+    model = dense_300_100(units=(first, 3))
     keep = [bool(g.fixed) for g in channels.groups(model)]
-    with pytest.raises(ValueError, match=r"some of axis 1 of .*hidden_1/kernel, found none"):
-        units.unread(model, keep)
+    for cut in (units.unread, units.shrink):
+        with pytest.raises(ValueError, match=r"some of axis 1 of .*hidden_1/kernel, found none"):
+            cut(model, keep)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,9 @@ def test_goals_are_compared_setting_by_setting(stored):
     assert arms.proved("blend", steps=3).tolist() == [9, 9]
     assert arms.proved("fixed", steps=3).tolist() == [2, 3]
     assert arms.span("blend", "fixed") == "blend 20 to 22; fixed 2 to 3"
+    stored(proofs=runs("blend", [21, 25, 19, 22]) + runs("fixed", [3, 3]))
+    assert arms.span("blend", "fixed") == "blend 19 to 25; fixed 3"
+    stored(proofs=runs("blend", [20, 22]) + runs("fixed", [2, 3], 0))
     assert arms.goals("fixed") == paired({0: 2, 1: 3}, {0: 20, 1: 22})
     assert arms.fewer({"fixed": Interval(-18, -19, -17, 1e-6)}).word == "holds"
 
