@@ -364,9 +364,10 @@ def test_blocks_of_equal_scores_go_from_the_widest_on():
         assert sum(keep[n] for n in first) == 24
 
 
-def test_a_floor_is_a_decimal():
+def test_a_floor_is_a_decimal_and_rounded_up():
     """In floating point 0.07 times 100 is a little more than 7."""
-    for floor, width, least in ((0.07, 100, 7), (0.14, 50, 7), (0.55, 100, 55), (0.29, 100, 29)):
+    exact = (0.07, 100, 7), (0.14, 50, 7), (0.55, 100, 55), (0.29, 100, 29)
+    for floor, width, least in (*exact, (0.5, 7, 4), (0.07, 50, 4), (0.3, 4, 2)):
         model = dense_300_100(units=(width, 3))
         first, scores = only_free(model, 0)
         wanted = least * 784 + least * 3 + 3 * 10

@@ -388,6 +388,20 @@ def parts_of_one_batch():
     return (x, y), [(x[a:b], y[a:b]) for a, b in ((0, 4), (4, 14), (14, 21))]
 
 
+class Sequence(keras.utils.PyDataset):
+    """Batches as a data set of Keras."""
+
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = parts
+
+    def __len__(self):
+        return len(self.parts)
+
+    def __getitem__(self, index):
+        return self.parts[index]
+
+
 AT_ONE_MOMENT = {
     "SNIP": snip,
     "GraSP": functools.partial(grasp, temperature=1.0),
@@ -401,8 +415,12 @@ def test_what_ends_is_averaged_over_all_examples_and_of_the_rest_the_first_is_ta
     model, _ = tiny
     whole, parts = parts_of_one_batch()
     score = AT_ONE_MOMENT[name]
-    for a, b in zip(score(model, parts), score(model, [whole]), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-15)
+    kinds = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in whole)
+    ends = tf.data.Dataset.from_generator(lambda: parts, output_signature=kinds)
+    ends = ends.apply(tf.data.experimental.assert_cardinality(3))
+    for listed in (parts, tuple(parts), ends, Sequence(parts)):
+        for a, b in zip(score(model, listed), score(model, [whole]), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-15)
     first = score(model, itertools.repeat(parts[0]))
     for a, b in zip(first, score(model, parts[:1]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
