@@ -661,6 +661,19 @@ def test_a_network_of_named_inputs_is_judged_by_its_double_and_its_layers(score)
         SCORES[score](*arguments(right_once))
 
 
+@pytest.mark.parametrize("last", ["a compiled function", "an activation", "the first one, too"])
+def test_the_last_operation_of_a_loss_may_be_at_fault(last):
+    def loss(weights, batch):
+        x = weights[0] if last == "the first one, too" else tf.reduce_sum(weights[0] ** 2)
+        return right_once(x)
+
+    loss = tf.function(loss) if last == "a compiled function" else loss
+    weights = [tf.constant(0.7, tf.float64)]
+    with pytest.raises(ValueError, match="a gradient is stated by hand"):
+        check_structure(loss, weights, None)
+    check_structure(loss, weights, None, order=1)
+
+
 def test_control_flow_of_a_loss_is_not_translated():
     """The compiled loops take a loss as it is written; so does the look at its structure."""
 

@@ -373,6 +373,8 @@ def test_a_floor_is_a_decimal_and_rounded_up():
         wanted = least * 784 + least * 3 + 3 * 10
         keep = budgets.choose(model, scores, limit=wanted, floor=floor)
         assert sum(keep[n] for n in first) == least
+        with pytest.raises(ValueError, match="smallest network that the floors leave"):
+            budgets.choose(model, scores, limit=wanted - 1, floor=floor)
 
 
 def test_a_floor_is_of_the_network_as_it_came_in_every_round():
