@@ -84,13 +84,19 @@ def test_push_forward_is_a_finite_difference():
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_stacked_batches_give_the_same_in_one_loop(steps):
+@pytest.mark.parametrize("known", [True, False])
+def test_stacked_batches_give_the_same_in_one_loop(steps, known):
+    """Also where a function is made for any number of them."""
     state, batches, generator = random_run(2, steps)
     cotangent = tf.constant(generator.normal(size=3))
     stacked = tuple(tf.stack(part) for part in zip(*batches, strict=True))
     listed = roll_out(affine, state, batches)
 
-    @tf.function
+    shapes = [[steps if known else None, *part.shape[1:]] for part in stacked]
+    parts = tuple(tf.TensorSpec(shape, tf.float64) for shape in shapes)
+    vector = tf.TensorSpec([3], tf.float64)
+
+    @tf.function(input_signature=[vector, parts, vector])
     def sweeps(state, stacked, cotangent):
         states = roll_out(affine, state, stacked)
         pulled = pull_back(affine, states, stacked, cotangent)

@@ -507,6 +507,16 @@ def test_a_table_of_three_models():
         assert f"{row['agree']:.2%}" in line
 
 
+def test_a_row_as_text_by_hand():
+    row = {"model": "small", "form": ".keras", "bytes": 12_340, "smaller": 2.0}
+    row |= {"zipped": 5_600, "smaller_zipped": 3.0, "agree": 0.75}
+    row |= {"seconds_8": 0.004, "low_8": 0.003, "high_8": 0.0065, "faster_8": 5.5}
+    head, line = deploy.as_text([row]).splitlines()
+    said = "model form kB smaller zipped smaller ms for 8 (quartiles) faster agree"
+    assert " ".join(head.split()) == said
+    assert " ".join(line.split()) == "small .keras 12.3 2.0x 5.6 3.0x 4 (3-6.5) 5.5x 75.00%"
+
+
 def test_a_table_times_whole_batches_as_often_and_with_as_many_threads_as_is_said(monkeypatch):
     """Where there are fewer inputs than a batch takes, they come again."""
     asked, given, runner = [], [], deploy.runner

@@ -401,8 +401,19 @@ def test_a_layer_that_draws_and_holds_statistics_is_refused_by_name():
 
 
 def test_what_draws_in_inference_draws_the_same_numbers_each_time():
-    weights, outputs = as_outputs(network(Sampling()))
-    np.testing.assert_array_equal(outputs(weights, IMAGES), outputs(weights, IMAGES))
+    model = network(Sampling())
+    weights, outputs = as_outputs(model)
+    found = outputs(weights, IMAGES)
+    np.testing.assert_array_equal(outputs(weights, IMAGES), found)
+    sampling = next(layer for layer in model.layers if isinstance(layer, Sampling))
+    sampling.call = lambda x: x
+    assert not np.allclose(outputs(weights, IMAGES), found)
+
+
+def test_only_what_draws_in_training_alone_is_turned_off():
+    dropout = layers.Dropout(0.5)
+    assert mode.drawing(network(Sampling())) == []
+    assert mode.drawing(network(dropout)) == [dropout]
 
 
 # No edit outlives the call
