@@ -8,6 +8,7 @@ from prosper_utils.lookahead.conditioning import (
     ROUNDING,
     Conditioning,
     UndeterminedMask,
+    advice,
     agreement,
     check_double,
     checked,
@@ -405,3 +406,13 @@ def test_a_data_set_that_is_shuffled_anew_each_time_is_looked_through_once(refer
     double = in_double(weights), tiny_loss
     report = conditioning(tiny_loss, weights, data, learning_rate=0.5, double=double)
     assert max(report.rounding, report.error) < 1e-5
+
+
+@pytest.mark.parametrize(("determined", "said"), [(0.0, "0.0%"), (0.5, "50.0%")])
+def test_a_warning_says_what_was_measured_if_it_was(determined, said):
+    report = reported(error=0.25, rounding=0.0, determined=determined)
+    found = advice(report, 0.9)
+    assert "its relative error in float32 is 0.25, and of the weights that it keeps at" in found
+    assert f"at sparsity 0.9 float64 keeps {said}" in found
+    assert "was not measured" not in found
+    assert "whether float32 can hold it was not measured" in advice(reported(), 0.9)
