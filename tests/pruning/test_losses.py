@@ -676,11 +676,12 @@ def test_what_is_added_as_a_vector_is_summed_as_keras_does():
     assert float(loss(weights, (x, y))) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("kind", ["BinaryCrossentropy", "BinaryFocalCrossentropy"])
-def test_a_temperature_of_every_binary_loss_divides_the_logits(kind):
+def test_a_temperature_of_every_binary_loss_divides_the_logits(kind, width):
     kind = getattr(keras.losses, kind)
-    logits = tf.constant([[-1.0], [0.5], [2.0]])
-    y = np.array([[0.0], [1.0], [1.0]])
+    logits = tf.constant([[-1.0, 0.7, 1.5], [0.5, -2.0, 0.1], [2.0, 1.0, -0.3]])[:, :width]
+    y = np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])[:, :width]
     found = losses.at_temperature(kind(), 3.0)(y, keras.activations.sigmoid(logits))
     assert float(found) == pytest.approx(float(kind(from_logits=True)(y, logits / 3)), rel=1e-5)
 
