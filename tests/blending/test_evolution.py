@@ -676,6 +676,19 @@ def test_a_batch_of_another_length_is_refused_and_enters_nothing(wrong):
     assert table.objects == [1, 2]
 
 
+def test_a_pair_that_is_listed_twice_is_computed_and_paid_for_once():
+    asked = []
+
+    def sums(objects, new):
+        asked.extend(new)
+        return [objects[i] + objects[j] for i, j in new]
+
+    table = Table({"a": 1, "b": 2}, None, budget=2, batch=sums)
+    assert table.many([(0, 1), (0, 1), (1, 1), (0, 1)]) == [2, 2, 3, 2]
+    assert asked == [(0, 1), (1, 1)]
+    assert table.objects == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("keep", [10, EVERYTHING])
 def test_recomputing_with_extra_support_changes_no_value(steps, keep):

@@ -41,8 +41,9 @@ def test_a_claim_is_printed_with_its_bound_and_no_measured_number(capsys):
 def test_a_claim_that_does_not_hold_stops(found):
     with pytest.raises(AssertionError, match="expected a relative error below"):
         check_equal("one = other", [np.array([found])], [np.ones(1)], 1e-10)
-    with pytest.raises(AssertionError, match="does not hold: up is down"):
-        check("up is down", False)
+    for false in (False, np.bool_(False), tf.constant(False), None, 0, []):
+        with pytest.raises(AssertionError, match="does not hold: up is down"):
+            check("up is down", false)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
