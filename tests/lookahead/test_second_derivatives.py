@@ -661,6 +661,21 @@ def test_a_network_of_named_inputs_is_judged_by_its_double_and_its_layers(score)
         SCORES[score](*arguments(right_once))
 
 
+def test_a_gradient_that_is_wrongly_zero_is_infinitely_wrong():
+    def stopped(weights, batch):
+        return tf.reduce_sum(tf.stop_gradient(weights[0]) ** 2) + 0 * tf.reduce_sum(weights[0])
+
+    def constant(weights, batch):
+        return 0 * tf.reduce_sum(weights[0])
+
+    weights = [tf.constant([0.5, -0.3], tf.float64)]
+    with np.errstate(divide="ignore"):
+        assert difference(stopped, weights, None) == np.inf
+        with pytest.raises(ValueError, match="found inf"):
+            check(stopped, weights, None)
+    assert difference(constant, weights, None) == 0
+
+
 @pytest.mark.parametrize("last", ["a compiled function", "an activation", "the first one, too"])
 def test_the_last_operation_of_a_loss_may_be_at_fault(last):
     def loss(weights, batch):
