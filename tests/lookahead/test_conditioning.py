@@ -15,6 +15,7 @@ from prosper_utils.lookahead.conditioning import (
     conditioning,
     relative,
     suspect,
+    vector,
 )
 from prosper_utils.lookahead.meta_gradient import cotangents, meta_gradient
 from prosper_utils.pruning.networks import lenet5
@@ -416,3 +417,18 @@ def test_a_warning_says_what_was_measured_if_it_was(determined, said):
     assert f"at sparsity 0.9 float64 keeps {said}" in found
     assert "was not measured" not in found
     assert "whether float32 can hold it was not measured" in advice(reported(), 0.9)
+
+
+def test_the_norm_of_large_scores_in_single_precision_does_not_overflow():
+    weights, batches = [tf.ones(3)], [np.float32(1e25)] * 2
+
+    def loss(weights, batch):
+        return tf.reduce_sum(weights[0]) * batch
+
+    report = conditioning(loss, weights, batches, learning_rate=1e-30)
+    assert report.ratio == 1
+    found = vector(
+        [np.float32([2.0]), np.float32([[1.0, 3.0]])], [np.float32([0.5]), np.ones((1, 2))], [1, 0]
+    )
+    np.testing.assert_array_equal(found, [1.0, 3.0, 1.0])
+    assert found.dtype == np.float64
