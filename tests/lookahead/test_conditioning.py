@@ -427,8 +427,7 @@ def test_the_norm_of_large_scores_in_single_precision_does_not_overflow():
 
     report = conditioning(loss, weights, batches, learning_rate=1e-30)
     assert report.ratio == 1
-    found = vector(
-        [np.float32([2.0]), np.float32([[1.0, 3.0]])], [np.float32([0.5]), np.ones((1, 2))], [1, 0]
-    )
+    values = np.float32([2.0]), np.float32([[1.0, 3.0]])
+    found = vector(values, [np.float32([0.5]), np.float32([[1.0, 1.0]])], [1, 0])
     np.testing.assert_array_equal(found, [1.0, 3.0, 1.0])
     assert found.dtype == np.float64

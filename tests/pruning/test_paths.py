@@ -472,13 +472,13 @@ def test_constants_count_by_their_size_and_what_is_filled_in_as_nothing(link, al
 
 def test_what_has_negative_weights_of_its_own_is_refused():
     inputs = keras.Input((4, 4, 3))
-    for kind in ("bilinear", "bicubic"):
+    for kind in ("nearest", "bilinear", "bicubic", "lanczos3", "lanczos5"):
         x = layers.UpSampling2D(2, interpolation=kind, name="up")(inputs)
         model = keras.Model(inputs, layers.Conv2D(2, 3)(x))
-        if kind == "bilinear":
+        if kind in ("nearest", "bilinear"):
             paths.flow(model)
             continue
-        with pytest.raises(ValueError, match="'up', whose interpolation bicubic has negative"):
+        with pytest.raises(ValueError, match=f"'up', whose interpolation {kind} has negative"):
             paths.flow(model)
     model = between(layers.Dense(4, name="dense"))
     paths.flow(model)
