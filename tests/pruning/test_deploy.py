@@ -102,6 +102,25 @@ def test_a_file_computes_what_the_model_does(case, form):
     assert deploy.agreement(model, content(found, form), x, batch=16) == (40, 40)
 
 
+def test_no_more_inputs_are_run_at_a_time_than_is_said(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        deploy, "runner", lambda content, threads: lambda x: sizes.append(len(x)) or x
+    )
+    x = np.ones((600, 2))
+    for options, expected in (({"batch": 250}, [250, 250, 100]), ({}, [256, 256, 88])):
+        sizes.clear()
+        np.testing.assert_array_equal(deploy.predict(None, x, **options), x)
+        assert sizes == expected
+
+
+def test_predictions_are_counted_where_each_place_has_a_class():
+    links = [keras.layers.Conv1D(3, 2, name="conv")]
+    model = keras.Sequential([keras.Input((5, 2)), *links])
+    x = np.random.default_rng(0).normal(size=(6, 5, 2)).astype("float32")
+    assert deploy.agreement(model, deploy.lite(model), x) == (24, 24)
+
+
 class Augmented(keras.Model):
     """A model of a class of its own, whose `call` hears nothing of training."""
 

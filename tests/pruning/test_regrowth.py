@@ -678,6 +678,9 @@ def test_a_training_shorter_than_an_interval_says_that_nothing_was_regrown(digit
     model, loop = looped(small, OPTIMIZERS["momentum"](), every=50, until=100)
     with pytest.warns(UserWarning, match=r"nothing was regrown in 5 steps .* every=50"):
         fit(model, loop, digits, epochs=1, batches=5)
+    model, loop = looped(small, OPTIMIZERS["momentum"](), every=5, until=3)
+    with pytest.warns(UserWarning, match=r"nothing was regrown in 9 steps .* every=5 and until=3"):
+        fit(model, loop, digits, epochs=1, batches=9)
     model, loop = looped(small, OPTIMIZERS["momentum"](), every=5, until=100)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

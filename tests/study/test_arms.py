@@ -63,6 +63,11 @@ def test_the_best_frozen_mask_is_the_one_with_the_lowest_mean(stored):
     ]
     stored(regrowth=rows)
     assert arms.best_frozen(arms.DENSE, 0.9) == {0: 4.0, 1: 5.0, 2: 6.0}
+    longer = [row | {"variant": "longer", "error": row["error"] + 0.5} for row in rows]
+    stored(regrowth=rows + longer)
+    assert arms.regrown(arms.DENSE, "SNIP", 0.9) == {0: 5.0, 1: 6.0, 2: 7.0}
+    assert arms.regrown(arms.DENSE, "SNIP", 0.9, "longer") == {0: 5.5, 1: 6.5, 2: 7.5}
+    stored(regrowth=rows)
     assert {f.mean for f in arms.credit_against().values()} == {-3.0}
     assert {f.mean for f in arms.credit_against("random regrowth").values()} == {-8.0}
     assert list(arms.credit_against()) == list(arms.REGROWN)

@@ -129,6 +129,9 @@ def test_a_family_is_judged_with_its_extremes():
     assert str(found) == "holds if relu"
     assert "points from −2.0" in found.evidence
     assert "to +0.0" in found.evidence
+    family = {n: around(-2, p=0.03) for n in range(4)}  # enough for one claim, not for four
+    assert judged(lower, {0: family[0]}, "first − second", str).word == "holds"
+    assert judged(lower, family, "first − second", str).word == "not shown"
 
 
 def test_with_few_cases_each_is_evidence():
