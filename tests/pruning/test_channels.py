@@ -120,6 +120,20 @@ def test_an_inner_model_for_any_size_is_labelled_at_the_size_of_the_call(after):
     assert found == expected
 
 
+def test_an_inner_model_is_called_in_the_structure_it_was_made_with():
+    inputs = {name: keras.Input((3,), name=name) for name in "ab"}
+    dense = {name: layers.Dense(4) for name in "ab"}
+    inner = keras.Model(inputs, layers.Add()([dense[name](x) for name, x in inputs.items()]))
+    outer = [keras.Input((3,)) for _ in "ab"]
+
+    def nested(given):
+        return keras.Model(outer, layers.Dense(2)(inner(given)))
+
+    assert len(channels.groups(nested(dict(zip("ab", outer, strict=True))))) == 3 + 3 + 4 + 2
+    with pytest.raises(ValueError, match="inputs in the structure it was made with, found another"):
+        channels.groups(nested(outer))
+
+
 @pytest.mark.parametrize("known_first", [True, False])
 def test_one_unknown_size_makes_the_cost_of_what_it_meets_unknown(known_first):
     sizes = [(8, 8, 3), (None, None, 3)]

@@ -430,6 +430,9 @@ def between(link):
     return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
 
 
+SIGNS = np.array([-2.0, 2.0, -2.0, 2.0], "float32")
+
+
 def padded(x):
     return keras.ops.pad(x, [[0, 0], [2, 0], [0, 0]], constant_values=5.0)
 
@@ -441,6 +444,9 @@ def padded(x):
         (lambda x: x / -4.0, lambda x: 0.25 * x),
         (lambda x: 3.0 - x, lambda x: x),
         (lambda x: x + 1.0, lambda x: x),
+        (lambda x: x * SIGNS, lambda x: 2.0 * x),
+        (lambda x: x / SIGNS, lambda x: 0.5 * x),
+        (lambda x: x + SIGNS, lambda x: x),
         (padded, layers.ZeroPadding1D((2, 0))),
         (layers.GlobalAveragePooling1D(keepdims=True), lambda x: keras.ops.mean(x, 1)),
         (
