@@ -175,11 +175,11 @@ def test_what_was_tried_is_stored_with_the_versions(tmp_path, monkeypatch):
     monkeypatch.setattr(works, "TABLES", tables)
     monkeypatch.setattr(works, "CELLS", cells)
     monkeypatch.setattr(works, "STORED", tmp_path / "works.json")
-    monkeypatch.setattr(works, "outcome", lambda *cell: " ".join(cell))
+    monkeypatch.setattr(works, "outcome", lambda *cell: " ".join(cell) * (cell[1] != "b"))
     works.main()
     found = works.stored()
     assert found["outcomes"] == {
-        "mine": {row: {column: f"mine {row} {column}" for column in ("one", "two")} for row in "ab"}
+        "mine": {"a": {"one": "mine a one", "two": "mine a two"}, "b": {"one": "", "two": ""}}
     }
     assert set(found["versions"]) == {"keras", "tensorflow", "numpy"}
 
@@ -224,6 +224,8 @@ def test_a_network_has_what_its_row_says_on_the_way_to_its_classes(row):
     else:
         kind = MADE_OF.get(row) or getattr(works.L, row.split(",")[0])
         assert any(type(layer) is kind for layer in model.layers)
+    if row in ("Add", "Multiply", "Concatenate"):  # of two branches
+        assert sum(type(layer) is works.L.Conv2D for layer in model.layers) == 2
 
 
 def test_examples_have_labels_of_every_class_and_losses_one_number_each():
@@ -234,6 +236,12 @@ def test_examples_have_labels_of_every_class_and_losses_one_number_each():
     assert {*np.ravel([works.labels("class", generator) for _ in range(9)])} == {0, 1, 2}
     outputs = np.arange(6.0).reshape(2, 3)
     np.testing.assert_allclose(works.per_example(0 * outputs, outputs), [17 / 3, 962 / 3])
+
+
+def test_a_model_of_a_class_of_ones_own_returns_logits():
+    model, x = works.subclassed(), np.ones((2, 5), "float32")
+    np.testing.assert_array_equal(model(x), model.out(model.hidden(x)))
+    assert model.out.activation is keras.activations.linear
 
 
 def test_a_layer_that_holds_a_part_of_its_gradient_back_lets_the_other_through():
