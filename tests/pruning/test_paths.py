@@ -256,6 +256,23 @@ def test_each_layer_is_linear_as_keras_has_it():
         assert relative_error([paths.flow(model)(values)], [expected]) < 1e-5
 
 
+CONVOLUTIONS = ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "SeparableConv2D")
+GEOMETRIES = [{}, {"strides": 2}, {"dilation_rate": 2}, {"padding": "same", "strides": 2}]
+
+
+@pytest.mark.parametrize("options", GEOMETRIES, ids=str)
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_a_convolution_goes_where_its_options_say(kind, options):
+    width = () if kind == "DepthwiseConv2D" else (5,)
+    layer = getattr(layers, kind)(*width, 3, use_bias=False, **options)
+    model = keras.Sequential([keras.Input((9, 7, 2)), layer])
+    values = [tf.abs(tf.cast(k.value, tf.float64)) for k in kernels(model)]
+    for kernel, value in zip(kernels(model), values, strict=True):
+        kernel.assign(value)
+    seen = tf.reduce_sum(model(tf.ones((1, 9, 7, 2))))
+    assert relative_error([paths.flow(model)(values)], [seen]) < 1e-5
+
+
 def plain(layer):
     """Return a copy of a layer without bias, activation, scaling and maximum."""
     config = layer.get_config()
