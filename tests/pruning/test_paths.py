@@ -263,6 +263,8 @@ GEOMETRIES = [{}, {"strides": 2}, {"dilation_rate": 2}, {"padding": "same", "str
 @pytest.mark.parametrize("options", GEOMETRIES, ids=str)
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_a_convolution_goes_where_its_options_say(kind, options):
+    if kind == "Conv2DTranspose" and "dilation_rate" in options:
+        pytest.skip("TensorFlow has none on processors")
     width = () if kind == "DepthwiseConv2D" else (5,)
     layer = getattr(layers, kind)(*width, 3, use_bias=False, **options)
     model = keras.Sequential([keras.Input((9, 7, 2)), layer])
