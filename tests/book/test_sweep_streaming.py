@@ -166,3 +166,27 @@ def test_slow_descent_turns_no_sign(monkeypatch, digits):
         assert m * np.log(0.85) < row["lowest"] <= row["highest"] < m * np.log(1.15)
         assert row["sharpness"] == pytest.approx(0.1)
         assert row["finite"]
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        ("errors", "LOOKAHEADS"),
+        ("errors", "SPARSITIES"),
+        ("errors", "BATCH_SIZE"),
+        ("growth", "POOL"),
+        ("growth", "LONG"),
+        ("growth", "BATCH_SIZE"),
+    ],
+)
+def test_what_determines_the_results_is_in_the_configuration(monkeypatch, digits, what, name):
+    before = sweep_streaming.configuration(what, digits)
+    monkeypatch.setattr(sweep_streaming, name, "changed")
+    assert sweep_streaming.configuration(what, digits) != before
+
+
+def test_what_is_measured_is_measured_in_double_precision():
+    found = sweep_streaming.flat([np.float32([[1e30, 0.1]]), np.float32([2.0])])
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, np.float64(np.float32([1e30, 0.1, 2.0])))
+    assert np.isfinite(np.linalg.norm(found))
