@@ -1,6 +1,7 @@
 """What the sweeps share: the command stores what is missing, once, and goes on where it stopped."""
 
 import importlib
+import json
 import os
 import signal
 import sys
@@ -226,3 +227,26 @@ def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert provenance["seconds"] == 10
     run()
     assert (tmp_path / "squares.csv").read_text() == second
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("sweep_colour", "colour"),
+        ("sweep_domains", "proofs_domains"),
+        ("sweep_mnist", "pruning"),
+        ("sweep_precision", "precision"),
+        ("sweep_proofs", "proofs"),
+        ("sweep_regrowth", "regrowth"),
+        ("sweep_units", "units"),
+    ],
+)
+def test_what_is_stored_is_of_the_present_configuration_and_nothing_is_left_out(name, table):
+    """But for the data set, which the machine may not have."""
+    stored = results.load(table)[1]["configuration"]
+    now = json.loads(json.dumps(importlib.import_module(name).configuration()))
+    for key in ("data", "sha256"):
+        stored.pop(key, None)
+        now.pop(key, None)
+    assert stored == now
+    assert stored
