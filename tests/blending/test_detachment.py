@@ -448,6 +448,12 @@ def test_steps_give_premises_first():
         ("D21", "CCpqCpp"),
         ("DD211", "Cpp"),
     ]
+    own = {"a": parse("CpCqp"), "b": parse("CNpCpq")}
+    assert [(p, show(f)) for p, f in steps("Dab", own)] == [
+        ("b", "CNpCpq"),
+        ("a", "CpCqp"),
+        ("Dab", show(detach(own["a"], own["b"]))),
+    ]
     for proof in GOALS.values():
         listed = steps(proof)
         assert listed[-1] == (proof, theorem(proof))

@@ -364,3 +364,15 @@ def test_kernels_may_be_numbered_by_numpy():
     model = lenet5()
     for i in (0, -1):
         assert networks.select(model, exclude=[np.int64(i)]) == networks.select(model, exclude=[i])
+
+
+def test_logits_are_outputs_run_in_the_same_way_as_those_of_a_loss():
+    model = networks.resnet8(widths=(2, 4, 8), shape=(8, 8, 3))
+    x = np.random.default_rng(0).normal(size=(5, 8, 8, 3)).astype("float32")
+    for run in ({}, {"statistics": "moving"}, {"dtype": "float64"}):
+        weights, logits = networks.as_logits(model, **run)
+        found = logits(weights, x)
+        np.testing.assert_array_equal(found, networks.as_outputs(model, **run)[1](weights, x))
+        y = np.argmax(found, -1)
+        expected = networks.cross_entropy(found, y)
+        assert float(as_loss(model, **run)[1](weights, (x, y))) == pytest.approx(float(expected))
