@@ -28,6 +28,30 @@ def test_the_digits_stand_in_as_colour_images():
     assert {w.dtype.name for w in weights} == {"float64"}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_our_side_computes_in_the_type_that_is_asked_for(dtype):
+    assert {score.dtype.name for score in bench_authors.ours("LeNet-300-100", 0, dtype)()} == {dtype}
+
+
+def test_the_memory_of_a_step_is_a_difference_over_a_difference(monkeypatch):
+    asked, mib = [], bench_authors.bench.MIB
+
+    def process(target, args):
+        _, *case = args
+        asked.append((target, *case))
+        return Side([])
+
+    def pipe():  # 7 MiB a step, and what does not grow with the steps
+        return SimpleNamespace(recv=lambda: (100 + 7 * asked[-1][-1]) * mib), None
+
+    spawn = SimpleNamespace(Pipe=pipe, Process=process)
+    monkeypatch.setattr(bench_authors.multiprocessing, "get_context", lambda _: spawn)
+    for name, counts in bench_authors.MEMORY.items():
+        asked.clear()
+        assert bench_authors.mib_per_step("ours", name) == 7
+        assert asked == [(bench_authors.grown, "ours", name, steps) for steps in counts]
+
+
 class Side:
     """One side as a process and both ends of its pipe, which notes when it works."""
 

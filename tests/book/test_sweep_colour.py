@@ -194,6 +194,16 @@ def test_scores_look_at_the_batches_of_the_seed_as_they_are(short):
     assert x.dtype == tf.float32
 
 
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_case_is_judged_on_the_images_that_are_said(short, monkeypatch, part):
+    judged = []
+    monkeypatch.setattr(
+        sweep_colour.training, "error", lambda model, data, **_: judged.append(data) or 50.0
+    )
+    run("dense", sparsity=0.0, part=part)
+    assert judged[0] is getattr(sweep_colour.data(), part)
+
+
 def test_images_to_train_on_are_bytes_and_those_to_test_on_are_numbers_up_to_one(monkeypatch):
     monkeypatch.setenv("PROSPER_COLOUR", "digits")
     found = sweep_colour.data.__wrapped__()
