@@ -30,7 +30,9 @@ def test_the_digits_stand_in_as_colour_images():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_our_side_computes_in_the_type_that_is_asked_for(dtype):
-    assert {score.dtype.name for score in bench_authors.ours("LeNet-300-100", 0, dtype)()} == {dtype}
+    assert {score.dtype.name for score in bench_authors.ours("LeNet-300-100", 0, dtype)()} == {
+        dtype
+    }
 
 
 def test_the_memory_of_a_step_is_a_difference_over_a_difference(monkeypatch):

@@ -39,6 +39,14 @@ FIGURES = {
 }
 
 
+def test_without_a_browser_no_picture_is_drawn_and_the_command_fails(monkeypatch):
+    monkeypatch.setattr(pictures, "chromium", lambda: None)
+    monkeypatch.setattr(pictures.results, "replace", lambda *_: pytest.fail("something is drawn"))
+    with pytest.raises(SystemExit, match="none was found") as ended:
+        pictures.main()
+    assert ended.value.code
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Return the Chromium of this machine."""
