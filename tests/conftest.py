@@ -131,6 +131,20 @@ def dense_with(activation):
     return model, (np.linspace(-1, 1, 24).reshape(6, 4).astype("float32"), np.arange(6) % 3)
 
 
+class Sequence(keras.utils.PyDataset):
+    """Batches by their number."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, m):
+        return self.batches[m]
+
+
 def with_an_idle_layer():
     """Return model, losses and batch, such that a layer is read and does not reach the loss."""
     x = keras.Input((4,))

@@ -200,7 +200,7 @@ def test_memory_is_what_the_peak_grows_by_after_a_call_at_small_m(monkeypatch, t
     assert said == [3, "steps", "steps", ("clear_refs", "5"), "VmRSS", call, "VmHWM"]
 
 
-def test_the_diagonal_is_compared_with_the_exact_scores_over_few_steps(monkeypatch):
+def test_the_diagonal_is_compared_with_the_exact_scores_over_few_steps():
     keras.utils.set_random_seed(0)
     runs, exact = bench.gauss_newton("LeNet-300-100", steps=1)
     assert list(runs) == ["plain steps", "gauss_newton"]

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
@@ -280,20 +281,6 @@ def test_named_and_listed_outputs_score_alike():
     (named, batches), (listed, others) = several("dict"), several("list")
     found, wanted = scores.prospr(named, batches), scores.prospr(listed, others)
     assert relative_error(found, wanted) < 1e-12
-
-
-class Sequence(keras.utils.PyDataset):
-    """Batches by their number."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self.batches = batches
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __getitem__(self, m):
-        return self.batches[m]
 
 
 def stacked(batches):

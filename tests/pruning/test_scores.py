@@ -36,7 +36,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import dense_with, right_once, with_an_idle_layer
+from conftest import Sequence, dense_with, right_once, with_an_idle_layer
 
 
 @pytest.fixture(scope="module")
@@ -386,20 +386,6 @@ def parts_of_one_batch():
     generator = np.random.default_rng(5)
     x, y = generator.normal(size=(21, 5)), generator.integers(0, 3, 21)
     return (x, y), [(x[a:b], y[a:b]) for a, b in ((0, 4), (4, 14), (14, 21))]
-
-
-class Sequence(keras.utils.PyDataset):
-    """Batches as a data set of Keras."""
-
-    def __init__(self, parts):
-        super().__init__()
-        self.parts = parts
-
-    def __len__(self):
-        return len(self.parts)
-
-    def __getitem__(self, index):
-        return self.parts[index]
 
 
 AT_ONE_MOMENT = {
