@@ -19,6 +19,7 @@ does: the same term adds :math:`\langle f_v(p), w \rangle` to the credit of v fo
 """
 
 import functools
+import math
 import operator
 from typing import NamedTuple
 
@@ -147,11 +148,13 @@ def normalised(p):
     r"""Return :math:`p / \lVert p \rVert_1` for weights that are not negative.
 
     Raises:
-        ValueError: if they do not add up to more than zero.
+        ValueError: if they do not add up to more than zero, or to more than a float can hold.
     """
     total = tf.reduce_sum(p)
-    if not total > 0:
-        raise ValueError(f"normalised: expected a total weight above 0, found {float(total)}")
+    if not 0 < total < math.inf:
+        raise ValueError(
+            f"normalised: expected a finite total weight above 0, found {float(total)}"
+        )
     return p / total
 
 

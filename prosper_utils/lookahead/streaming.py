@@ -49,6 +49,11 @@ import numpy as np
 import tensorflow as tf
 
 MOST_WEIGHTS = 2000
+COUPLED = (
+    "gauss_newton_diagonal: expected logits of one example that do not depend on the others in the "
+    "batch, found some that do, as with batch normalisation by batch statistics or with dropout: "
+    "take as_outputs(model, statistics='moving'), or another curvature"
+)
 ELEMENTWISE = {"linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish"}
 ELEMENTWISE |= {"tanh", "sigmoid", "hard_sigmoid", "softplus", "softsign", "exponential"}
 
@@ -158,23 +163,11 @@ def gauss_newton_diagonal(logits):
     """
 
     def curvature(loss, weights, batch):
-        _refuse_coupled(logits, list(weights), batch[0])
-        return _squared_gradients(logits, list(weights), batch[0])
+        squares, coupled = _squared_gradients(logits, list(weights), batch[0])
+        _refuse(coupled, COUPLED)
+        return squares
 
     return curvature
-
-
-def _refuse_coupled(logits, weights, x):
-    """Raise an error unless the logits of an example are the same without the other examples."""
-    first = tf.nest.map_structure(lambda part: part[:1], x)
-    together, alone = logits(weights, x)[:1], logits(weights, first)
-    coupled = tf.reduce_max(tf.abs(together - alone)) > 1e-3 * tf.reduce_max(tf.abs(together))
-    message = (
-        "gauss_newton_diagonal: expected logits of one example that do not depend on the others "
-        "in the batch, found some that do, as with batch normalisation by batch statistics or with "
-        "dropout: take as_outputs(model, statistics='moving'), or another curvature"
-    )
-    _refuse(coupled, message)
 
 
 def _refuse(wrong, message):
@@ -187,21 +180,29 @@ def _refuse(wrong, message):
 
 @loops.function(autograph=False)
 def _squared_gradients(logits, weights, x):
-    """Return the mean over examples of the sum over y of the squares, one example at a time."""
+    """Return (the mean over examples of the sum over y of the squares, whether they are coupled).
 
-    count = tf.shape(tf.nest.flatten(x)[0])[0]
+    One example is taken at a time.  They are coupled if the logits of any are not those that it has
+    in the batch.
+    """
+    together = logits(weights, x)
 
-    def add(total, i):
+    def add(found, i):
+        total, apart = found
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(weights)
             z = logits(weights, tf.nest.map_structure(lambda part: tf.gather(part, [i]), x))[0]
             p = tf.stop_gradient(tf.nn.softmax(z))
             along = tf.sqrt(p) * (z - tf.tensordot(p, z, 1))  # f_y . z for every class y
         rows = tape.jacobian(along, weights, unconnected_gradients="zero")
-        return [t + tf.reduce_sum(r**2, axis=0) for t, r in zip(total, rows, strict=True)]
+        total = [t + tf.reduce_sum(r**2, axis=0) for t, r in zip(total, rows, strict=True)]
+        return total, tf.maximum(apart, tf.reduce_max(tf.abs(z - together[i])))
 
-    total = tf.foldl(add, tf.range(count), [tf.zeros_like(w) for w in weights])
-    return [t / tf.cast(count, t.dtype) for t in total]
+    count = tf.shape(tf.nest.flatten(x)[0])[0]
+    start = [tf.zeros_like(w) for w in weights], tf.zeros((), together.dtype)
+    total, apart = tf.foldl(add, tf.range(count), start)
+    coupled = apart > 1e-3 * tf.reduce_max(tf.abs(together))
+    return [t / tf.cast(count, t.dtype) for t in total], coupled
 
 
 def dense_diagonal(model):

@@ -223,9 +223,10 @@ def test_objects_outside_the_support_are_refused(call, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p: normalised(0 * p), "expected a total weight above 0, found 0.0"),
-        (lambda p: normalised(-p), "expected a total weight above 0, found -"),
-        (lambda p: normalised(np.nan * p), "expected a total weight above 0, found nan"),
+        (lambda p: normalised(0 * p), "expected a finite total weight above 0, found 0.0"),
+        (lambda p: normalised(-p), "expected a finite total weight above 0, found -"),
+        (lambda p: normalised(np.nan * p), "expected a finite total weight above 0, found nan"),
+        (lambda p: normalised(1e308 * p), "expected a finite total weight above 0, found inf"),
         (lambda p: big_sum(index("abc"), lambda v: identity)(0 * p), "big sum: .* found none"),
         (lambda p: linear_combination((1,), (identity, identity)), "found 1 for 2"),
         (lambda p: linear_combination((), ()), "found 0 for 0"),

@@ -628,6 +628,22 @@ def test_examples_that_depend_on_each_other_have_no_gauss_newton_matrix(compiled
     assert [f.shape for f in found] == [w.shape for w in weights]
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("k", range(3))
+def test_one_example_that_depends_on_the_others_is_enough_to_be_refused(k, compiled):
+    weights, x = [tf.reshape(tf.range(6.0), (2, 3))], tf.constant([[1, 0], [0, 1], [2.0, 0]])
+
+    def logits(weights, x):
+        z = x @ weights[0]
+        return z + tf.one_hot(k, tf.shape(x)[0])[:, None] * (tf.reduce_mean(z, axis=0) - z)
+
+    curvature = gauss_newton_diagonal(logits)
+    run = tf.function(curvature) if compiled else curvature
+    error = tf.errors.InvalidArgumentError if compiled else ValueError
+    with pytest.raises(error, match="expected logits of one example that do not depend on"):
+        run(None, weights, (x, None))
+
+
 def test_probes_of_two_weights_of_one_shape_are_independent():
     """The loss is w . u, so H z is (z_u, z_w) and z * H z is z_w z_u, of mean zero."""
     loss, weights = (
