@@ -768,6 +768,11 @@ def test_what_is_compiled_inside_is_translated_as_it_was_compiled(autograph):
 
         def branches(self, x):
             if tf.reduce_sum(x) > 0:
+                x = self.doubled_until_large(x)
+            return x
+
+        def doubled_until_large(self, x):  # what is called is translated, too
+            while tf.reduce_sum(x) < 16:
                 x = 2 * x
             return x
 
