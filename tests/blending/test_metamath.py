@@ -229,6 +229,12 @@ def test_there_must_be_axioms(call):
         call()
 
 
+@pytest.mark.parametrize("name", ["", "A1", "1*", "a\n"])
+def test_names_of_axioms_are_one_character(name):
+    with pytest.raises(ValueError, match="axioms: expected a letter or a digit as a name, found"):
+        read_database("", AXIOMS | {name: parse("p")})
+
+
 @pytest.mark.parametrize("name", ["*", " ", "$", "é"])
 def test_names_of_axioms_must_be_labels(name):
     with pytest.raises(ValueError, match="axioms: expected a letter or a digit as a name, found"):

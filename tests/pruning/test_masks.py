@@ -699,7 +699,11 @@ def test_the_floor_names_kernels_by_their_place_in_the_model():
 def test_what_is_not_finite_is_zero_outside_the_mask_as_well():
     """An update that diverged is masked, too: zero times infinity would be NaN."""
     mask = masks.Mask([[1, 0], [0, 1]])
-    np.testing.assert_array_equal(mask(tf.constant([[1, np.nan], [np.inf, -2]])), [[1, 0], [0, -2]])
+    diverged = tf.constant([[1, np.nan], [np.inf, -2]])
+    np.testing.assert_array_equal(mask(diverged), [[1, 0], [0, -2]])
+    held = keras.Variable(diverged)
+    mask.hold(held)
+    np.testing.assert_array_equal(held, [[1, 0], [0, -2]])
 
 
 def test_the_report_counts_what_is_kept_on_a_path_by_hand():

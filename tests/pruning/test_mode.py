@@ -756,24 +756,29 @@ def test_many_words_have_as_many_fingerprints():
     assert len(found) == 200
 
 
-@pytest.mark.parametrize("autograph", [True, False])
-def test_what_is_compiled_inside_is_translated_as_it_was_compiled(autograph):
+@pytest.mark.parametrize("kind", ["method", "function", "not translated"])
+def test_what_is_compiled_inside_is_translated_as_it_was_compiled(kind):
     """Translated, an `if` over a tensor is one of the graph; else it has to be written as such."""
+
+    def branches(x):
+        if tf.reduce_sum(x) > 0:
+            x = doubled_until_large(x)
+        return x
+
+    def doubled_until_large(x):  # what is called is translated, too
+        while tf.reduce_sum(x) < 16:
+            x = 2 * x
+        return x
 
     class Switch(layers.Layer):
         def __init__(self):
             super().__init__()
-            step = self.branches if autograph else self.chosen
-            self.step = tf.function(step, autograph=autograph)
+            step = {"method": self.branches, "function": branches, "not translated": self.chosen}
+            self.step = tf.function(step[kind], autograph=kind != "not translated")
 
         def branches(self, x):
             if tf.reduce_sum(x) > 0:
-                x = self.doubled_until_large(x)
-            return x
-
-        def doubled_until_large(self, x):  # what is called is translated, too
-            while tf.reduce_sum(x) < 16:
-                x = 2 * x
+                x = doubled_until_large(x)
             return x
 
         def chosen(self, x):

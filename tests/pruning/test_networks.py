@@ -227,6 +227,10 @@ def test_bad_models_are_named():
         as_loss(Subclassed())
     with pytest.raises(ValueError, match="expected trainable weights, found none"):
         as_loss(keras.Sequential([keras.Input((4,)), keras.layers.Flatten()]))
+    frozen = dense_300_100(units=(3, 2))
+    frozen.trainable = False
+    with pytest.raises(ValueError, match="'lenet_300_100': expected trainable weights, found none"):
+        as_loss(frozen)
     scale = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()])
     with pytest.raises(ValueError, match=r"expected a kernel to prune, found only .*gamma"):
         kernels(scale)

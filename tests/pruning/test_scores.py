@@ -540,7 +540,7 @@ def test_synflow_takes_a_hundred_rounds():
 def test_an_option_that_no_score_takes_is_refused(tiny, name):
     model, batch = tiny
     with pytest.raises(TypeError, match="stepz"):
-        SCORES[name](model, [batch] * 101, sparsity=0.5, stepz=3)
+        SCORES[name](model, [batch] * 101, sparsity=0.5, statistics="moving", stepz=3)
 
 
 def test_random_scores_are_uniform_and_each_kernel_has_its_own():

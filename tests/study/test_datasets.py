@@ -314,24 +314,32 @@ def test_a_download_that_breaks_off_is_not_taken_for_the_data_set(nowhere, monke
     assert not (nowhere / f"{name}.npz").exists()
 
 
-def failing(path):
-    io_utils.print_msg("Downloading data from somewhere")  # as Keras does
-    raise OSError("no network")
+def failing(error):
+    def load_data(path):
+        io_utils.print_msg("Downloading data from somewhere")  # as Keras does
+        raise error("no network")
+
+    return load_data
 
 
-@pytest.mark.parametrize("kind", ["fails", "hangs"])
+@pytest.mark.parametrize("kind", [OSError, Exception, "hangs"])
 def test_a_download_that_does_not_come_falls_back_and_is_remembered(
     nowhere, capsys, monkeypatch, kind
 ):
     release = threading.Event()
     hanging = lambda path: release.wait(60)  # noqa: E731
-    monkeypatch.setattr(keras.datasets.mnist, "load_data", failing if kind == "fails" else hanging)
+    load_data = hanging if kind == "hangs" else failing(kind)
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", load_data)
     short = datasets.SOURCES["mnist"]._replace(seconds=0.5)
     monkeypatch.setitem(datasets.SOURCES, "mnist", short)
     start = time.monotonic()
     assert datasets.load().name == "digits"
     assert time.monotonic() - start < 10
-    why = "the download failed (OSError)" if kind == "fails" else "no download within 0.5 seconds"
+    why = (
+        "no download within 0.5 seconds"
+        if kind == "hangs"
+        else f"the download failed ({kind.__name__})"
+    )
     first = capsys.readouterr().out
     assert first.startswith(f"Data: scikit-learn's digits (MNIST: {why}): 1,293 training")
     assert first.count("\n") == 1
@@ -347,7 +355,7 @@ def test_a_download_that_does_not_come_falls_back_and_is_remembered(
 def test_after_a_day_the_download_is_tried_again(nowhere, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        keras.datasets.mnist, "load_data", lambda path: calls.append(1) or failing(path)
+        keras.datasets.mnist, "load_data", lambda path: calls.append(1) or failing(OSError)(path)
     )
     datasets.load()
     datasets.load()
