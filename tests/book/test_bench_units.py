@@ -1,9 +1,12 @@
 """What is timed of small networks: which they are, what a step is, what their rows say."""
 
+import runpy
+from types import SimpleNamespace
+
 from prosper_utils.lookahead.descent import sgd, start
-from prosper_utils.pruning import deploy
+from prosper_utils.pruning import deploy, units
 from prosper_utils.pruning.masks import nonzero
-from prosper_utils.pruning.networks import as_loss, kernels
+from prosper_utils.pruning.networks import IMAGE, as_loss, cross_entropy, kernels
 from prosper_utils.study import datasets, results
 
 import bench_units
@@ -34,19 +37,56 @@ def test_the_networks_are_those_that_are_stored(name):
     assert EIGHTS not in found or not any(n % 8 for n in widths(found[EIGHTS])[:-1])
     kept = [np.sum(mask) for mask in nonzero(found[MASKED])]
     assert sum(kept) == round(0.25 * sum(np.size(k) for k in kernels(found[MASKED])))
+    assert all(np.all(mask) for mask in nonzero(found[WHOLE]))
+    sizes = [np.abs(kernel) for kernel in kernels(found[WHOLE])]  # of the same seed
+    pairs = [*zip(sizes, nonzero(found[MASKED]), strict=True)]
+    dropped = max(np.max(size[~mask], initial=0) for size, mask in pairs)
+    assert dropped <= min(np.min(size[mask], initial=np.inf) for size, mask in pairs)
+    for model in found.values():
+        names = [getattr(la, "activation", None) for la in model.layers]
+        names = [f.__name__ for f in names if f is not None]
+        assert names.count("relu") >= 2
+        assert {*names} <= {"relu", "linear"}
 
 
-def test_a_step_is_one_of_gradient_descent_with_momentum_in_training():
+def test_what_is_measured_is_by_these_names():
+    assert [*bench_units.NETWORKS] == [
+        "VGG",
+        "LeNet-300-100",
+        "LeNet-5-Caffe",
+        "LeNet-5",
+        "ResNet-8",
+    ]
+    assert (WHOLE, CUT, EIGHTS) == ("whole", "a quarter", "a quarter, in eights")
+    assert (MASKED, ONE) == ("masked", "one unit a layer")
+
+
+def test_one_group_of_each_kind_is_kept_and_what_is_fixed():
+    model = bench_units.NETWORKS["LeNet-300-100"]("relu")
+    keep = bench_units.one_each(model)
+    hidden = [True, *[False] * 299, True, *[False] * 99]
+    assert keep == [True, *hidden, *[True] * 10]  # with what stands for the image
+    shapes = [k.shape for k in kernels(units.shrink(model, keep))]
+    assert shapes == [(784, 1), (1, 1), (1, 10)]
+
+
+def test_a_step_is_one_of_gradient_descent_with_momentum_in_training(monkeypatch):
     keras.utils.set_random_seed(0)
     links = [keras.layers.Dense(5), keras.layers.BatchNormalization(), keras.layers.Dense(3)]
     model = keras.Sequential([keras.Input((4,)), *links])
     weights, loss = as_loss(model)
     x, labels = tf.random.normal((6, 4)), tf.constant([0, 1, 2, 0, 1, 2])
     state = start(weights, 0.9)
-    step = bench_units.training_step(model, labels)
+    step, called = bench_units.training_step(model, labels), []
+    monkeypatch.setattr(
+        bench_units.networks,
+        "cross_entropy",
+        lambda *given: called.append(1) or cross_entropy(*given),
+    )
     for _ in range(3):
         np.testing.assert_allclose(step(x), loss(list(state[0]), (x, labels)), rtol=1e-5)
         state = sgd(loss, 0.01, 0.9)(state, (x, labels))
+    assert len(called) == 1  # traced once, and compiled
     for found, expected in zip(model.trainable_variables, state[0], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
@@ -77,3 +117,105 @@ def test_every_form_has_a_row_and_so_has_a_step_whose_time_is_compared_with_the_
     steps = [row for row in rows if row["form"] == "training step"]
     assert [row["faster_128"] for row in steps] == [2.0**i for i in range(5)]
     assert [row["seconds_128"] for row in steps] == [8.0 / 2**i for i in range(5)]
+
+
+class Tiny(SimpleNamespace):
+    """What is read of a model, and its name."""
+
+    def count_params(self):
+        return self.size
+
+
+def measured(monkeypatch, *given, **options):
+    """Return rows of two models of no size worth timing, and all that was asked for."""
+    models = {"whole": Tiny(name="whole", size=50), "less": Tiny(name="less", size=20)}
+    kernel = {"whole": [np.ones((7, 4)), np.ones((4, 3))], "less": [np.ones((7, 2))]}
+    asked = {"steps": []}
+
+    def table(found, x, *, representative, repeats):
+        asked["table"] = found, x, representative, repeats
+        return [{"model": cut, "form": "a form", "agree": 1.0} for cut in found], "a text"
+
+    def training_step(model, labels):
+        asked["steps"].append((model.name, labels))
+        return f"step of {model.name}"
+
+    def latency(functions, x, *, repeats):
+        asked["latency"] = functions, x, repeats
+        times = {"whole": (3.0, 6.0, 9.0), "less": (1.0, 1.5, 2.0)}
+        return {
+            cut: dict(zip(("low", "median", "high"), times[cut], strict=True)) for cut in functions
+        }
+
+    monkeypatch.setattr(bench_units, "variants", lambda name: asked.update(name=name) or models)
+    monkeypatch.setattr(bench_units, "training_step", training_step)
+    monkeypatch.setattr(bench_units.budgets, "cost", lambda model: 10 * model.size)
+    monkeypatch.setattr(bench_units.networks, "kernels", lambda model: kernel[model.name])
+    monkeypatch.setattr(deploy, "table", table)
+    monkeypatch.setattr(deploy, "latency", latency)
+    rows = bench_units.measured("a network", *given, **options)
+    assert asked["table"][0] == models
+    return rows, asked
+
+
+def test_a_row_says_of_its_model_and_form_what_was_measured(monkeypatch):
+    digits = datasets.digits()
+    rows, asked = measured(monkeypatch, digits)
+    of = {
+        "whole": {"parameters": 50, "multiply_adds": 500, "widths": "4 3"},
+        "less": {"parameters": 20, "multiply_adds": 200, "widths": "2"},
+    }
+    step = {"form": "training step"}
+    assert rows == [
+        {"model": cut, "network": "a network"} | of[cut] | found
+        for cut, found in (
+            ("whole", {"form": "a form", "agree": 1.0}),
+            ("less", {"form": "a form", "agree": 1.0}),
+            ("whole", step | {"faster_128": 1.0, "seconds_128": 6.0}),
+            ("less", step | {"faster_128": 4.0, "seconds_128": 1.5}),
+        )
+    ]
+    assert asked["name"] == "a network"
+    x, y = digits.train
+    _, images, representative, repeats = asked["table"]
+    np.testing.assert_array_equal(images, x[:300])
+    np.testing.assert_array_equal(representative, x[:100])
+    functions, images, again = asked["latency"]
+    assert functions == {"whole": "step of whole", "less": "step of less"}
+    np.testing.assert_array_equal(images, x[:128])
+    assert repeats == again == 9
+    assert [name for name, _ in asked["steps"]] == ["whole", "less"]
+    for _, labels in asked["steps"]:
+        np.testing.assert_array_equal(labels, y[:128])
+    _, asked = measured(monkeypatch, digits, repeats=2)
+    assert (asked["table"][-1], asked["latency"][-1]) == (2, 2)
+
+
+def test_the_command_stores_the_rows_of_all_networks(monkeypatch):
+    saved, threads, now = [], [], iter([2.0, 5.5])
+    monkeypatch.setattr(bench_units.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", threads.append)
+    monkeypatch.setattr(deploy, "table", lambda models, *_, **__: ([], ""))
+    monkeypatch.setattr(
+        deploy, "latency", lambda steps, *_, **__: {cut: {"median": 1.0} for cut in steps}
+    )
+    for name in ("vgg", "dense_300_100", "lenet5_caffe", "lenet5", "resnet8"):
+        monkeypatch.setattr(bench_units.networks, name, small_network)
+    monkeypatch.setattr(results, "save", lambda *given, **options: saved.append((given, options)))
+    runpy.run_path(bench_units.__file__, run_name="__main__")
+    (((name, rows, configuration), options),) = saved
+    stored, provenance = results.load("bench_units")
+    assert name == "bench_units"
+    assert configuration == provenance["configuration"]
+    assert configuration == {"share": 0.25, "batch_size": 128, "threads": 1}
+    assert options == {"seconds": 3.5}
+    assert threads == [1]
+    of = stored[stored.form == "training step"]
+    keys = ["network", "model", "form"]
+    assert [[row[key] for key in keys] for row in rows] == of[keys].to_numpy().tolist()
+
+
+def small_network(activation, shape=IMAGE):
+    """Return a network of one hidden layer, whatever it stands for."""
+    links = [keras.layers.Flatten(), keras.layers.Dense(64, activation), keras.layers.Dense(10)]
+    return keras.Sequential([keras.Input(shape), *links])
