@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shutil
+from pathlib import Path
 
 from prosper_utils.blending.detachment import (
     AXIOMS,
@@ -13,6 +14,7 @@ from prosper_utils.blending.detachment import (
     canonical,
     detach,
     parse,
+    show,
     steps,
     subsumes,
     theorem,
@@ -20,8 +22,10 @@ from prosper_utils.blending.detachment import (
 from prosper_utils.study import results
 
 import e_proofs
+import pandas as pd
 import prove_with_e
 import pytest
+import sweep_proofs
 from goals import GOALS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -160,8 +164,16 @@ def test_the_controls_are_no_theorems_and_the_goals_are():
     assert counts == {"goals": 24, "controls": 5, "drawn": 100}
     assert set(counts) == set(prove_with_e.LIMITS) == set(prove_with_e.RUNS)
     cases = prove_with_e.cases()
-    assert len(cases) == sum(counts[name] * prove_with_e.RUNS[name] for name in counts)
-    assert len({tuple(case.values()) for case in cases}) == len(cases)
+    goals = {name: [*map(show, sets[name])] for name in ("goals", "controls", "drawn")}
+    assert goals["goals"] == [*sweep_proofs.SHORTEST]
+    assert goals["controls"] == ["Cpq", "CpNp", "CCpqp", "CCpqCqp", "CCpqCNpNq"]
+    once = [("controls", 0, 2), ("drawn", 0, 5)]
+    rounds = [("goals", 0, 20), *once, *(("goals", run, 20) for run in range(1, 5))]
+    assert cases == [
+        {"set": name, "goal": goal, "run": run, "limit": limit}
+        for name, run, limit in rounds
+        for goal in goals[name]
+    ]
 
 
 # What E says
@@ -177,6 +189,15 @@ def test_an_account_is_read():
         "strategy": "H_____011_C07_F1_PI_AE_Q4_CS_SP_PS_S0V",
     }
     assert prove_with_e.account(STOPPED)["proved"] is False
+
+
+@pytest.mark.parametrize(
+    ("status", "proved"),
+    [("Theorem", True), ("CounterSatisfiable", False), ("GaveUp", False), ("ResourceOut", False)],
+)
+def test_only_a_theorem_is_proved(status, proved):
+    found = prove_with_e.account(SAID.replace("status Theorem", f"status {status}"))
+    assert (found["status"], found["proved"]) == (status, proved)
 
 
 @pytest.mark.parametrize("status", ["ContradictoryAxioms", "Unsatisfiable", "InputError"])
@@ -210,7 +231,172 @@ def test_no_choice_of_goals_has_more_of_them_within_a_budget(costs, budget):
     assert prove_with_e.within(costs, budget) == best
 
 
+@pytest.fixture
+def prover(tmp_path, monkeypatch):
+    """Put a program in the place of E; return a function of (goal, ...) and of what it says.
+
+    The function returns what `prove` does, the arguments of the program, and the problem it read.
+    """
+    program = tmp_path / "eprover"
+    program.write_text(
+        """#!/bin/sh
+cd "$(dirname "$0")"
+printf '%s\\n' "$@" > arguments
+for last; do :; done
+cat "$last" > problem
+cat out
+cat err >&2
+exit 1
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(prove_with_e, "PROGRAM", program)
+
+    def prove(*given, out, err=""):
+        (tmp_path / "out").write_text(out)
+        (tmp_path / "err").write_text(err)
+        found = prove_with_e.prove(*given)
+        asked = (tmp_path / "arguments").read_text().splitlines()
+        return found, asked, (tmp_path / "problem").read_text()
+
+    return prove
+
+
+@pytest.mark.parametrize("where", ["out", "err"])
+def test_the_prover_is_asked_with_its_limits_and_its_proof_is_checked(prover, where):
+    goal = parse("CCpCpqCpq")
+    said = {"out": PROOF + SAID} if where == "out" else {"out": PROOF, "err": SAID}
+    found, asked, problem = prover(goal, 7, **said)
+    assert found == prove_with_e.account(SAID) | {"proof": "DD22D1DD211"}
+    *options, path = asked
+    assert options == [
+        "--auto",
+        "--tstp-format",
+        "--silent",
+        "--proof-object=1",
+        "--print-statistics",
+        "--resources-info",
+        "--soft-cpu-limit=7",
+        "--cpu-limit=17",
+        "--memory-limit=2048",
+    ]
+    assert path.endswith("/goal.p")
+    assert not Path(path).parent.exists()
+    assert problem == prove_with_e.problem(goal)
+
+
+def test_what_is_not_proved_has_no_proof(prover):
+    found, *_ = prover(parse("Cpq"), 2, out=PROOF + STOPPED)
+    assert found == prove_with_e.account(STOPPED) | {"proof": None}
+
+
+def test_a_proof_of_something_else_is_refused(prover):
+    with pytest.raises(ValueError, match="E: expected a proof of Cpq, found one of CCpCpqCpq"):
+        prover(parse("Cpq"), 2, out=PROOF + SAID)
+    with pytest.raises(ValueError, match=r"E: expected a line .*SZS status"):
+        prover(parse("Cpq"), 2, out="eprover: an error\n")
+
+
+SHORT = """cnf(c_0_1, axiom, (is_a_theorem(implies(X1,X1))), axiom_7).
+cnf(c_0_2, negated_conjecture, (~is_a_theorem(implies(esk1_0,esk1_0))), inference(split_conjunct,[status(thm)],[c_0_0])).
+cnf(c_0_3, negated_conjecture, ($false), inference(sr,[status(thm)],[c_0_2, c_0_1]), ['proof']).
+cnf(c_0_4, plain, (is_a_theorem(X1)), inference(what,[status(thm)],[is, this])).
+"""  # noqa: E501
+
+
+def test_other_axioms_are_told_and_their_proofs_checked_by_them(prover):
+    axioms = {"7": parse("Cpp")}
+    found, _, problem = prover(parse("CNpNp"), 2, axioms, out=SHORT + SAID)
+    assert found["proof"] == "7"
+    assert problem == prove_with_e.problem(parse("CNpNp"), axioms)
+    assert "cnf(axiom_7, axiom, is_a_theorem(implies(P, P)))." in problem.splitlines()
+    assert prove_with_e.checked("7", parse("CNpNp"), axioms) == "7"
+    with pytest.raises(ValueError, match="E: expected a proof of CpCqp, found one of Cpp"):
+        prover(parse("CpCqp"), 2, axioms, out=SHORT + SAID)
+
+
 # Its proof as one by condensed detachment
+
+
+@pytest.mark.parametrize(
+    ("literals", "conclusion", "premises"),
+    [
+        (
+            "is_a_theorem(X2)|~is_a_theorem(implies(X1,X2))|~is_a_theorem(X1)",
+            "X2",
+            (("implies", "X1", "X2"), "X1"),
+        ),
+        (
+            "~is_a_theorem(X1)|is_a_theorem(not(X2))|~is_a_theorem(not(implies(X3,not(X1))))",
+            ("not", "X2"),
+            ("X1", ("not", ("implies", "X3", ("not", "X1")))),
+        ),
+        ("is_a_theorem(implies(X10,esk1_0))", ("implies", "X10", "esk1_0"), ()),
+        ("~is_a_theorem(implies(esk1_0,esk2_0))", None, (("implies", "esk1_0", "esk2_0"),)),
+        ("$false", None, ()),
+    ],
+)
+def test_a_clause_is_a_conclusion_and_premises_in_their_order(literals, conclusion, premises):
+    assert e_proofs.read(literals) == (conclusion, premises)
+
+
+def test_the_clauses_that_are_no_resolvents_have_proofs_of_their_own():
+    rule = ("implies", "X1", "X2")
+    for source, conclusion, premises, proof in (
+        ("detachment", "X2", (rule, "X1"), ("D", 0, 1)),
+        ("detachment", "X2", ("X1", rule), ("D", 1, 0)),
+        ("axiom_12", rule, (), ("12",)),
+        ("inference(split_conjunct,[status(thm)],[c_0_8])", None, (rule,), (0,)),
+    ):
+        found = e_proofs._derived(conclusion, premises, source, {})
+        assert found == e_proofs.Clause(conclusion, premises, proof)
+
+
+def test_a_proof_ends_with_the_first_contradiction():
+    assert e_proofs.d_proof(SHORT) == "7"
+    with pytest.raises(ValueError, match="E: expected a proof, found none"):
+        e_proofs.d_proof("".join(SHORT.splitlines(keepends=True)[:2]))
+
+
+def test_a_clause_may_be_stated_again_by_steps_of_one_clause():
+    found = ("implies", "X1", ("not", "X2"))
+    clauses = {"c": e_proofs.Clause(found, ("X1", "X2"), ("a", 0, "b", 1))}
+    source = "inference(cn,[status(thm)],[inference(rename,[status(thm)],[c])])"
+    assert e_proofs._candidates(source, clauses) == [clauses["c"]]
+    stated = ("implies", "X7", ("not", "X3")), ("X3", "X7")  # the premises the other way round
+    expected = e_proofs.Clause(*stated, ("a", 1, "b", 0))
+    assert e_proofs._derived(*stated, source, clauses) == expected
+
+
+def test_terms_are_unified_by_the_values_of_their_variables():
+    a, b = ("implies", "X1", ("not", "X2")), ("implies", ("not", "X3"), "X1")
+    values = {}
+    assert e_proofs._unify(a, b, values)
+    both = e_proofs._put(a, values)
+    assert both == e_proofs._put(b, values)
+    assert flat(both) == (IMPLIES, NOT, 0, NOT, 0)
+    for left, right in (
+        ("X1", ("not", "X1")),
+        (("implies", "X1", "X1"), ("implies", "X2", ("not", "X2"))),
+        ("esk1_0", "esk2_0"),
+        ("esk1_0", ("not", "X1")),
+        (("not", "X1"), ("implies", "X2", "X3")),
+        (("implies", "X1", "X1"), ("implies", "esk1_0", "esk2_0")),
+    ):
+        assert not e_proofs._unify(left, right, {})
+        assert not e_proofs._unify(right, left, {})
+    for left, right in (("X1", "esk1_0"), ("esk1_0", "esk1_0"), ("X1", "X1"), ("X1", "X2")):
+        assert e_proofs._unify(left, right, {})
+        assert e_proofs._unify(right, left, {})
+
+
+def test_values_are_put_to_the_end_and_a_mark_only_behind_variables():
+    values = {"X1": ("not", "X2"), "X2": "X3"}
+    term = ("implies", "X1", ("not", "esk1_0"))
+    assert e_proofs._put(term, values) == ("implies", ("not", "X3"), ("not", "esk1_0"))
+    assert e_proofs._put(term, {}, "*") == ("implies", "X1*", ("not", "esk1_0"))
+    assert e_proofs._put("X2", values, "*") == "X3*"
+    assert e_proofs._put(None, {}, "*") is None  # the conclusion of a negated goal
 
 
 def variable(text):
@@ -334,6 +520,25 @@ def test_clauses_are_alike_if_their_variables_correspond_one_to_one():
     assert not e_proofs._alike(pair, same)
     assert not e_proofs._alike(same, pair)
     assert not e_proofs._alike(pair, [("implies", "a", "X1")])
+    assert not e_proofs._alike(pair, [("not", "X1")])
+    assert not e_proofs._alike(["X1"], [("not", "X1")])
+    assert e_proofs._alike([None, "X1", "X2", "a"], [None, "X4", "X1", "a"])
+    assert not e_proofs._alike([None, "X1", "X1"], [None, "X1", "X2"])
+    assert not e_proofs._alike([None, "X1"], ["X1", "X1"])
+    assert not e_proofs._alike(["a"], ["b"])
+
+
+def test_a_filled_hole_takes_the_substitution_to_all_terms():
+    first = e_proofs.Clause(("not", "X1"), (("not", "X1"), ("implies", "X1", "X2")), ("a", 0, 1))
+    second = e_proofs.Clause(("not", "esk1_0"), ("X1", "X2"), ("b", 1, 0))
+    (found,) = e_proofs._resolved(first, second)
+    assert found.conclusion == ("not", "esk1_0")
+    one, two, last = found.premises
+    assert one != two
+    assert {one, two}.isdisjoint({"X1", "X2"})
+    assert last == ("implies", "esk1_0", "X2")
+    assert found.proof == ("a", "b", 1, 0, 2)
+    assert not [*e_proofs._resolved(first, e_proofs.Clause(None, ("X1",), (0,)))]
 
 
 def test_what_is_no_proof_of_the_goal_is_refused():
@@ -349,6 +554,16 @@ def test_a_case_has_the_time_that_its_row_says(monkeypatch):
     for case in prove_with_e.cases()[::7]:
         (row,) = prove_with_e.one(case)
         assert row == case | {"asked": (parse(case["goal"]), prove_with_e.LIMITS[case["set"]])}
+
+
+def test_a_sweep_is_of_what_is_not_stored():
+    ((name, (left, one)),) = prove_with_e.SWEEPS.items()
+    assert name == "provers"
+    assert one is prove_with_e.one
+    cases = prove_with_e.cases()
+    done = pd.DataFrame([cases[0] | {"limit": 1}, cases[-1], cases[30]])  # a limit tells none apart
+    assert left(done) == [case for n, case in enumerate(cases[:-1]) if n not in (0, 30)]
+    assert left(pd.DataFrame()) == cases
 
 
 # What is stored
