@@ -1,15 +1,18 @@
 """What the sweeps share: the command stores what is missing, once, and goes on where it stopped."""
 
+import contextlib
 import importlib
 import json
 import os
+import runpy
 import signal
 import sys
 import time
 import types
 
-from prosper_utils.study import results
+from prosper_utils.study import datasets, results
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,11 +32,47 @@ def test_what_is_stored_is_not_missing():
     assert sweeps.missing(cases, pd.DataFrame(), ("a", "b")) == cases
     assert sweeps.missing(cases, pd.DataFrame(cases[1:3]), ("a", "b")) == [cases[0], cases[3]]
     assert sweeps.missing(cases, pd.DataFrame(cases), ("a", "b")) == []
+    found = [{"sparsities": (n,), "b": b, "a": a} for a in "xy" for n, b in enumerate((1, 2))]
+    stored = pd.DataFrame([{"error": 3.0, "a": "y", "b": 1}, {"error": 4.0, "a": "x", "b": 2}])
+    assert sweeps.missing(found, stored, ("a", "b")) == [found[0], found[3]]
+
+
+def test_what_is_left_is_asked_of_the_plan_as_it_is_then():
+    cases = []
+    left = sweeps.left(lambda: cases, ("n",))
+    assert left(pd.DataFrame()) == []
+    cases += [{"n": 1, "m": 1}, {"n": 2, "m": 1}]
+    assert left(pd.DataFrame()) == cases
+    assert left(pd.DataFrame([{"n": 2, "m": 9}])) == cases[:1]
 
 
 def test_every_case_is_run_once():
     rows = list(sweeps.in_parallel(one, ({"n": n} for n in range(5)), jobs=2))
     assert sorted(row["square"] for (row,) in rows) == [0, 1, 4, 9, 16]
+
+
+def test_a_case_is_taken_when_a_process_is_free_and_yielded_as_it_ends(monkeypatch):
+    """Those that wait are not begun once the minutes are over."""
+    asked, made = [], []
+
+    class Seen(joblib.Parallel):
+        def __init__(self, *arguments, **options):
+            made.append((*arguments, options))
+            super().__init__(*arguments, **options)
+
+    def cases():
+        for n in range(5):
+            asked.append(n)
+            yield {"n": n}
+
+    monkeypatch.setattr(joblib, "Parallel", Seen)
+    done = sweeps.in_parallel(one, cases(), 1)
+    assert next(done) == [{"n": 0, "square": 0, "seconds": 2.0}]
+    assert len(asked) < 5
+    assert [row["square"] for (row,) in done] == [1, 4, 9, 16]
+    assert list(sweeps.in_parallel(one, [])) == []
+    how = {"return_as": "generator_unordered", "pre_dispatch": "n_jobs"}
+    assert made == [(1, how), (-1, how)]
 
 
 def test_the_best_trial_has_the_lowest_mean_and_a_failure_counts_as_chance(tmp_path, monkeypatch):
@@ -47,6 +86,20 @@ def test_the_best_trial_has_the_lowest_mean_and_a_failure_counts_as_chance(tmp_p
     results.append("tuning", rows)
     assert sweeps.best("tuning", "trial", {"arm": "a"}) == 0
     assert sweeps.best("tuning", "trial") == 7
+    assert sweeps.best("tuning", "trial", {"arm": "a", "seed": 0}) == 1
+    assert sweeps.best("tuning", "trial", {"seed": 1, "arm": "a"}) == 2
+    assert sweeps.best("tuning", "arm", {"seed": 0}) == "b"
+
+
+def test_nothing_that_is_stored_to_choose_from_is_said_with_what_was_asked_for(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    said = "tuning: expected stored trials of {}, found none: run it first"
+    for where, kind in ((None, "any kind"), ({"arm": "a", "seed": 9}, "arm a, seed 9")):
+        with pytest.raises(LookupError) as stopped:
+            sweeps.best("tuning", "trial", where)
+        assert str(stopped.value) == said.format(kind)
 
 
 @pytest.mark.parametrize("where", [{"arm": "c"}, {"arm": "a", "seed": 9}])
@@ -174,6 +227,92 @@ def test_a_case_that_ends_is_stored_before_the_next_is_asked_for(tmp_path, monke
     assert stored == [0, 1, 2, 3, 4]
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Run in this process; return a function that runs a command line, and how cases were run."""
+    given = []
+
+    def in_parallel(one, cases, jobs):
+        given.append(jobs)
+        return map(one, cases)
+
+    def run(squares, *arguments):
+        monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
+        sweeps.command(sweeps, squares, lambda: {})
+
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(sweeps, "in_parallel", in_parallel)
+    return run, given
+
+
+def test_the_sweeps_that_are_named_are_run_or_all_in_their_order(here):
+    run, jobs = here
+    ran = []
+    two = sweeps.left(lambda: [{"n": 1}, {"n": 2}], ("n",))
+    three = {
+        name: (two, lambda case, name=name: ran.append((name, case["n"])) or one(case))
+        for name in ("b", "c", "a")
+    }
+    run(three, "c")
+    assert ran == [("c", 1), ("c", 2)]
+    run(three)
+    assert ran[2:] == [("b", 1), ("b", 2), ("a", 1), ("a", 2)]
+    assert jobs == 4 * [joblib.cpu_count()]
+
+
+def test_the_minutes_are_those_of_all_sweeps_together(here, monkeypatch):
+    """A case takes 40 seconds: in four minutes six are begun, five of the first sweep."""
+    now = [1000.0]
+
+    def slow(case):
+        now[0] += 40
+        return one(case)
+
+    monkeypatch.setattr(sweeps, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    here[0]({"first": (left, slow), "second": (left, slow)}, "--minutes", "4")
+    assert [len(results.resume(name)) for name in ("first", "second")] == [5, 1]
+
+
+def test_the_bar_says_which_sweep_it_is_and_how_many_cases_are_left(here, monkeypatch):
+    bars = []
+    monkeypatch.setattr(sweeps, "tqdm", lambda done, *of, **more: bars.append((of, more)) or done)
+    results.append("second", one({"n": 3}))
+    here[0]({"first": (left, one), "second": (left, one)})
+    assert bars == [
+        (("first",), {"total": 5, "unit": "case"}),
+        (("second",), {"total": 4, "unit": "case"}),
+    ]
+
+
+def test_the_scheduler_and_the_scripts_are_handed_on(here, monkeypatch):
+    given = []
+
+    @contextlib.contextmanager
+    def on_dask(cluster, *files):
+        given.append((cluster, files))
+        yield
+
+    monkeypatch.setattr(sweeps, "on_dask", on_dask)
+    monkeypatch.setattr(sweeps, "scripts", lambda script: [script.__name__, "beside.py"])
+    here[0]({"squares": (left, one)}, "--dask", "tcp://there:8786")
+    here[0]({"squares": (left, one)})
+    assert given == [(at, ("sweeps", "beside.py")) for at in ("tcp://there:8786", None)]
+
+
+def test_a_row_without_its_seconds_adds_none(here):
+    def rows(case):
+        return [case | {"seconds": 2.0 if case["n"] else None}]
+
+    here[0]({"squares": (left, rows)})
+    assert results.load("squares")[1]["seconds"] == 8
+
+
+def test_a_script_is_sent_though_nothing_has_imported_it(tmp_path):
+    script = types.ModuleType("alone")
+    script.__file__ = str(tmp_path / "alone.py")
+    assert sweeps.scripts(script) == [tmp_path.resolve() / "alone.py"]
+
+
 STORED = {"steps": 3, "loop": {"purge": 0.1, "every": [1, 2]}}
 
 
@@ -205,6 +344,17 @@ def test_rows_of_two_configurations_are_not_mixed(tmp_path, monkeypatch, capsys,
     run({"steps": 3, "loop": {"every": (1, 2)}, "later": 5})  # what one of them lacks may differ
     assert len(results.resume("squares")) == 5
     run(now)  # no case is left that could be mixed
+
+
+def test_a_difference_is_said_with_its_whole_path_what_is_and_what_was():
+    stored = {"b": {"c": {"d": 1, "e": 2}, "gone": 0}, "a": [1], "same": None}
+    now = {"same": None, "a": [2], "b": {"c": {"d": 3, "e": 2, "new": 0}}}
+    assert list(sweeps.differences(stored, now)) == [
+        "a = [2] in place of [1]",
+        "b.c.d = 3 in place of 1",
+    ]
+    assert list(sweeps.differences({"b": 1}, {"b": {"c": 1}})) == ["b = {'c': 1} in place of 1"]
+    assert list(sweeps.differences(stored, stored)) == []
 
 
 def test_the_command_goes_on_where_it_stopped(tmp_path, monkeypatch):
@@ -250,3 +400,29 @@ def test_what_is_stored_is_of_the_present_configuration_and_nothing_is_left_out(
         now.pop(key, None)
     assert stored == now
     assert stored
+
+
+@pytest.mark.parametrize("name", ["units", "regrowth", "colour", "precision", "domains"])
+def test_a_command_hands_on_its_script_its_sweeps_and_what_determines_them(monkeypatch, name):
+    """What trains on images says on which; trained networks of units are kept while it runs."""
+    seen = []
+
+    def command(script, named, configuration):
+        seen.append((script, named, configuration(), os.environ.get("PROSPER_SWEEP_CACHE")))
+        assert name != "units" or os.path.isdir(seen[-1][-1])
+
+    module = importlib.import_module(f"sweep_{name}")
+    of_images = {} if name == "domains" else {"data": "some", "sha256": "12"}
+    monkeypatch.setattr(sweeps, "command", command)
+    monkeypatch.setattr(datasets, "fingerprint", lambda data: {"data": data, "sha256": "12"})
+    for of_it in ("sweep_mnist", "sweep_colour"):
+        monkeypatch.setattr(importlib.import_module(of_it), "data", lambda: "some")
+    monkeypatch.setenv("PROSPER_SWEEP_CACHE", "set, so that it is put back")
+    monkeypatch.delenv("PROSPER_SWEEP_CACHE")
+    runpy.run_path(module.__file__, run_name="__main__")
+    ((script, named, configuration, cache),) = seen
+    assert script is module
+    assert named is module.SWEEPS
+    assert configuration == module.configuration() | of_images
+    assert (cache is None) == (name != "units")
+    assert cache is None or not os.path.exists(cache)
