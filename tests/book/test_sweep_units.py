@@ -2,10 +2,12 @@
 
 import functools
 import importlib.util
+import itertools
 import json
 import sys
+import types
 
-from prosper_utils.pruning import budgets, gates, networks
+from prosper_utils.pruning import budgets, gates, networks, units
 from prosper_utils.pruning.networks import dense_300_100
 from prosper_utils.study import controls, datasets, results, training
 
@@ -204,21 +206,181 @@ def test_rates_are_chosen_on_validation_images_and_seeds_of_their_own(tmp_path, 
     chosen = {sweep_units.START: 0.05, sweep_units.TRAINED: 0.02}
     assert sweep_units.chosen_rates("small") == chosen
     calls, seeds = [], {}
-    monkeypatch.setattr(sweep_units, "run_case", lambda **given: calls.append(given) or {})
-    monkeypatch.setattr(sweep_units, "chosen_rates", lambda network: chosen)
+    monkeypatch.setattr(
+        sweep_units, "run_case", lambda **given: calls.append(given) or {"row": given["network"]}
+    )
+    by_network = {
+        network: {sweep_units.START: 0.1 + n, sweep_units.TRAINED: 0.2 + n}
+        for n, network in enumerate(sweep_units.NETWORKS)
+    }
+    monkeypatch.setattr(sweep_units, "chosen_rates", by_network.get)
     for name, (left, work) in sweep_units.SWEEPS.items():
         for case in left(pd.DataFrame()):
-            work(case)
-            given = calls.pop()
+            rows = work(case)
+            given, chosen = calls.pop(), by_network[case["network"]]
             seeds.setdefault(name == "units", set()).add(given["seed"])
             if name == "units":
                 assert given == case | {"rates": chosen}  # of the test images, which is the default
+                assert rows == [{"row": case["network"]}]
                 continue
             rates = {case["when"]: case["rate"]}
             if case["when"] == sweep_units.TRAINED:
                 rates[sweep_units.START] = chosen[sweep_units.START]
-            assert (given["part"], given["rates"]) == ("validation", rates)
+            assert given.pop("part") == "validation"
+            assert given | {"rate": case["rate"]} == case | {"rates": rates}
+            assert rows == [{"row": case["network"]}]
     assert not seeds[True] & seeds[False]
+
+
+SMALL = functools.partial(dense_300_100, units=(30, 10))
+SMALLER = functools.partial(dense_300_100, units=(5, 3))
+
+
+@pytest.mark.parametrize(
+    ("case", "rate", "made"),
+    [
+        (("start", "none", "kept"), 0.05, [("dense", "small", 0.05, 7)]),
+        (
+            ("start", "SNIP", "fresh"),
+            0.05,
+            [("smaller", "new", "SNIP", "fresh", 0.4, 7), ("fit", "smaller", 0.05, 30, 7)],
+        ),
+        (
+            ("trained", "SNIP", "kept"),
+            0.01,
+            [
+                ("dense", "small", 0.05, 7),
+                ("smaller", "dense", "SNIP", "kept", 0.4, 7),
+                ("fit", "smaller", 0.01, 7, 8),
+            ],
+        ),
+        (
+            ("trained", "random", "other channels"),
+            0.01,
+            [
+                ("dense", "small", 0.05, 7),
+                ("smaller", "dense", "random", "other channels", 0.4, 7),
+                ("fit", "smaller", 0.01, 7, 8),
+            ],
+        ),
+        (
+            ("trained", "SNIP", "fresh"),
+            0.01,
+            [
+                ("dense", "small", 0.05, 7),
+                ("smaller", "dense", "SNIP", "fresh", 0.4, 7),
+                ("fit", "smaller", 0.05, 37, 7),
+            ],
+        ),
+    ],
+)
+def test_a_case_is_made_smaller_and_trained_as_its_moment_says(
+    monkeypatch, digits, case, rate, made
+):
+    """All in its order, each with its rate, steps and seed; and the row of what came out."""
+    models = {"dense": SMALL("relu"), "smaller": SMALLER("relu"), "new": SMALL("relu", seed=1)}
+    names = {id(model): name for name, model in models.items()}
+    done, built = [], []
+
+    def build(activation, seed):
+        built.append((activation, seed))
+        return models["new"]
+
+    def smaller(model, *how):
+        done.append(("smaller", names[id(model)], *how))
+        return models["smaller"]
+
+    def fit(model, *how):
+        done.append(("fit", names[id(model)], *how))
+        return model
+
+    monkeypatch.setitem(sweep_units.NETWORKS, "small", (build, 30))
+    monkeypatch.setattr(sweep_units, "data", lambda: digits)
+    monkeypatch.setattr(
+        sweep_units, "dense", lambda *how: done.append(("dense", *how)) or models["dense"]
+    )
+    monkeypatch.setattr(sweep_units, "smaller", smaller)
+    monkeypatch.setattr(sweep_units, "fit", fit)
+    judged = []
+    monkeypatch.setattr(training, "error", lambda *seen: judged.append(seen) or 12.5)
+    clock = iter((10.0, 13.5))
+    monkeypatch.setattr(
+        sweep_units, "time", types.SimpleNamespace(perf_counter=lambda: next(clock))
+    )
+    when, score, variant = case
+    row = sweep_units.run_case("small", when, score, variant, 0.4, 7, rates=RATES)
+    assert done == made
+    assert built == ([("relu", 7)] if (when, score) == ("start", "SNIP") else [])
+    last = "dense" if score == "none" else "smaller"
+    ((model, images),) = judged
+    assert names[id(model)] == last
+    assert images is digits.test
+    first, second = (30, 10) if score == "none" else (5, 3)
+    products = 784 * first + first * second + second * 10
+    expected = {
+        **{"network": "small", "when": when, "score": score, "variant": variant},
+        **{"share": 0.4, "seed": 7, "rate": rate, "error": 12.5, "multiply_adds": products},
+        **{"parameters": products + first + second + 10, "widths": f"{first} {second} 10"},
+        **{"train_seconds": 3.5, "failure": ""},
+    }
+    assert row == expected
+    assert list(row) == list(expected) == list(results.load("units")[0])
+
+
+def test_the_large_network_is_trained_from_the_weights_of_its_seed(short, monkeypatch):
+    """And once it is trained, `dense` gives it the weights that were kept."""
+    begun = []
+
+    def fit(model, *how):
+        begun.append((model.get_weights(), how))
+        model.set_weights([w + 1 for w in model.get_weights()])
+        return model
+
+    monkeypatch.setattr(sweep_units, "fit", fit)
+    found = sweep_units.trained_weights.func("small", 0.03, 4, "digits")
+    initial = short("relu", seed=4).get_weights()
+    ((weights, how),) = begun
+    assert how == (0.03, 30, 4)
+    for new, before, after in zip(initial, weights, found, strict=True):
+        np.testing.assert_array_equal(before, new)
+        np.testing.assert_array_equal(after, new + 1)
+    with pytest.raises(AssertionError):
+        sweep_units.trained_weights.func("small", 0.03, 4, "mnist")
+    asked = []
+    monkeypatch.setattr(sweep_units, "trained_weights", lambda *key: asked.append(key) or found)
+    large = sweep_units.dense("small", 0.03, 4)
+    assert asked == [("small", 0.03, 4, "digits")]
+    for kept, now in zip(found, large.get_weights(), strict=True):
+        np.testing.assert_array_equal(now, kept)
+    assert [layer.activation.__name__ for layer in large.layers[1:]] == ["relu", "relu", "linear"]
+
+
+def test_what_is_removed_is_chosen_by_its_score_at_its_share(short, monkeypatch):
+    """In rounds too; the channels that are kept, or others in their place, are what is left."""
+    seen, model, small = [], short("relu"), SMALLER("relu")
+
+    def rule(model):
+        return "scores"
+
+    monkeypatch.setattr(sweep_units, "rule_of", lambda *case: seen.append(("rule", *case)) or rule)
+    monkeypatch.setattr(
+        budgets, "in_rounds", lambda *given, **how: seen.append((*given, how)) or "in rounds"
+    )
+    monkeypatch.setattr(
+        budgets, "choose", lambda *given, **how: seen.append((*given, how)) or "kept"
+    )
+    monkeypatch.setattr(budgets, "shuffled", lambda *given: seen.append(given) or "others")
+    monkeypatch.setattr(units, "shrink", lambda *given: seen.append(given) or small)
+    score = f"SNIP{sweep_units.IN_ROUNDS}"
+    assert sweep_units.smaller(model, score, "kept", 0.3, 6) == "in rounds"
+    assert seen == [("rule", score, 6), (model, rule, {"share": 0.3, "rounds": 5})]
+    for variant in ("kept", "other channels"):
+        seen.clear()
+        assert sweep_units.smaller(model, "SNIP", variant, 0.3, 6) is small
+        chosen = [(model, "kept", 6)] if variant == "other channels" else []
+        kept = "others" if chosen else "kept"
+        given = [("rule", "SNIP", 6), (model, "scores", {"share": 0.3}), *chosen, (model, kept)]
+        assert seen == given
 
 
 def test_a_budget_that_cannot_be_met_is_a_row(short):
@@ -227,14 +389,95 @@ def test_a_budget_that_cannot_be_met_is_a_row(short):
     assert "expected one that can be met" in row["failure"]
 
 
+FIRST = ["SNIP", "ProsPr", "ProsPr per multiply-add", "uniform"]
+AT_START = [*FIRST, "magnitude", "random", "SNIP per multiply-add", "ProsPr, M = 10"]
+TAYLOR = "Taylor per multiply-add"
+AT_END = ["uniform", TAYLOR, "Taylor"]
+MORE_AT_END = [*AT_END, "magnitude per multiply-add", "ProsPr per multiply-add"]
+ROUNDS = [f"{TAYLOR}, in rounds"]
+BOTH = ["uniform", "ProsPr per multiply-add"]
+PLAN = [
+    *(
+        arms
+        for network in ("LeNet-300-100", "LeNet-5")
+        for arms in (
+            (network, "start", "kept", 1.0, ["none"]),
+            (network, "start", "kept", 0.25, AT_START),
+            (network, "start", "rescaled", 0.25, FIRST),
+            (network, "start", "other channels", 0.25, FIRST[:3]),
+            (network, "start", "fresh", 0.25, AT_START),
+            (network, "start", "kept", 0.1, FIRST),
+            (network, "start", "fresh", 0.1, FIRST),
+        )
+    ),
+    ("LeNet-5", "trained", "kept", 0.5, MORE_AT_END),
+    ("LeNet-5", "trained", "kept", 0.25, MORE_AT_END + ROUNDS),
+    ("LeNet-5", "trained", "kept", 0.1, MORE_AT_END + ROUNDS),
+    ("LeNet-5", "trained", "other channels", 0.5, [TAYLOR]),
+    ("LeNet-5", "trained", "fresh", 0.5, [TAYLOR]),
+    ("ResNet-8", "start", "kept", 1.0, ["none"]),
+    ("ResNet-8", "trained", "kept", 0.5, AT_END),
+    ("ResNet-8", "trained", "kept", 0.25, AT_END + ROUNDS),
+    ("ResNet-8", "trained", "kept", 0.1, AT_END + ROUNDS),
+    ("ResNet-8", "trained", "other channels", 0.5, [TAYLOR]),
+    ("ResNet-8", "trained", "fresh", 0.5, [TAYLOR]),
+    ("LeNet-5-Caffe", "start", "kept", 1.0, ["none"]),
+    ("LeNet-5-Caffe", "start", "kept", 0.25, BOTH),
+    ("LeNet-5-Caffe", "start", "fresh", 0.25, BOTH),
+    ("LeNet-5-Caffe", "start", "kept", 0.1, BOTH),
+    ("LeNet-5-Caffe", "start", "fresh", 0.1, BOTH),
+]
+
+
 def test_the_plan_has_every_case_once_and_five_seeds():
+    cases = sweep_units.plan()
+    assert all(tuple(case) == sweep_units.CASE for case in cases)
+    cases = [tuple(case.values()) for case in cases]
+    expected = [
+        (network, when, score, variant, share, seed)
+        for network, when, variant, share, scores in PLAN
+        for score in scores
+        for seed in range(5)
+    ]
+    assert sorted(cases) == sorted(expected)
+
+
+def test_all_seeds_of_an_arm_are_planned_together_and_headline_cells_first():
     cases = [tuple(case.values()) for case in sweep_units.plan()]
-    assert len(cases) == len(set(cases))
-    arms = {case[:-1] for case in cases}
-    assert len(cases) == 5 * len(arms)
-    assert all(
-        (case["network"], "none") in {(c[0], c[2]) for c in cases} for case in sweep_units.plan()
-    )
+    assert [case[-1] for case in cases] == [*range(5)] * (len(cases) // 5)
+    assert [part for part, _ in itertools.groupby(case[:2] for case in cases)] == [
+        ("LeNet-300-100", "start"),
+        ("LeNet-5", "start"),
+        ("LeNet-5", "trained"),
+        ("ResNet-8", "start"),
+        ("ResNet-8", "trained"),
+        ("LeNet-5", "trained"),
+        ("ResNet-8", "trained"),
+        ("LeNet-5-Caffe", "start"),
+        ("LeNet-5", "start"),
+        ("LeNet-300-100", "start"),
+    ]
+    assert [case[2:4] for case in cases[:30:5]] == [
+        ("none", "kept"),
+        *(("SNIP", variant) for variant in ("kept", "rescaled", "other channels", "fresh")),
+        ("ProsPr", "kept"),
+    ]
+
+
+def test_rates_are_tried_with_the_large_network_and_with_one_that_is_halved():
+    trials = {name: left(pd.DataFrame()) for name, (left, _) in sweep_units.SWEEPS.items()}
+    assert [*trials] == ["units_tuning", "units_tuning_after", "units"]
+    assert [tuple(trial.values()) for trial in trials["units_tuning"]] == [
+        (network, "start", "none", "kept", 1.0, 100, rate)
+        for network in ("LeNet-300-100", "LeNet-5", "LeNet-5-Caffe", "ResNet-8")
+        for rate in (0.02, 0.05)
+    ]
+    assert [tuple(trial.values()) for trial in trials["units_tuning_after"]] == [
+        (network, "trained", "Taylor per multiply-add", "kept", 0.5, 100, rate)
+        for network in ("LeNet-5", "ResNet-8")
+        for rate in (0.005, 0.02, 0.05)
+    ]
+    assert trials["units"] == sweep_units.plan()
 
 
 def test_the_stored_results_are_of_this_plan():
@@ -269,9 +512,6 @@ def test_trained_networks_are_kept_by_network_rate_and_seed(short, monkeypatch, 
     for rate, seed in cases * 2:
         kept.trained_weights("small", rate, seed, "digits")
     assert made == cases
-
-
-SMALL = functools.partial(dense_300_100, units=(30, 10))
 
 
 def test_the_large_network_is_that_of_the_seed_of_its_case(monkeypatch, digits):
