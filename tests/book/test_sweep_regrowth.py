@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import types
 
 from prosper_utils.pruning import masks, optimizers, regrowth
 from prosper_utils.pruning.networks import dense_300_100, kernels
@@ -350,3 +351,235 @@ def test_a_lookahead_goes_on_with_its_batches(monkeypatch, digits):
     for _ in range(3):
         credit(None)
         np.testing.assert_array_equal(seen[-1], next(supply)[0])
+
+
+@pytest.mark.parametrize(
+    ("network", "activation"), [("LeNet-300-100", "relu"), ("LeNet-5", "tanh")]
+)
+def test_a_network_trains_and_begins_with_its_activation(monkeypatch, network, activation):
+    built, build = [], sweep_mnist.NETWORKS[network]
+
+    def noted(*how, **more):
+        built.append((how, more))
+        return build(*how, **more)
+
+    def look(model, train, case):
+        raise ValueError("seen")
+
+    monkeypatch.setitem(sweep_mnist.NETWORKS, network, noted)
+    monkeypatch.setattr(training, "trainer", lambda model, optimizer: lambda: None)
+    monkeypatch.setattr(sweep_regrowth, "data", lambda: types.SimpleNamespace(train=None))
+    monkeypatch.setattr(sweep_regrowth, "prune_and_train", look)
+    row = run("SNIP", network=network, seed=5)
+    assert row["failure"] == "seen"
+    assert built == [((activation,), {}), ((activation,), {"seed": 5})]
+
+
+@pytest.mark.parametrize("arm", ["magnitude", "credit"])
+def test_a_row_has_each_value_in_its_column(short, monkeypatch, digits, arm):
+    """All weights are free before the arm begins, and the mean loss is that of the last epoch."""
+    clock, judged, given, asked = iter((10.0, 14.5)), [], [], []
+    first = [np.zeros((784, 30)), np.zeros((30, 10)), np.ones((10, 10))]
+    now = [np.zeros((784, 30)), np.ones((30, 10)), np.zeros((10, 10))]
+    first[1][:2], now[2][3], now[0][5] = 1, 1, 1
+
+    def trained(*network, **how):
+        asked.append((*network, how))
+        return dense_300_100(units=(30, 10)), lambda *data, **how: given.append((data, how))
+
+    def prune_and_train(model, train, case):
+        assert all(np.all(mask) for mask in masks.in_force(model))
+        assert case == CASE | {"arm": arm}
+        train()
+        masks.apply(model, now)
+        return first, 17, [3.0, 2.0, 1.5]
+
+    monkeypatch.setattr(sweep_regrowth, "trained", trained)
+    monkeypatch.setattr(sweep_regrowth, "prune_and_train", prune_and_train)
+    monkeypatch.setattr(training, "error", lambda model, data: judged.append(data) or 6.25)
+    monkeypatch.setattr(
+        sweep_regrowth, "time", types.SimpleNamespace(perf_counter=lambda: next(clock))
+    )
+    row = run(arm, OPTIONS | {"weight_decay": 5e-4})
+    expected = {
+        **{"network": "small", "arm": arm, "variant": "as is", "sparsity": 0.9, "seed": 0},
+        **{"options": "rate=0.1 schedule=cosine weight_decay=0.0005", "error": 6.25, "loss": 1.5},
+        **{"kept": 340, "stayed": 20 + 10, "moved": 17, "train_seconds": 4.5, "failure": ""},
+    }
+    assert row == expected
+    assert list(row) == list(expected) == list(results.load("regrowth")[0])
+    steps = 20 if arm == "magnitude" else 40
+    assert asked == [("small", OPTIONS | {"weight_decay": 5e-4, "steps": steps})]
+    assert given == [((digits.train,), {"steps": steps, "batch_size": 100, "seed": 0})]
+    assert judged == [digits.test]
+
+
+LOOPED = {"until": 30, "share": 0.3}  # and every 5 steps, with a decay of 0.98, by `short`
+
+
+@pytest.mark.parametrize(
+    ("arm", "variant", "start", "changes"),
+    [
+        ("SNIP", "as is", "SNIP", None),
+        ("ProsPr", "as is", "ProsPr", None),
+        ("iterative ProsPr", "as is", "iterative ProsPr", None),
+        ("SynFlow", "as is", "SynFlow", None),
+        ("credit", "as is", "SNIP", {}),
+        ("random regrowth", "as is", "SNIP", {"credit": ...}),
+        ("credit", "one batch", "SNIP", {"credit": ...}),
+        ("credit", "one step", "SNIP", {"decay": 0.0}),
+        ("credit", "lookahead, M = 3", "SNIP", {"credit": ...}),
+        ("credit", "lookahead, M = 10", "SNIP", {"credit": ...}),
+        ("credit", "no persistence", "SNIP", {"weight": regrowth.last_step}),
+        ("credit", "every 10", "SNIP", {"every": 10}),
+        ("credit", "every 50", "SNIP", {"every": 50}),
+        ("credit", "every 500", "SNIP", {"every": 500}),
+        ("credit", "from random", "random", {}),
+        ("credit", "from ProsPr", "ProsPr", {}),
+        ("credit", "from iterative ProsPr", "iterative ProsPr", {}),
+    ],
+)
+def test_an_arm_starts_from_its_masks_and_trains_once(
+    short, monkeypatch, arm, variant, start, changes
+):
+    """A frozen mask is in force while it trains; one that moves is handed to its loop."""
+    asked, made, trainings = [], [], []
+    model = dense_300_100(units=(30, 10))
+    first = masks.top_k([1.0 * k for k in kernels(model)], 0.8)
+
+    class Loop:
+        after, moved = object(), [(5, 3), (10, 4), (15, 1)]
+
+        def __init__(self, *given, every, **options):
+            self.every = every
+            made.append((given, options | {"every": every}))
+
+    def train(**how):
+        trainings.append((how, sum(int(np.sum(mask)) for mask in masks.in_force(model))))
+        return [3.0, 1.0]
+
+    monkeypatch.setattr(regrowth, "Regrowth", Loop)
+    monkeypatch.setattr(sweep_regrowth, "first_masks", lambda *given: asked.append(given) or first)
+    masks.apply(model, [np.ones(k.shape) for k in kernels(model)])
+    case = CASE | {"arm": arm, "variant": variant, "sparsity": 0.8, "seed": 6}
+    found = sweep_regrowth.prune_and_train(model, train, case)
+    assert asked == [(model, start, "small", 0.8, 6)]
+    assert found == (first, 0 if changes is None else 8, [3.0, 1.0])
+    if changes is None:
+        assert trainings == [({}, SIZE // 5)]
+        assert made == []
+        return
+    ((given, of_loop),) = made
+    assert given == (model, first)
+    wanted = LOOPED | {"every": 5, "decay": 0.98} | changes
+    if "credit" in changes:
+        assert callable(of_loop["credit"])
+        wanted["credit"] = of_loop["credit"]
+    assert of_loop == wanted
+    assert trainings == [({"every": wanted["every"], "after": Loop.after}, SIZE)]
+
+
+@pytest.mark.parametrize("arm", ["magnitude", "magnitude, twice the cost"])
+def test_the_heaviest_weights_of_the_trained_network_are_trained_again(short, arm):
+    model, seen = dense_300_100(units=(30, 10)), []
+    masks.apply(model, [np.ones(k.shape) for k in kernels(model)])
+    rng = np.random.default_rng(3)
+    weights = [rng.standard_normal(k.shape).astype("float32") for k in kernels(model)]
+
+    def train():
+        seen.append(masks.in_force(model))
+        if len(seen) == 1:
+            for kernel, value in zip(kernels(model), weights, strict=True):
+                kernel.assign(value)
+        return [[9.0], [4.0, 2.0]][len(seen) - 1]
+
+    case = CASE | {"arm": arm, "sparsity": 0.8}
+    first, moved, losses = sweep_regrowth.prune_and_train(model, train, case)
+    best = masks.top_k([np.abs(w) for w in weights], 0.8)
+    assert (moved, losses, len(seen)) == (0, [4.0, 2.0], 2)
+    for a, b, before, after in zip(first, best, *seen, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(after, b)
+        assert np.all(before)
+
+
+def test_gradual_pruning_is_called_every_so_many_steps(short, monkeypatch):
+    model, calls = dense_300_100(units=(30, 10)), []
+    masks.apply(model, [np.ones(k.shape) for k in kernels(model)])
+
+    def train(every, after):
+        for step in (every, 2 * every):
+            after(step, "optimizer")
+        return [2.0]
+
+    monkeypatch.setattr(sweep_regrowth, "prune_gradually", lambda *how: calls.append(how))
+    case = CASE | {"arm": "gradual magnitude", "sparsity": 0.8}
+    first, moved, losses = sweep_regrowth.prune_and_train(model, train, case)
+    assert all(np.all(mask) for mask in first)
+    assert (moved, losses) == (0, [2.0])
+    assert calls == [(model, 0.8, step, "optimizer") for step in (5, 10)]
+
+
+NINE = [
+    *("SNIP", "ProsPr", "iterative ProsPr", "SynFlow", "magnitude", "magnitude, twice the cost"),
+    *("gradual magnitude", "random regrowth", "credit"),
+]
+SIX = ["SNIP", "iterative ProsPr", "SynFlow", "gradual magnitude", "random regrowth", "credit"]
+
+
+def cases_of(network, arms, sparsities, seeds, variants=("as is",)):
+    """Return the cases of a part of the grid as tuples, seed by seed."""
+    return [
+        (network, arm, variant, sparsity, seed)
+        for seed in seeds
+        for sparsity in sparsities
+        for arm in arms
+        for variant in variants
+    ]
+
+
+@pytest.mark.parametrize("clothes", [False, True])
+def test_the_plan_is_in_its_order_headline_cells_first(monkeypatch, clothes):
+    monkeypatch.setattr(sweep_regrowth, "FASHION", clothes)
+    dense = "LeNet-300-100"
+    cases = cases_of(dense, NINE, (0.99, 0.95) if clothes else (0.99, 0.995), range(5))
+    if not clothes:
+        cases += cases_of(dense, NINE, (0.9, 0.95, 0.98), range(5))
+        cases += cases_of(dense, ["credit"], (0.99,), range(5), sweep_regrowth.VARIANTS)
+    cases += cases_of("LeNet-5", SIX, (0.99, 0.95), range(5))
+    found = sweep_regrowth.plan()
+    assert all(tuple(case) == sweep_regrowth.CASE for case in found)
+    assert [tuple(case.values()) for case in found] == cases
+    assert sweep_regrowth.SWEEPS["regrowth"][0](pd.DataFrame()) == found
+
+
+def test_every_trial_is_made_on_seeds_that_no_case_has():
+    found = sweep_regrowth.tuning()
+    assert [tuple(case.values()) for case in found] == [
+        (network, arm, "as is", 0.99, seed, trial)
+        for network, arms, trials, seeds in (
+            ("LeNet-300-100", NINE, 7, (100, 101)),
+            ("LeNet-5", SIX, 3, (100,)),
+        )
+        for arm in arms
+        for trial in range(trials)
+        for seed in seeds
+    ]
+    assert [*sweep_regrowth.SWEEPS] == ["regrowth_tuning", "regrowth"]
+    assert sweep_regrowth.SWEEPS["regrowth_tuning"][0](pd.DataFrame()) == found
+
+
+def test_a_case_is_run_with_its_options_and_a_trial_is_noted(monkeypatch):
+    calls = []
+    monkeypatch.setattr(sweep_regrowth, "run_case", lambda **how: calls.append(how) or {"row": 1})
+    monkeypatch.setattr(sweep_regrowth, "chosen_options", lambda *arm: {"chosen": arm})
+    for _, work in sweep_regrowth.SWEEPS.values():
+        case = {"network": "LeNet-5"} | {k: v for k, v in CASE.items() if k != "network"}
+        case["arm"] = "SynFlow"
+        assert work(case) == [{"row": 1}]
+        assert work(case | {"trial": 2}) == [{"row": 1, "trial": 2}]
+        tested, tuned = calls
+        assert tested == case | {"options": {"chosen": ("LeNet-5", "SynFlow")}}
+        options = {"rate": 0.2, "schedule": "cosine", "weight_decay": 5e-4}
+        assert tuned == case | {"options": options, "part": "validation"}
+        calls.clear()
