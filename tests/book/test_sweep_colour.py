@@ -2,10 +2,12 @@
 
 import functools
 import json
+import types
 
-from prosper_utils.pruning import budgets, gates, masks, networks
+from prosper_utils.pruning import budgets, gates, masks, networks, optimizers, regrowth
 from prosper_utils.study import controls, datasets, results, training
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -287,3 +289,407 @@ def test_the_options_of_an_arm_are_chosen_by_its_own_trials(monkeypatch):
     monkeypatch.setattr(results, "resume", {"colour_tuning": table}.get)
     assert sweep_colour.chosen_options("SNIP") == sweep_colour.TRIALS["SNIP"][2]
     assert sweep_colour.chosen_options("magnitude") == {}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_those_of_cifar_unless_others_are_asked_for(monkeypatch, channels):
+    """Colour images stay as they are, and grey ones get three channels."""
+    loaded = []
+    shape = (28, 28, 1) if channels == 1 else (32, 32, 3)
+    pairs = [(tf.ones((n, *shape)), tf.zeros(n, tf.int64)) for n in (4, 3, 2)]
+    found = datasets.Data("some", *pairs)
+    monkeypatch.setattr(datasets, "load", lambda name: loaded.append(name) or found)
+    monkeypatch.delenv("PROSPER_COLOUR", raising=False)
+    data = sweep_colour.data.__wrapped__()
+    monkeypatch.setenv("PROSPER_COLOUR", "fashion_mnist")
+    sweep_colour.data.__wrapped__()
+    assert loaded == ["cifar10", "fashion_mnist"]
+    assert data.name == "some"
+    assert [tuple(x.shape) for x, _ in data[1:]] == [(n, 32, 32, 3) for n in (4, 3, 2)]
+
+
+def test_all_train_for_whole_epochs_of_whole_batches(monkeypatch):
+    images = types.SimpleNamespace(train=(range(1000), None))
+    monkeypatch.setattr(sweep_colour, "data", lambda: images)
+    assert sweep_colour.steps_of_all() == 5 * 7
+
+
+@pytest.mark.parametrize("arm", SCORED)
+def test_a_score_gets_its_batches_and_all_its_options(short, monkeypatch, arm):
+    given, model = [], short()
+
+    def score(scored, batches, **options):
+        given.append((scored, [next(iter(batches))[0]], isinstance(batches, list), options))
+        return [tf.fill(k.shape, 2.0) for k in networks.kernels(scored)]
+
+    monkeypatch.setitem(sweep_colour.SCORES, arm, score)
+    found = sweep_colour.scores_of(model, arm, 0.7, 5, rounds=4)
+    ((scored, (x,), listed, options),) = given
+    assert scored is model
+    assert options == {"rounds": 4, "sparsity": 0.7, "seed": 5, "dtype": "float64"}
+    assert listed == (arm == "SNIP")
+    np.testing.assert_array_equal(x, next(sweep_colour.supply(5))[0])
+    for scores, kernel in zip(found, networks.kernels(model), strict=True):
+        assert isinstance(scores, np.ndarray)
+        np.testing.assert_array_equal(scores, np.full(kernel.shape, 2))
+
+
+@pytest.mark.parametrize("batches", [{}, {"batches": 3}])
+def test_snip_takes_the_mean_over_the_first_batches_of_the_seed(short, monkeypatch, batches):
+    given = []
+    monkeypatch.setitem(
+        sweep_colour.SCORES, "SNIP", lambda model, taken, **_: given.extend(taken) or []
+    )
+    sweep_colour.scores_of(short(), "SNIP", 0.7, 5, **batches)
+    assert len(given) == batches.get("batches", 1)
+    for (x, y), wanted in zip(given, sweep_colour.supply(5), strict=False):
+        np.testing.assert_array_equal(x, wanted[0])
+        np.testing.assert_array_equal(y, wanted[1])
+
+
+@pytest.mark.parametrize(
+    ("arm", "options"),
+    [
+        ("removed by ProsPr", {"learning_rate": 0.01}),
+        ("removed by SNIP", {}),
+        ("removed uniformly", {}),
+    ],
+)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_units_are_removed_by_their_score_for_each_multiply_add(
+    short, monkeypatch, arm, options, fresh
+):
+    """All on the same batches; the control by chance is not divided by what a unit costs."""
+    model, seen, batches = short(), [], []
+
+    def score(scored, listed, **how):
+        seen.append((scored, how))
+        batches.extend(listed)
+        return "scores"
+
+    monkeypatch.setattr(sweep_colour, "chosen_options", lambda arm: {"learning_rate": 0.01})
+    monkeypatch.setitem(sweep_colour.REMOVED, arm, score)
+    monkeypatch.setattr(budgets, "per_cost", lambda *how: seen.append(how) or "for each")
+    monkeypatch.setattr(budgets, "choose", lambda *how, **more: seen.append((*how, more)) or "kept")
+    monkeypatch.setattr(sweep_colour.units, "shrink", lambda *how: seen.append(how) or "small")
+    monkeypatch.setattr(controls, "fresh", lambda *how: seen.append(how) or "fresh")
+    variant = "fresh" if fresh else "as it is"
+    found = sweep_colour.smaller(model, arm, variant, 0.75, 4)
+    drawn = arm == "removed uniformly"
+    assert found == ("fresh" if fresh else "small")
+    assert seen == [
+        (model, {"seed": 4, "dtype": "float64"} | options),
+        *([] if drawn else [(model, "scores")]),
+        (model, "scores" if drawn else "for each", {"share": 0.25}),
+        (model, "kept"),
+        *([("small", 1004)] if fresh else []),
+    ]
+    assert len(batches) == 16
+    for (x, y), wanted in zip(batches, sweep_colour.supply(4), strict=False):
+        np.testing.assert_array_equal(x, wanted[0])
+        np.testing.assert_array_equal(y, wanted[1])
+
+
+def test_the_units_that_are_removed_are_scored_by_what_their_name_says():
+    removed = sweep_colour.REMOVED
+    assert list(removed) == ["removed by ProsPr", "removed by SNIP", "removed uniformly"]
+    assert list(removed.values()) == [gates.prospr, gates.snip, gates.uniform]
+
+
+@pytest.fixture
+def untrained(short, monkeypatch):
+    """Let the sweep train nothing; return what was asked of scores, loops, masks and trainings."""
+    seen = {"trainer": [], "train": [], "scores": [], "loop": [], "masks": [], "gradual": []}
+
+    def trainer(model, *how):
+        seen["trainer"].append((model, *how))
+
+        def train(*data, **options):
+            seen["train"].append((data, options))
+            return [3.0, 2.0, 1.5]
+
+        return train
+
+    def scores_of(model, *how, **options):
+        seen["scores"].append((model, *how, options))
+        return [np.abs(k) for k in networks.kernels(model)]
+
+    class Loop:
+        after = object()
+
+        def __init__(self, *given, every, **options):
+            self.every = every
+            seen["loop"].append((*given, options | {"every": every}))
+
+    monkeypatch.setattr(sweep_colour, "steps_of_all", lambda: 250)
+    monkeypatch.setattr(sweep_colour, "trainer", trainer)
+    monkeypatch.setattr(sweep_colour, "scores_of", scores_of)
+    monkeypatch.setattr(
+        sweep_colour, "chosen_options", lambda arm: {"SNIP": {"batches": 8}}.get(arm, {"no": 1})
+    )
+    monkeypatch.setattr(sweep_colour, "prune_gradually", lambda *how: seen["gradual"].append(how))
+    monkeypatch.setattr(regrowth, "Regrowth", Loop)
+    monkeypatch.setattr(masks, "apply", lambda *how: seen["masks"].append(how))
+    monkeypatch.setattr(masks, "shuffled", lambda chosen, seed: ("shuffled", chosen, seed))
+    monkeypatch.setattr(masks, "top_k", lambda scores, sparsity: ("best", len(scores), sparsity))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("arm", "variant", "options", "scored", "mask"),
+    [
+        ("dense", "as it is", {}, None, None),
+        ("removed by SNIP", "fresh", {}, None, None),
+        ("removed uniformly", "as it is", {}, None, None),
+        ("SNIP", "as it is", {"batches": 64}, {"batches": 64}, ("best", 3, 0.8)),
+        ("SNIP", "shuffled", {}, {}, ("shuffled", ("best", 3, 0.8), 7)),
+        ("GraSP", "as it is", {"temperature": 20.0}, {"temperature": 20.0}, ("best", 3, 0.8)),
+    ],
+)
+def test_a_mask_is_in_force_before_the_one_training_of_an_arm(
+    untrained, short, arm, variant, options, scored, mask
+):
+    """Taken from the network itself; it is its copy that trains."""
+    model = short(seed=7)
+    case = CASE | {"arm": arm, "variant": variant, "seed": 7}
+    trained, loss = sweep_colour.prune_and_train(model, case, 0.3, options)
+    assert loss == 1.5
+    assert untrained["trainer"] == [(trained, 0.3, 250)]
+    assert untrained["train"] == [
+        ((sweep_colour.data().train,), {"steps": 250, "batch_size": 16, "seed": 7})
+    ]
+    assert untrained["scores"] == ([] if scored is None else [(model, arm, 0.8, 7, scored)])
+    assert untrained["masks"] == ([] if mask is None else [(trained, mask)])
+    assert untrained["loop"] == []
+    for a, b in zip(trained.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("variant", ["as it is", "by size"])
+@pytest.mark.parametrize("options", [{}, {"every": 25}])
+def test_what_regrows_begins_with_the_mask_of_snip(untrained, short, variant, options):
+    """With the options that were chosen for SNIP; by size, units of any scale are compared."""
+    model = short(seed=7)
+    case = CASE | {"arm": "credit", "variant": variant, "seed": 7}
+    options = {"every": 50} | options
+    trained, loss = sweep_colour.prune_and_train(model, case, 0.3, options)
+    assert loss == 1.5
+    assert untrained["scores"] == [(model, "SNIP", 0.8, 7, {"batches": 8})]
+    how = {"share": 0.3, "decay": 0.98, "until": 187, "scale_free": variant == "as it is"}
+    assert untrained["loop"] == [(trained, ("best", 3, 0.8), how | options)]
+    ((_, how),) = untrained["train"]
+    assert how == {"steps": 250, "batch_size": 16, "seed": 7} | {
+        "every": options["every"],
+        "after": regrowth.Regrowth.after,
+    }
+    assert untrained["masks"] == []
+
+
+@pytest.mark.parametrize(("options", "until"), [({}, 187), ({"until": 0.9}, 225)])
+def test_gradual_pruning_takes_a_fiftieth_of_the_training_at_a_time(
+    untrained, short, options, until
+):
+    case = CASE | {"arm": "gradual magnitude", "seed": 7}
+    trained, loss = sweep_colour.prune_and_train(short(seed=7), case, 0.3, options)
+    assert loss == 1.5
+    ((_, how),) = untrained["train"]
+    how.pop("after")(10, "optimizer")
+    assert how == {"steps": 250, "batch_size": 16, "seed": 7, "every": 5}
+    assert untrained["gradual"] == [(trained, 0.8, until, 10, "optimizer")]
+    assert untrained["scores"] == untrained["masks"] == untrained["loop"] == []
+
+
+def test_gradual_pruning_follows_its_cubic_schedule_to_its_end(short):
+    model, left = short(), []
+    masks.apply(model, [np.ones(k.shape) for k in networks.kernels(model)])
+    optimizer = keras.optimizers.SGD(use_ema=True)
+    optimizer.build(model.trainable_variables)
+    for kernel in networks.kernels(model):
+        optimizers.average(optimizer, kernel).assign(tf.ones_like(kernel))
+    for step in (30, 45, 90, 400):
+        sweep_colour.prune_gradually(model, 0.9, 90, step, optimizer)
+        left.append(sum(count for _, count, _ in masks.per_layer(model)))
+    size = sum(int(np.prod(k.shape)) for k in networks.kernels(model))
+    sparsities = [0.9 * (1 - (1 - t) ** 3) for t in (1 / 3, 1 / 2, 1, 1)]
+    assert left == [masks.kept(size, round(s, 6)) for s in sparsities]
+    for kernel, mask in zip(networks.kernels(model), masks.in_force(model), strict=True):
+        np.testing.assert_array_equal(optimizers.average(optimizer, kernel), mask)
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_row_has_each_value_in_its_column(short, monkeypatch, part, removed):
+    """Kept weights are counted in each layer, and again where a path goes through them."""
+    clock, seen, trained = iter((10.0, 14.5)), [], short(seed=1)
+    kernels = [np.ones((3, 3, 3, 4)), np.ones((3, 3, 4, 4)), np.ones((4, 10))]
+    kernels[0][..., 3] = 0  # nothing comes out of the last channel
+    kernels[2][0] = 0  # and of the next layer nothing goes on from the first
+    for kernel, value in zip(networks.kernels(trained), kernels, strict=True):
+        kernel.assign(value)
+    small = networks.vgg(widths=(4,), shape=(32, 32, 3), seed=2)
+
+    def smaller(*how):
+        seen.append(("smaller", *how[1:]))
+        return small
+
+    def prune_and_train(model, case, rate, options):
+        seen.append((model is small, case, rate, options))
+        return trained, 1.25
+
+    def error(*how, **more):
+        seen.append((*how, more))
+        return 50.0
+
+    monkeypatch.setattr(sweep_colour, "smaller", smaller)
+    monkeypatch.setattr(sweep_colour, "prune_and_train", prune_and_train)
+    monkeypatch.setattr(training, "error", error)
+    monkeypatch.setattr(
+        keras.utils, "clear_session", lambda *, free_memory: seen.append(free_memory)
+    )
+    monkeypatch.setattr(
+        sweep_colour, "time", types.SimpleNamespace(perf_counter=lambda: next(clock))
+    )
+    arm = "removed by SNIP" if removed else "SNIP"
+    options = {"batches": 8, "rounds": 2}
+    row = run(arm, rate=0.3, options=options, seed=7, part=part)
+    case = {"network": "small", "arm": arm, "variant": "as it is", "sparsity": 0.8, "seed": 7}
+    assert seen == [
+        True,
+        *([("smaller", arm, "as it is", 0.8, 7)] if removed else []),
+        (removed, case, 0.3, options),
+        (trained, getattr(sweep_colour.data(), part), {"chunk": 500}),
+    ]
+    expected = case | {
+        **{"rate": 0.3, "options": "batches=8 rounds=2", "multiply_adds": budgets.cost(small)},
+        **{"error": 50.0, "loss": 1.25, "kept": "81 144 30"},
+        "on_a_path": 81 + 9 * 3 * 3 + 30,
+        **{"train_seconds": 4.5, "failure": ""},
+    }
+    assert row == expected
+    assert list(row) == list(expected) == list(results.load("colour")[0])
+
+
+def test_a_row_that_failed_has_all_columns(short, monkeypatch):
+    """Also where units could not be removed: then it is the cost of the large network."""
+
+    def fails(*how):
+        raise ValueError("expected one that can be met")
+
+    monkeypatch.setattr(sweep_colour, "smaller", fails)
+    row = run("removed by ProsPr", rate=0.3, options={})
+    case = {"network": "small", "arm": "removed by ProsPr", "variant": "as it is"}
+    outcome = dict.fromkeys(("error", "loss", "kept", "on_a_path", "train_seconds"))
+    assert row == case | {"sparsity": 0.8, "seed": 0, "rate": 0.3, "options": ""} | outcome | {
+        "multiply_adds": budgets.cost(short()),
+        "failure": "expected one that can be met",
+    }
+    assert list(row) == list(results.load("colour")[0])
+
+
+FIVE, THREE = [0, 1, 2, 3, 4], [0, 1, 2]
+PLAN = {
+    ("dense", "as it is", 0.0): THREE,
+    **{(arm, "as it is", 0.95): FIVE for arm in ("SNIP", "ProsPr", "credit", "SynFlow")},
+    **{
+        (arm, "as it is", 0.95): THREE
+        for arm in ("gradual magnitude", "iterative SNIP", "magnitude", "GraSP")
+    },
+    **{
+        (arm, "as it is", sparsity): THREE
+        for sparsity in (0.9, 0.98)
+        for arm in (
+            *("SNIP", "ProsPr", "credit", "gradual magnitude"),
+            *("iterative SNIP", "magnitude", "SynFlow", "GraSP"),
+        )
+    },
+    **{
+        (arm, "shuffled", sparsity): seeds
+        for arm in ("SNIP", "ProsPr")
+        for sparsity, seeds in ((0.95, FIVE), (0.98, THREE))
+    },
+    ("credit", "by size", 0.95): THREE,
+    **{
+        (arm, variant, share): THREE
+        for share in (0.5, 0.75)
+        for arm, variant in (
+            ("removed by ProsPr", "as it is"),
+            ("removed by SNIP", "as it is"),
+            ("removed uniformly", "as it is"),
+            ("removed by ProsPr", "fresh"),
+        )
+    },
+}
+
+
+def test_the_plan_has_every_arm_at_its_sparsities_and_seeds():
+    cases = sweep_colour.plan()
+    assert all(tuple(case) == sweep_colour.CASE for case in cases)
+    found = {}
+    for network, *arm, seed in (case.values() for case in cases):
+        found.setdefault((network, *arm), []).append(seed)
+    assert {arm: sorted(seeds) for arm, seeds in found.items()} == {
+        **{("ResNet-8", *arm): seeds for arm, seeds in PLAN.items()},
+        ("ResNet-20", "SNIP", "as it is", 0.95): [0],
+        ("ResNet-20", "ProsPr", "as it is", 0.95): [0],
+    }
+
+
+def test_headline_cells_are_planned_first_seed_by_seed():
+    first = [tuple(case.values())[1:] for case in sweep_colour.plan()[:27]]
+    assert first == [
+        cell
+        for seed in range(3)
+        for cell in (
+            ("dense", "as it is", 0.0, seed),
+            ("SNIP", "as it is", 0.95, seed),
+            ("ProsPr", "as it is", 0.95, seed),
+            ("credit", "as it is", 0.95, seed),
+            ("gradual magnitude", "as it is", 0.95, seed),
+            ("SNIP", "shuffled", 0.95, seed),
+            ("ProsPr", "shuffled", 0.95, seed),
+        )
+    ] + [
+        (arm, "as it is", 0.95, seed)
+        for seed in range(3)
+        for arm in ("iterative SNIP", "magnitude")
+    ]
+    arms = [case["arm"] for case in sweep_colour.plan()[27:37]]
+    assert arms == [*("SNIP", "ProsPr", "credit") * 2, *("SNIP", "ProsPr") * 2]
+
+
+def test_every_rate_and_every_trial_is_made_at_95_percent_on_a_seed_of_its_own():
+    trials = {name: left(pd.DataFrame()) for name, (left, _) in sweep_colour.SWEEPS.items()}
+    assert [*trials] == ["colour_rates", "colour_tuning", "colour"]
+    assert [tuple(trial.values()) for trial in trials["colour_rates"]] == [
+        ("ResNet-8", "dense", "as it is", 0.0, 100, rate) for rate in (0.05, 0.1, 0.2, 0.4, 0.8)
+    ]
+    arms = ["SNIP", "ProsPr", "gradual magnitude", "iterative SNIP", "SynFlow", "GraSP", "credit"]
+    assert [tuple(trial.values()) for trial in trials["colour_tuning"]] == [
+        ("ResNet-8", arm, "as it is", 0.95, 100, trial) for arm in arms for trial in range(3)
+    ]
+    assert trials["colour"] == sweep_colour.plan()
+
+
+@pytest.mark.parametrize("name", sweep_colour.SWEEPS)
+def test_a_trial_that_is_stored_stands_for_no_other(name):
+    left, _ = sweep_colour.SWEEPS[name]
+    cases = left(pd.DataFrame())
+    assert left(pd.DataFrame(cases[:2])) == cases[2:]
+
+
+def test_a_case_is_run_at_the_rate_of_all_and_a_trial_is_noted(monkeypatch):
+    calls = []
+    monkeypatch.setattr(sweep_colour, "run_case", lambda **how: calls.append(how) or {"row": 1})
+    monkeypatch.setattr(sweep_colour, "chosen_rate", lambda: 0.4)
+    monkeypatch.setattr(sweep_colour, "chosen_options", lambda arm: {"chosen": arm})
+    case = CASE | {"arm": "GraSP"}
+    for _, work in sweep_colour.SWEEPS.values():
+        assert work(case) == [{"row": 1}]
+        assert work(case | {"trial": 2}) == [{"row": 1, "trial": 2}]
+        assert work(case | {"rate": 0.8}) == [{"row": 1}]
+        tested, tuned, tried = calls
+        assert tested == case | {"rate": 0.4, "options": {"chosen": "GraSP"}}
+        how = {"rate": 0.4, "options": {"temperature": 200.0}, "part": "validation"}
+        assert tuned == case | how
+        assert tried == case | {"rate": 0.8, "options": {}, "part": "validation"}
+        calls.clear()

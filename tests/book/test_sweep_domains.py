@@ -1,17 +1,20 @@
 """The sweep over domains: its goals, its plan, and what a case returns."""
 
+import functools
 import json
 import subprocess
 import sys
+import types
 
 from prosper_utils.blending import circuits, search
 from prosper_utils.blending.detachment import AXIOMS, parse, show, subsumes, theorem
-from prosper_utils.blending.evolution import History
+from prosper_utils.blending.evolution import History, Settings, detachment_table
 from prosper_utils.study import results
 
 import pandas as pd
 import pytest
 import sweep_domains
+import sweep_proofs
 from conftest import ROOT
 from goals import GOALS
 from sweep_domains import DOMAINS
@@ -137,3 +140,166 @@ def test_a_run_has_the_settings_of_its_case(monkeypatch, stored):
     assert (loop.credit, loop.step_size, loop.keep) == ("identity", 0.05, 200)
     assert (bred.fitness, bred.seed) == ("usefulness", 2)
     assert loop.store_goals == bred.store_goals == stored
+
+
+@pytest.mark.parametrize("domain", SYSTEMS)
+def test_a_domain_of_theorems_has_its_axioms_and_four_searches(domain):
+    """Two that the sweep of proofs has too, and both as provers do them."""
+    own = DOMAINS[domain]
+    table = own.table(budget=7)
+    axioms = detachment_table(SYSTEMS[domain]).objects
+    assert (table.objects, table.budget) == (axioms, 7)
+    assert own.table.keywords == {"limit": 25}
+    light, breadth, light_as_provers, breadth_as_provers = own.searches.values()
+    assert list(own.searches) == [
+        *("light and short first", "breadth first"),
+        *("light and short first, subsumption", "breadth first, subsumption"),
+    ]
+    assert light is sweep_proofs.SEARCHES["light and short first"]
+    assert breadth is search.breadth_first
+    for found, plain in ((light_as_provers, light), (breadth_as_provers, breadth)):
+        found, plain = functools.partial(found), functools.partial(plain)
+        assert found.func is plain.func
+        assert found.keywords == plain.keywords | {"subsumption": True}
+    assert light.keywords == {"weight": search.size_and_proof}
+
+
+@pytest.mark.parametrize("domain", SYSTEMS)
+def test_goals_are_drawn_with_the_options_of_their_domain(monkeypatch, domain):
+    """Among the three axioms, not one of the goals that settings were chosen with."""
+    drawn = []
+    monkeypatch.setattr(search, "drawn_goals", lambda **how: drawn.append(how) or {"goal": "D"})
+    assert sweep_domains.theorems.__wrapped__(domain) == {"goal": "D"}
+    three = SYSTEMS[domain] is AXIOMS
+    lengths = (15, 21) if domain == "three axioms, far" else (5, 21)
+    assert drawn == [
+        {
+            **{"count": 100 if three else 24, "lengths": lengths, "seed": 0},
+            **{"axioms": SYSTEMS[domain], "limit": 25},
+            "avoid": tuple(map(parse, sweep_proofs.SHORTEST)) if three else (),
+        }
+    ]
+
+
+def test_shortest_first_takes_circuits_by_their_length(monkeypatch):
+    own = DOMAINS["circuits"]
+    assert list(own.searches) == ["shortest first", "breadth first"]
+    assert own.searches["breadth first"] is search.breadth_first
+    shortest = own.searches["shortest first"]
+    assert shortest.func is search.lightest_first
+    assert shortest.keywords == {"weight": sweep_domains.length}
+    assert sweep_domains.length(types.SimpleNamespace(lengths=[5, 3, 8]), 2) == 8
+    assert own.target() == circuits.circuit_goals()
+    assert own.table(budget=7).budget == 7
+
+
+SMALL = {"budget": 50, "goals": {"a": 0.25, "b": 0.75}}
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Have a domain "small" in which nothing is searched; return what each way is run with."""
+    given, clock = [], iter((10.0, 12.5))
+
+    def run(name, rows):
+        def noted(*how, **more):
+            given.append((name, *how, more))
+            found = types.SimpleNamespace(rows=rows)
+            return found if name == "breed" else (found, {"a": 1.0})
+
+        return noted
+
+    own = sweep_domains.Domain(
+        lambda budget: f"table of {budget}",
+        lambda: SMALL["goals"],
+        {"first": run("first", []), "second": run("second", [])},
+    )
+    monkeypatch.setitem(DOMAINS, "small", own)
+    monkeypatch.setattr(sweep_domains, "evolve", run("evolve", ["a loop"]))
+    monkeypatch.setattr(search, "breed", run("breed", ["a generation"]))
+    monkeypatch.setattr(sweep_proofs, "outcome", lambda *how: {"outcome": how})
+    monkeypatch.setattr(
+        sweep_proofs, "chosen_options", lambda name: {"population": 30, "mutation": 0.7}
+    )
+    monkeypatch.setattr(
+        sweep_domains, "time", types.SimpleNamespace(perf_counter=lambda: next(clock))
+    )
+    return given
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("arm", ["first", "second", "blend", "identity", "genetic, usefulness"])
+def test_a_case_is_searched_bred_or_looped_as_its_arm_says(recorded, arm, stored):
+    """No search combines a goal, unless the arm says so; and the row of what came out."""
+    case = {"domain": "small", "arm": arm + ", goals stored" * stored}
+    case |= {"step_size": 0.02, "keep": 70, "seed": 3}
+    row = sweep_domains.run_case(**case, budget=50)
+    table, target = "table of 50", SMALL["goals"]
+    ((way, *given),) = recorded
+    history = []
+    if arm in ("first", "second"):
+        assert (way, given) == (arm, [table, () if stored else target, {}])
+    elif arm == "genetic, usefulness":
+        history = ["a generation"]
+        options = {"population": 30, "mutation": 0.7, "seed": 3, "store_goals": stored}
+        settings = search.Breeding(fitness="usefulness", **options)
+        assert (way, given) == ("breed", [table, target, settings, {}])
+    else:
+        history = ["a loop"]
+        credit = {"identity": {"credit": "identity"}, "blend": {}}[arm]
+        settings = Settings(**credit, step_size=0.02, keep=70, store_goals=stored)
+        assert (way, given) == ("evolve", [table, target, settings, {}])
+    expected = case | {"goals": 2, "outcome": (table, target, {}, history), "seconds": 2.5}
+    assert row == expected
+    assert list(row) == list(expected)
+
+
+def test_a_case_has_the_budget_of_all_and_its_row_the_columns_that_are_stored(monkeypatch):
+    budgets, table = [], DOMAINS["circuits"].table
+    own = sweep_domains.Domain(
+        lambda budget: budgets.append(budget) or table(budget=100),
+        DOMAINS["circuits"].target,
+        DOMAINS["circuits"].searches,
+    )
+    monkeypatch.setitem(DOMAINS, "circuits", own)
+    (row,) = sweep_domains.one({"domain": "circuits"} | SEARCH)
+    assert budgets == [200_000]
+    assert list(row) == list(results.load("proofs_domains")[0])
+    assert [row[key] for key in sweep_domains.CASE] == ["circuits", "breadth first", 0.0, 0, 0]
+
+
+def test_the_middle_setting_and_the_searches_of_all_domains_are_planned_first():
+    provers = [
+        *("light and short first", "breadth first"),
+        *("light and short first, subsumption", "breadth first, subsumption"),
+    ]
+    searches = {
+        **dict.fromkeys(
+            ["three axioms, far", "three axioms", "implication alone", "one axiom"], provers
+        ),
+        "circuits": ["shortest first", "breadth first"],
+    }
+    expected = [
+        (domain, arm + end, *setting)
+        for domain, own in searches.items()
+        for end in ("", ", goals stored")
+        for arm, *setting in (
+            *(("blend", 0.03, 150, 0), ("identity", 0.03, 150, 0)),
+            *((arm, 0.0, 0, 0) for arm in own),
+            *(("genetic, usefulness", 0.0, 0, seed) for seed in (0, 1, 2)),
+        )
+    ]
+    expected += [
+        (domain, arm, step_size, keep, 0)
+        for step_size in (0.01, 0.02, 0.03, 0.05)
+        for keep in (100, 150, 200)
+        if (step_size, keep) != (0.03, 150)
+        for domain in searches
+        for arm in ("blend", "identity")
+    ]
+    cases = sweep_domains.plan()
+    assert [tuple(case.values()) for case in cases] == expected
+    ((name, (left, _)),) = sweep_domains.SWEEPS.items()
+    assert name == "proofs_domains"
+    assert left(pd.DataFrame()) == cases
+    assert left(pd.DataFrame(cases[:9])) == cases[9:]
