@@ -1,34 +1,104 @@
 """The sweep of streamed scores: what a row says, and what an interrupted one goes on with."""
 
 import functools
+import itertools
 import json
+import math
+import runpy
 import sys
 import types
 
+from prosper_utils.lookahead import streaming
+from prosper_utils.lookahead.descent import hessian_product, loss_and_gradient
+from prosper_utils.lookahead.meta_gradient import chunked, cotangents, meta_gradient
 from prosper_utils.pruning import networks
 from prosper_utils.study import datasets, results
+from prosper_utils.study.checks import relative_error
 
+import keras
 import numpy as np
 import pytest
 import sweep_streaming
+import tensorflow as tf
+
+SMALL = functools.partial(networks.dense_300_100, units=(6, 5), dtype="float64")
 
 
-@pytest.fixture
-def rows(monkeypatch, digits):
+def assert_same(row, expected, columns):
+    """The columns are those that are stored; numbers are close, and all else is equal."""
+    assert list(row) == list(expected) == list(columns)
+    for name, value in expected.items():
+        number = isinstance(value, float)
+        wanted = pytest.approx(value, rel=1e-6, abs=1e-9) if number else value
+        assert row[name] == wanted, (name, row["steps"])
+
+
+@pytest.fixture(scope="module")
+def listed(digits):
     """The rows of one short trajectory of a small network in double precision."""
-    build = functools.partial(networks.dense_300_100, units=(6, 5), dtype="float64")
-    monkeypatch.setattr(sweep_streaming, "NETWORKS", {"small": build})
-    monkeypatch.setattr(sweep_streaming, "LOOKAHEADS", (1, 3))
-
-    def give(rate):
-        found = sweep_streaming.errors_of("small", "tanh", rate, 0, digits.train)
-        return {(row["steps"], row["score"]): row for row in found}
-
-    return give
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep_streaming, "NETWORKS", {"small": SMALL})
+        patch.setattr(sweep_streaming, "LOOKAHEADS", (1, 3))
+        return sweep_streaming.errors_of("small", "relu", 1e-3, 1, digits.train)
 
 
-def test_the_error_is_to_first_order_what_is_predicted(rows):
-    found = rows(1e-3)
+def test_a_row_of_errors_says_what_the_package_finds_for_its_case(listed, digits):
+    """Every score by the package's own methods, and the matrix of every step at its weights."""
+    model = SMALL("relu", seed=1)
+    weights, loss = networks.as_loss(model)
+    ours, others = (
+        list(itertools.islice(datasets.batches(digits.train, 128, seed=s), 4)) for s in (2, 3)
+    )
+    path = [weights]
+    for batch in ours:
+        _, g = loss_and_gradient(loss, path[-1], batch)
+        path.append([w - 1e-3 * d for w, d in zip(path[-1], g, strict=True)])
+    rows = iter(listed)
+    for m in (1, 3):
+        run = functools.partial(meta_gradient, loss, weights, learning_rate=1e-3)
+        exact = run(ours[: m + 1], method="unrolled")
+        _, g = loss_and_gradient(loss, path[m], ours[m])
+        small = sweep_streaming.flat(run(ours[: m + 1], method="first_order"))
+        for score, curvature in {
+            "row sums": streaming.row_sums,
+            "diagonal": streaming.dense_diagonal(model),
+            "Hutchinson, 1": streaming.hutchinson(1, 1),
+            "Hutchinson, 10": streaming.hutchinson(10, 1),
+            "first order": lambda loss, w, batch: [tf.zeros_like(v) for v in w],
+            "reverse": None,
+            "other batches": None,
+        }.items():
+            predicted = None
+            if curvature:
+                gamma, missed = [tf.ones_like(w) for w in weights], [0 * w for w in weights]
+                for w, batch in zip(path[:m], ours, strict=False):
+                    c = curvature(loss, w, batch)
+                    gamma = [p * (1 - 1e-3 * h) for p, h in zip(gamma, c, strict=True)]
+                    hg = hessian_product(loss, w, batch, g)
+                    missed = [s + a - b * d for s, a, b, d in zip(missed, hg, c, g, strict=True)]
+                found = [w * p * d for w, p, d in zip(weights, gamma, g, strict=True)]
+                missed = [w * s for w, s in zip(weights, missed, strict=True)]
+                predicted = (
+                    1e-3 * np.linalg.norm(sweep_streaming.flat(missed)) / np.linalg.norm(small)
+                )
+            else:
+                found = exact if score == "reverse" else run(others[: m + 1], method="unrolled")
+            expected = {
+                "network": "small",
+                "activation": "relu",
+                "alpha": 1e-3,
+                "seed": 1,
+                "steps": m,
+                "score": score,
+                "error": relative_error(found, exact),
+                "predicted": predicted,
+            } | sweep_streaming.likeness(found, exact, [0, 2, 4])
+            assert_same(next(rows), expected, results.load("streaming_errors")[0])
+    assert not list(rows)
+
+
+def test_the_error_is_to_first_order_what_is_predicted(listed):
+    found = {(row["steps"], row["score"]): row for row in listed}
     predicted = {key for key, row in found.items() if row["predicted"] is not None}
     streamed = ("row sums", "diagonal", "Hutchinson, 1", "Hutchinson, 10", "first order")
     assert predicted == {(m, score) for m in (1, 3) for score in streamed}
@@ -193,3 +263,225 @@ def test_what_is_measured_is_measured_in_double_precision():
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, np.float64(np.float32([1e30, 0.1, 2.0])))
     assert np.isfinite(np.linalg.norm(found))
+
+
+def test_the_curvature_of_lenet5_is_the_gauss_newton_part_of_its_logits(monkeypatch, digits):
+    monkeypatch.setattr(streaming, "gauss_newton_diagonal", lambda logits: logits)
+    model, images = networks.lenet5(seed=1), digits.test[0][:3]
+    name, logits = sweep_streaming.exact_diagonal(model)
+    assert name == "Gauss-Newton"
+    found = logits([v.value for v in model.trainable_variables], images)
+    np.testing.assert_allclose(found, model(images), atol=1e-5)
+
+
+def test_the_networks_are_what_they_are_called():
+    sizes = {name: build().count_params() for name, build in sweep_streaming.NETWORKS.items()}
+    assert sizes == {"LeNet-300-100": 266_610, "LeNet-5": 61_706}
+
+
+def test_the_eigenvalue_of_largest_size_may_be_negative_and_have_no_share_of_ones():
+    """H has the eigenvalues -5 along (1, -1, 0), 3 along (1, 1, 0) and 2 along (0, 0, 1)."""
+    matrix = np.array([[-1.0, 4, 0], [4, -1, 0], [0, 0, 2]])
+    weights = [tf.zeros(2, tf.float64), tf.zeros((1, 1), tf.float64)]
+
+    def product(w, v):
+        assert w is weights
+        image = matrix @ np.concatenate([np.ravel(part) for part in v])
+        return [tf.constant(image[:2]), tf.constant(image[2:, None])]
+
+    assert sweep_streaming.largest_eigenvalue(product, weights) == pytest.approx(-5)
+
+
+def test_a_norm_is_stored_by_its_logarithm_to_base_10():
+    found = sweep_streaming.log_norm([np.float32([[30.0]]), np.float32([40.0, 1e3])])
+    assert found == pytest.approx(math.log10(math.sqrt(900 + 1600 + 1e6)))
+    assert sweep_streaming.log_norm([np.zeros(3)]) == -math.inf
+
+
+def test_quantiles_and_shares_are_stored_under_their_names():
+    """Single precision holds 1.4e-45, the exponential of -103.28, to that of 88.72."""
+    ones = [np.ones(101)]
+    found = sweep_streaming.spread([np.arange(101.0) / 2], ones, ones, ones)
+    names = ("lowest", "q01", "q50", "q99", "highest")
+    assert [found[name] for name in names] == pytest.approx([0, 0.5, 25, 49.5, 50])
+    logs = [np.array([-104.0, -103.4, -103.2, -1, -1]), np.array([88.6, 88.8, 89.0, 0, 2])]
+    logs[0][-1] = -110
+    signs = [np.array([-1.0, 1, 1, 1, 1]), np.ones(5)]
+    two = [np.ones(5), np.ones(5)]
+    found = sweep_streaming.spread(logs, signs, two, two)
+    shares = ("underflow", "overflow", "negative")
+    assert [found[name] for name in shares] == pytest.approx([0.3, 0.2, 0.1])
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_row_of_growth_says_what_the_package_finds_for_its_case(monkeypatch, digits, full):
+    """All columns, on a smaller network, whose largest eigenvalue is replaced by a sum."""
+    build, asked, methods = networks.dense_300_100, [], []
+
+    def smaller(activation, **options):
+        asked.append((activation, options))
+        return build(activation, units=(4, 3), dtype="float64")
+
+    def noted(method, *given):
+        methods.append(method)
+        return chunked(method, *given)[0], "fine"
+
+    monkeypatch.setattr(networks, "dense_300_100", smaller)
+    monkeypatch.setattr(sweep_streaming, "chunked", noted)
+    monkeypatch.setattr(sweep_streaming, "LONG", (1, 3))
+    monkeypatch.setattr(sweep_streaming, "POOL", 2)
+    monkeypatch.setattr(
+        sweep_streaming,
+        "largest_eigenvalue",
+        lambda product, weights: float(
+            sum(tf.reduce_sum(h**2) for h in product(weights, [w + 1 for w in weights]))
+        ),
+    )
+    case = (
+        {"activation": "tanh", "sharpness": None, "full": True}
+        if full
+        else {"activation": "relu", "sharpness": 2.5}
+    )
+    rows = iter(sweep_streaming.growth_of(**case, train=digits.train))
+    assert asked == [(case["activation"], {} if full else {"units": (30, 10), "dtype": "float64"})]
+    assert methods == ["checkpointed"] * 2
+
+    model = build(case["activation"], units=(4, 3), dtype="float64")
+    initial, loss = networks.as_loss(model)
+    drawn = itertools.islice(datasets.batches(digits.train, 128, seed=0), 3)
+    *pool, outer = [(tf.cast(x, tf.float64), y) for x, y in drawn]
+
+    def eigenvalue(weights):
+        image = hessian_product(loss, weights, pool[0], [w + 1 for w in weights])
+        return sum(float(tf.reduce_sum(h**2)) for h in image)
+
+    rate = 0.1 if full else 2.5 / eigenvalue(initial)
+    curvatures = {"row sums": streaming.row_sums, "diagonal": streaming.dense_diagonal(model)}
+    for m in (1, 3):
+        batches = [*(pool[i % 2] for i in range(m)), outer]
+        run = functools.partial(meta_gradient, loss, initial, batches, learning_rate=rate)
+        ends = cotangents(loss, initial, batches, learning_rate=rate, method="unrolled")
+        path = [initial]
+        for batch in batches[:-1]:
+            _, g = loss_and_gradient(loss, path[-1], batch)
+            path.append([w - rate * d for w, d in zip(path[-1], g, strict=True)])
+        size = sweep_streaming.log_norm
+        for gamma, curvature in curvatures.items():
+            factors = [tf.ones_like(w) for w in initial]
+            for weights, batch in zip(path[:-1], batches, strict=False):
+                h = curvature(loss, weights, batch)
+                factors = [f * (1 - rate * c) for f, c in zip(factors, h, strict=True)]
+            factors = sweep_streaming.flat(factors)
+            logs = np.log(np.abs(factors))
+            score = sweep_streaming.flat(initial) * factors * sweep_streaming.flat(ends.last)
+            expected = {
+                "network": "LeNet-300-100" if full else "784-30-10-10",
+                "activation": case["activation"],
+                "sharpness": rate * eigenvalue(initial),
+                "alpha": rate,
+                "steps": m,
+                "loss": float(loss(path[m], outer)),
+                "finite": "fine",
+                "sharpness_now": rate * eigenvalue(path[m]),
+                "gradient": size(ends.last),
+                "pulled": size(ends.first),
+                "exact": size(run(method="unrolled")),
+                "first_order": size(run(method="first_order")),
+                "gamma": gamma,
+                "lowest": logs.min(),
+                "q01": np.quantile(logs, 0.01),
+                "q50": np.quantile(logs, 0.5),
+                "q99": np.quantile(logs, 0.99),
+                "highest": logs.max(),
+                "underflow": 0,
+                "overflow": 0,
+                "negative": np.mean(factors < 0),
+                "streamed": size([score]),
+            }
+            assert_same(next(rows), expected, results.load("streaming_growth")[0])
+    assert not list(rows)
+
+
+def test_every_case_is_in_the_sweeps():
+    stored = results.load("streaming_errors")[1]["configuration"]["cases"]
+    errors, growth = (
+        [work, cases()] for work, cases in map(sweep_streaming.SWEEPS.get, ("errors", "growth"))
+    )
+    assert errors == [sweep_streaming.errors_of, stored]
+    small = [
+        {"activation": activation, "sharpness": sharpness}
+        for activation in ("tanh", "relu")
+        for sharpness in (0.1, 0.5, 1.0, 1.9, 2.5, 4.0, 16.0)
+    ]
+    full = {"activation": "tanh", "sharpness": None, "full": True}
+    assert growth == [sweep_streaming.growth_of, [*small, full]]
+
+
+def test_a_configuration_names_the_data_and_all_settings(digits):
+    common = datasets.fingerprint(digits) | {"batch_size": 128}
+    assert common["data"] == "digits"
+    assert sweep_streaming.configuration("errors", digits) == common | {
+        "steps": (1, 3, 10, 30),
+        "sparsities": (0.9, 0.95, 0.98, 0.99),
+    }
+    assert sweep_streaming.configuration("growth", digits) == common | {
+        "pool": 100,
+        "seed": 0,
+        "steps": (1, 3, 10, 30, 100, 300, 1000, 3000),
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [([], ["errors", "growth"]), (["growth"], ["growth"]), (["errors"], ["errors"])],
+)
+def test_the_sweeps_named_are_run_and_both_if_none_is(command, monkeypatch, digits, said, names):
+    ran = []
+
+    def work(train, what):
+        assert train is digits.train
+        ran.append(what)
+        return [{"what": what}]
+
+    sweeps = {what: (work, lambda what=what: [{"what": what}]) for what in ("errors", "growth")}
+    monkeypatch.setattr(sweep_streaming, "SWEEPS", sweeps)
+    monkeypatch.setattr(sys, "argv", ["sweep_streaming.py", *said])
+    sweep_streaming.main()
+    assert ran == names
+    assert {path.stem for path in results.FOLDER.iterdir()} == {f"streaming_{n}" for n in names}
+    for what in names:
+        table, provenance = results.load(f"streaming_{what}")
+        assert table.what.tolist() == [what]
+        settings = json.loads(json.dumps(sweep_streaming.configuration(what, digits)))
+        assert provenance["configuration"] == settings | {"cases": [{"what": what}]}
+
+
+def test_each_case_is_stored_as_it_is_done_with_its_seconds(command, monkeypatch):
+    """Two cases of 20 seconds, then one that fails; the next run begins with that."""
+    clock, cleared = itertools.count(0, 20), []
+    times = types.SimpleNamespace(perf_counter=lambda: next(clock))
+    monkeypatch.setattr(sweep_streaming, "time", times)
+    monkeypatch.setattr(keras.backend, "clear_session", lambda: cleared.append(1))
+
+    def work(n, train):
+        if n == 2:
+            raise ZeroDivisionError
+        return [{"n": n}, {"n": 10 + n}]
+
+    monkeypatch.setattr(sweep_streaming, "SWEEPS", {"growth": (work, lambda: command.cases)})
+    with pytest.raises(ZeroDivisionError):
+        command.run()
+    table, provenance = results.load("streaming_growth")
+    assert table.n.tolist() == [0, 10, 1, 11]
+    assert provenance["seconds"] == 40
+    assert provenance["configuration"]["cases"] == [{"n": 0}, {"n": 1}]
+    assert len(cleared) == 2, "the graphs of a case are not kept for the next"
+
+
+def test_it_is_a_command(monkeypatch, capsys, digits):
+    monkeypatch.setattr(datasets, "load", lambda: digits)
+    monkeypatch.setattr(sys, "argv", ["sweep_streaming.py", "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(sweep_streaming.__file__, run_name="__main__")
+    assert stopped.value.code == 0
+    assert "How far streamed scores are from the meta-gradient" in capsys.readouterr().out
