@@ -5,11 +5,13 @@ import functools
 import itertools
 import json
 import os
+import runpy
 import subprocess
 import sys
+import types
 
 from prosper_utils.pruning import masks
-from prosper_utils.pruning.networks import dense_300_100
+from prosper_utils.pruning.networks import dense_300_100, kernels
 from prosper_utils.pruning.scores import prospr, random, snip
 from prosper_utils.study import datasets, results, training
 from prosper_utils.study.checks import relative_error
@@ -451,3 +453,293 @@ def test_a_lookahead_is_as_long_as_its_name_says(digits, steps):
     supply = itertools.islice(datasets.batches(digits.train, 20), 40)
     sweep_mnist.RULES[f"ProsPr, M = {steps}"](SMALL(), supply, learning_rate=0.03)
     assert len(list(supply)) == 40 - (steps + 1)
+
+
+def test_the_networks_and_rules_are_what_they_are_called():
+    sizes = {name: build().count_params() for name, build in sweep_mnist.NETWORKS.items()}
+    assert sizes == {"LeNet-300-100": 266_610, "LeNet-5": 61_706}
+    ahead = {
+        name: rule.keywords
+        for name, rule in sweep_mnist.RULES.items()
+        if name not in sweep_mnist.SCORES
+    }
+    assert ahead == {
+        "ProsPr, M = 1": {"steps": 1},
+        "ProsPr, M = 30": {"steps": 30},
+        "ProsPr, M = 300": {"steps": 300},
+        "ProsPr, M = 1000": {"steps": 1000},
+        "first order, M = 100": {"steps": 100, "method": "first_order"},
+    }
+    assert all(sweep_mnist.RULES[name].func is prospr for name in ahead)
+    assert all(sweep_mnist.RULES[name] is rule for name, rule in sweep_mnist.SCORES.items())
+
+
+def test_the_data_are_loaded_once(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(datasets, "load", lambda: loaded.append(1) or loaded)
+    sweep_mnist.data.cache_clear()
+    try:
+        assert sweep_mnist.data() is sweep_mnist.data() is loaded
+    finally:
+        sweep_mnist.data.cache_clear()
+    assert loaded == [1]
+
+
+def test_a_network_is_compiled_once_for_each_activation(short):
+    found = {a: sweep_mnist.trained("small", a) for a in ("tanh", "relu")}
+    for activation, pair in found.items():
+        assert sweep_mnist.trained("small", activation) is pair
+        hidden = [layer.activation.__name__ for layer in pair[0].layers[1:]]
+        assert hidden == [activation, activation, "linear"]
+    assert found["tanh"][0] is not found["relu"][0]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Let every look at the clock of the sweep be 7 seconds after the one before."""
+    ticks = itertools.count(100, 7)
+    times = types.SimpleNamespace(perf_counter=lambda: next(ticks))
+    monkeypatch.setattr(sweep_mnist, "time", times)
+
+
+def test_a_score_is_timed_and_given_the_options_of_its_case(untrained, clock, monkeypatch, digits):
+    """A batch has 100 training images unless an option says so, in the order of the seed."""
+    asked, model = [], SMALL()
+
+    def spy(model, batches, **given):
+        asked.append((model, next(batches)[0].numpy(), given))
+        return random(model, seed=7)
+
+    monkeypatch.setitem(sweep_mnist.RULES, "spy", spy)
+    for size, more in ((100, {}), (50, {"batch_size": 50, "rounds": 4})):
+        found, seconds = sweep_mnist.score_of(model, "spy", 3, 0.9, **more)
+        scored, images, given = asked.pop()
+        assert scored is model
+        more.pop("batch_size", None)
+        assert given == {"sparsity": 0.9, "seed": 3, **more}
+        first = next(datasets.batches(digits.train, size, seed=3))[0].numpy()
+        np.testing.assert_array_equal(images, first)
+        assert seconds == 7
+        for array, expected in zip(found, random(model, seed=7), strict=True):
+            np.testing.assert_array_equal(array, expected)
+
+
+def test_a_row_says_what_was_asked_and_what_came_of_it(untrained, monkeypatch):
+    """Every column: of a cell that was trained, of one that failed, and of the dense network.
+
+    All scores are equal, so what is kept are the first weights.
+    """
+    told = []
+
+    def score_of(model, score, seed, sparsity, **options):
+        told.append((score, seed, sparsity, options))
+        return [np.ones(k.shape) for k in kernels(model)], 5.0 + len(told)
+
+    def train_and_test(case, chosen, part):
+        told.append((case, [int(np.sum(m)) for m in chosen], part))
+        if case["score"] == "SynFlow" and len(told) == 4:
+            raise ValueError("diverged")
+        return {"error": 1, "loss": 2, "kept": "3 4", "on_a_path": 5, "train_seconds": 6}
+
+    monkeypatch.setattr(sweep_mnist, "score_of", score_of)
+    monkeypatch.setattr(sweep_mnist, "train_and_test", train_and_test)
+    key = {"network": "small", "activation": "tanh", "variant": "as scored", "seed": 3}
+    nothing = dict.fromkeys(("error", "loss", "kept", "on_a_path", "train_seconds"))
+    outcome = {"error": 1, "loss": 2, "kept": "3 4", "on_a_path": 5, "train_seconds": 6}
+    settings = {"sparsities": (0.5, 0.9), "options": {"rounds": 4, "batch_size": 50}}
+
+    rows = sweep_mnist.run_case(**key, score="SynFlow", **settings, part="validation")
+    case = dict(zip(sweep_mnist.CASE, ("small", "tanh", "SynFlow", "as scored", 3), strict=True))
+    said = {"options": "rounds=4 batch_size=50"}
+    assert rows == [
+        case | said | {"sparsity": 0.5, **outcome, "score_seconds": 6.0, "failure": ""},
+        case | said | {"sparsity": 0.9, **nothing, "score_seconds": 8.0, "failure": "diverged"},
+    ]
+    assert [[*row] for row in rows] == [[*results.load("pruning")[0]]] * 2
+    assert told == [
+        ("SynFlow", 3, 0.5, settings["options"]),
+        (case, [11960, 0, 0], "validation"),
+        ("SynFlow", 3, 0.9, settings["options"]),
+        (case, [2392, 0, 0], "validation"),
+    ]
+
+    told.clear()
+    rows = sweep_mnist.run_case(**key, score="dense", sparsities=(0.0,), options={})
+    case["score"] = "dense"
+    assert rows == [
+        case | {"sparsity": 0.0, "options": "", **outcome, "score_seconds": 0.0, "failure": ""}
+    ]
+    assert told == [(case, [23520, 300, 100], "test")]
+
+
+def test_a_mistake_is_no_result(untrained, monkeypatch):
+    """Only a ValueError says that a score failed, or a training."""
+    settings = {"sparsities": (0.5,), "options": {"no_such_option": 1}}
+    with pytest.raises(TypeError, match="no_such_option"):
+        sweep_mnist.run_case("small", "relu", "random", "as scored", 0, **settings)
+
+
+def test_what_came_of_a_cell_is_its_last_loss_its_masks_and_its_seconds(clock, monkeypatch, digits):
+    model, told = SMALL("tanh", seed=1), []
+
+    def train(data, **settings):
+        told.append((data, settings))
+        return [3.0, 2.0, 1.5]
+
+    monkeypatch.setattr(sweep_mnist, "data", lambda: digits)
+    monkeypatch.setattr(sweep_mnist, "trained", lambda *arm: told.append(arm) or (model, train))
+    monkeypatch.setattr(training, "error", lambda model, data: (model, data))
+    monkeypatch.setattr(sweep_mnist.masks, "apply", lambda *given: told.append(given))
+    # The 20 weights behind the unit 0 of the first layer lead on, by one way, to 5 outputs.
+    chosen = [np.zeros((784, 30), bool), np.zeros((30, 10), bool), np.zeros((10, 10), bool)]
+    chosen[0][:20, 0] = chosen[0][:9, 1] = chosen[1][0, 0] = chosen[2][0, :5] = True
+    chosen[1][2, 3] = True
+    case = dict(zip(sweep_mnist.CASE, ("small", "tanh", "SNIP", "as scored", 3), strict=True))
+    for part in ("validation", "test"):
+        found = sweep_mnist.train_and_test(case, chosen, part)
+        assert found == {
+            "error": (model, getattr(digits, part)),
+            "loss": 1.5,
+            "kept": "29 2 5",
+            "on_a_path": 26,
+            "train_seconds": 7,
+        }
+        assert told == [
+            ("small", "tanh"),
+            (model, chosen),
+            (digits.train, {"steps": 4000, "batch_size": 100, "seed": 3}),
+        ]
+        told.clear()
+
+
+@pytest.mark.filterwarnings("ignore:the floor of")
+@pytest.mark.parametrize("least", [10, 30, 50])
+def test_a_floor_is_the_least_that_every_layer_keeps(least):
+    model = SMALL()
+    scores = [np.ones((784, 30)), np.zeros((30, 10)), np.zeros((10, 10))]
+    variant = f"floor of {least}"
+    chosen = sweep_mnist.choose(model, scores, 0.98, variant, 0)
+    assert [int(np.sum(m)) for m in chosen][1:] == [least, least]
+    assert variant in sweep_mnist.FLOORS
+    assert len(sweep_mnist.FLOORS) == 3
+
+
+def cells(cases, *more):
+    """Return what is run, one tuple of the entries of a case for each sparsity."""
+    keys = (*sweep_mnist.CASE, *more)
+    return [(*(case[k] for k in keys), s) for case in cases for s in case["sparsities"]]
+
+
+def test_a_part_of_the_grid_goes_seed_by_seed():
+    cases = sweep_mnist.cases_of("LeNet-5", "relu", ("a", "b"), (3, 4), (0.9, 0.5), ("x", "y"))
+    assert [tuple(case.values()) for case in cases] == [
+        ("LeNet-5", "relu", score, variant, seed, (0.9, 0.5))
+        for seed in (3, 4)
+        for score in ("a", "b")
+        for variant in ("x", "y")
+    ]
+    assert tuple(cases[0]) == ("network", "activation", "score", "variant", "seed", "sparsities")
+    (case,) = sweep_mnist.cases_of("LeNet-5", "relu", ("a",), (3,), (0.9,))
+    assert case["variant"] == "as scored"
+
+
+@pytest.mark.parametrize(
+    ("name", "plan", "more"),
+    [("pruning", "plan", ()), ("pruning_tuning", "tuning", ("trial",))],
+)
+def test_the_plan_is_what_is_stored(monkeypatch, name, plan, more):
+    """No cell comes twice, and on clothes none is stored that is not in the plan."""
+    keys = [*sweep_mnist.CASE, *more, "sparsity"]
+    for clothes in (False, True):
+        monkeypatch.setattr(sweep_mnist, "FASHION", clothes)
+        planned = cells(getattr(sweep_mnist, plan)(), *more)
+        table, _ = results.load(sweep_mnist.stored_as(name))
+        stored = {*table[keys].itertuples(index=False, name=None)}
+        assert len({*planned}) == len(planned)
+        assert stored <= {*planned} if clothes else stored == {*planned}
+
+
+HEADLINE = ("random", "SNIP", "ProsPr", "ProsPr, M = 100")
+
+
+def test_headline_cells_come_first():
+    """Those of LeNet-300-100 with five seeds at every sparsity, and five more at two of them."""
+    grid = sweep_mnist.SPARSITIES
+    assert grid == (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+    expected = []
+    for arm in (("LeNet-300-100", "relu"), ("LeNet-300-100", "tanh")):
+        expected += [(*arm, "dense", seed, (0.0,)) for seed in range(5)]
+        expected += [(*arm, s, seed, grid) for seed in range(5) for s in HEADLINE]
+        expected += [(*arm, s, seed, (0.98, 0.99)) for seed in range(5, 10) for s in HEADLINE]
+    cases = sweep_mnist.plan()
+    assert all(case["variant"] == "as scored" for case in cases[: len(expected)])
+    for case in cases:
+        case.pop("variant")
+    assert [tuple(case.values()) for case in cases[: len(expected)]] == expected
+    networks = [case["network"] for case in cases]
+    assert networks == sorted(networks), "LeNet-300-100 is done before LeNet-5"
+
+
+def test_clothes_have_the_whole_dense_grid_and_the_headline_of_lenet5(monkeypatch):
+    digits = sweep_mnist.plan()
+    trials = sweep_mnist.tuning()
+    monkeypatch.setattr(sweep_mnist, "FASHION", True)
+    lenet = {("LeNet-5", "tanh", "dense", "as scored", seed, 0.0) for seed in range(5)}
+    for score, sparsity in itertools.product(HEADLINE, (0.9, 0.95, 0.98, 0.99, 0.995)):
+        lenet |= {("LeNet-5", "tanh", score, "as scored", seed, sparsity) for seed in range(5)}
+    clothes = sweep_mnist.plan()
+    dense = [case for case in digits if case["network"] == "LeNet-300-100"]
+    assert {*cells(clothes)} == {*cells(dense)} | lenet
+    ranks = [sweep_mnist.later(case) for case in clothes]
+    assert ranks == sorted(ranks)
+    assert {*ranks} == {0, 1, 2}
+
+    tuned = sweep_mnist.tuning()
+    dense = [case for case in trials if case["network"] == "LeNet-300-100"]
+    lenet = {
+        ("LeNet-5", "tanh", score, "as scored", seed, trial, 0.98)
+        for score in ("SNIP", "ProsPr", "ProsPr, M = 100")
+        for seed in (100, 101)
+        for trial in range(3)
+    }
+    assert {*cells(tuned, "trial")} == {*cells(dense, "trial")} | lenet
+    ranks = [sweep_mnist.later(case) for case in tuned]
+    assert ranks == sorted(ranks)
+
+
+def test_a_case_is_run_as_it_stands_with_its_options(monkeypatch):
+    """And is not changed by it, since it is what waits in the plan."""
+    calls, asked = [], []
+    monkeypatch.setattr(
+        sweep_mnist, "run_case", lambda **given: calls.append(given) or [{"n": 1}, {"n": 2}]
+    )
+    monkeypatch.setattr(
+        sweep_mnist, "chosen_options", lambda *key: asked.append(key) or {"rounds": 9}
+    )
+    plain = dict(zip(sweep_mnist.CASE, ("net", "tanh", "ProsPr", "floor", 4), strict=True))
+    plain["sparsities"] = (0.9, 0.5)
+    for case, options in [
+        (plain, {"rounds": 9}),
+        (plain | {"variant": "small steps"}, {"learning_rate": 0.03}),
+        (plain | {"trial": 0}, {"learning_rate": 0.03}),
+        (plain | {"trial": 2}, {"learning_rate": 0.3}),
+    ]:
+        before, trial = dict(case), {"trial": case["trial"]} if "trial" in case else {}
+        rows = sweep_mnist.one(case, "validation")
+        assert case == before
+        assert rows == [{"n": 1} | trial, {"n": 2} | trial]
+        given = {key: value for key, value in case.items() if key != "trial"}
+        assert calls.pop() == given | {"options": options, "part": "validation"}
+    assert asked == [("net", "tanh", "ProsPr")]
+
+
+def test_it_is_a_command_for_both_sweeps_and_stores_the_data_with_them(monkeypatch, digits):
+    told = []
+    monkeypatch.setattr(sweeps, "command", lambda *given: told.append(given))
+    monkeypatch.setattr(sweep_mnist, "data", lambda: digits)
+    runpy.run_path(sweep_mnist.__file__, run_name="__main__")
+    ((script, parts, configuration),) = told
+    assert script is sweep_mnist
+    assert parts is sweep_mnist.SWEEPS
+    assert list(parts) == ["pruning_tuning", "pruning"], "choices are made before they are used"
+    assert configuration() == sweep_mnist.configuration() | datasets.fingerprint(digits)
