@@ -1,8 +1,10 @@
 """The sweep of searches for proofs: what is left to do, what a case returns, what is stale."""
 
 import dataclasses
+import functools
 import itertools
 import json
+import runpy
 import subprocess
 import sys
 import types
@@ -17,6 +19,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import sweep_proofs
+import sweeps
+import tensorflow as tf
 from conftest import ROOT
 from goals import GOALS
 
@@ -380,3 +384,367 @@ def test_lemmas_are_what_is_generated_next_and_what_has_a_short_proof():
     found = sum(weights[k] == 0 and table.objects[k] not in target for k in extra)
     stored, _ = results.load("proofs_credit")
     assert set(stored.lemmas[stored.loop == 1]) == {found}
+
+
+def test_the_searches_are_what_they_are_called():
+    plain = {}
+    for name, call in (sweep_proofs.SEARCHES | sweep_proofs.PROVERS).items():
+        partial = call if isinstance(call, functools.partial) else functools.partial(call)
+        plain[name] = partial.func, partial.keywords
+    light, short = search.lightest_first, {"weight": search.size_and_proof}
+    subsumes, by_age = {"subsumption": True}, {"subsumption": True, "by_age": 5}
+    assert plain == {
+        "breadth first": (search.breadth_first, {}),
+        "lightest first": (light, {}),
+        "light and short first": (light, short),
+        "breadth first, subsumption": (search.breadth_first, subsumes),
+        "lightest first, subsumption": (light, subsumes),
+        "lightest first, subsumption, by age": (light, by_age),
+        "light and short first, subsumption": (light, short | subsumes),
+        "light and short first, subsumption, by age": (light, short | by_age),
+    }
+    assert sweep_proofs.GENETIC == {
+        "genetic, similarity": {"fitness": "similarity"},
+        "genetic, smallness": {"fitness": "smallness"},
+        "genetic, usefulness": {"fitness": "usefulness"},
+    }
+
+
+def test_the_halves_of_the_goals_are_those_of_the_stored_runs():
+    table, _ = results.load("proofs")
+    runs = table[table.arm.str.endswith(", held out")]
+    assert {*runs.seed} == {*range(6)}
+    for seed, met in runs.dropna(subset="hits").groupby("seed").hits:
+        goals, others = sweep_proofs.split(seed)
+        assert sorted(goals + others) == sorted(GOALS)
+        assert {goal for text in met for goal, *_ in hits(text)} <= {*goals}
+
+
+@pytest.mark.parametrize("arm", ["breadth first", "1 round", "genetic, usefulness"])
+def test_an_arm_is_named_apart_from_its_goals_and_budget(arm):
+    for kind in ("", ", goals stored", ", held out", ", ten budgets"):
+        assert sweep_proofs.base(arm + kind) == arm
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Let no search run: return what the parts of a case are told, and what its parts return."""
+    told, ticks = {}, itertools.count(100, 7)
+
+    def note(name, returned):
+        def noted(*given, **options):
+            told[name] = (*given, options) if options else given
+            return returned
+
+        return noted
+
+    found = types.SimpleNamespace(rows=["a history"])
+    parts = {
+        "detachment_table": "a table",
+        "evolve": (found, "weights"),
+        "outcome": {"proved": 3, "hits": "a b"},
+        "lemmas": "some lemmas",
+    }
+    for name, returned in parts.items():
+        monkeypatch.setattr(sweep_proofs, name, note(name, returned))
+    monkeypatch.setattr(search, "breed", note("breed", found))
+    monkeypatch.setitem(sweep_proofs.SEARCHES, "breadth first", note("search", None))
+    monkeypatch.setitem(sweep_proofs.PROVERS, "breadth first, subsumption", note("search", None))
+    times = types.SimpleNamespace(perf_counter=lambda: next(ticks))
+    monkeypatch.setattr(sweep_proofs, "time", times)
+    return told
+
+
+ROW = {"proved": 3, "hits": "a b", "lemmas": "some lemmas", "seconds": 7}
+
+
+@pytest.mark.parametrize("name", ["breadth first", "breadth first, subsumption"])
+@pytest.mark.parametrize(
+    ("kind", "budget"),
+    [
+        ("", 200_000),
+        (", goals stored", 200_000),
+        (", held out", 200_000),
+        (", ten budgets", 2_000_000),
+    ],
+)
+def test_a_search_has_its_goals_its_budget_and_no_history(told, name, kind, budget):
+    goals, others = (
+        sweep_proofs.split(3) if kind == ", held out" else ([*sweep_proofs.SHORTEST], [])
+    )
+    row = sweep_proofs.run_case(**SEARCH | {"arm": name + kind, "seed": 3})
+    assert row == SEARCH | {"arm": name + kind, "seed": 3, "options": ""} | ROW
+    target = goal_weights(goals)
+    assert told == {
+        "detachment_table": ({"limit": 25, "budget": budget},),
+        "search": ("a table", () if kind == ", goals stored" else target),
+        "outcome": ("a table", target, goal_weights(others) if others else {}, []),
+        "lemmas": ("a table", target, {}),
+    }
+
+
+@pytest.mark.parametrize("name", sweep_proofs.LOOPS)
+def test_an_arm_of_the_loop_has_the_setting_of_its_case(told, name):
+    """And differs from the blend in what is said of it alone."""
+    case = {"steps": 3, "step_size": 0.05, "keep": 100, "seed": 4}
+    more = sweep_proofs.LOOPS[name]
+    options = [*more.items(), ("steps", 3), ("step_size", 0.05), ("keep", 100)]
+    for kind in ("", ", goals stored", ", held out"):
+        goals, others = (
+            sweep_proofs.split(4) if kind == ", held out" else ([*sweep_proofs.SHORTEST], [])
+        )
+        row = sweep_proofs.run_case(arm=name + kind, **case, budget=50)
+        text = " ".join(f"{key}={value}" for key, value in options)
+        assert row == {"arm": name + kind, **case, "options": text} | ROW
+        target = goal_weights(goals)
+        settings = Settings(**case, **more, store_goals=kind == ", goals stored")
+        assert told == {
+            "detachment_table": ({"limit": 25, "budget": 50},),
+            "evolve": ("a table", target, settings),
+            "outcome": ("a table", target, goal_weights(others) if others else {}, ["a history"]),
+            "lemmas": ("a table", target, "weights"),
+        }
+
+
+def test_the_genetic_algorithm_has_its_history_and_a_new_trial_for_each_fitness(told, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        sweep_proofs, "chosen_options", lambda name: asked.append(name) or {"population": 50}
+    )
+    for arm in ("genetic, smallness", "genetic, smallness, goals stored"):
+        sweep_proofs.run_case(**SEARCH | {"arm": arm}, budget=50)
+        assert told["outcome"] == (
+            "a table",
+            goal_weights(sweep_proofs.SHORTEST),
+            {},
+            ["a history"],
+        )
+        assert told["lemmas"] == ("a table", goal_weights(sweep_proofs.SHORTEST), {})
+    assert asked == ["genetic, smallness"] * 2
+
+
+def test_an_outcome_by_hand(monkeypatch):
+    """A goal met, and a loop that ended, at a checkpoint is before it; 200,000 is the last one."""
+    table = types.SimpleNamespace(products=range(7), objects=range(5))
+    met = {
+        "given": {
+            "CpCqp": {"combinations": 100, "proof": "D1"},
+            "Cpp": {"combinations": 101, "proof": "DD211"},
+            "q": {"combinations": 200_000, "proof": "DD2"},
+        },
+        "others": {"p": {"combinations": 5, "proof": "D3"}},
+    }
+    monkeypatch.setattr(sweep_proofs, "proofs", lambda _, target: met[target])
+    history = [
+        {"combinations": n, "divergence": d}
+        for n, d in [(60, 9.0), (100, 8.12345), (150, 7.0), (160, 6.5), (30_000, 2.0)]
+    ]
+    found = sweep_proofs.outcome(table, "given", "others", history)
+    assert found == {
+        "proved": 3,
+        "held_out": 1,
+        "combinations": 7,
+        "formulas": 5,
+        "loops": 5,
+        "curve": "1 " + "2 " * 24 + "3",
+        "divergence": "100:8.1235 160:6.5000 30000:2.0000",
+        "hits": "CpCqp:100:D1 Cpp:101:DD211 q:200000:DD2",
+    }
+
+
+def test_checkpoints_are_dense_at_the_beginning():
+    first, later = (100, 200, 500, 1000, 2000, 5000), range(10_000, 200_001, 10_000)
+    assert (*first, *later) == sweep_proofs.CHECKPOINTS
+
+
+def test_lemmas_by_hand(monkeypatch):
+    """The heaviest come first, sixteen at most; a goal that was not met uses none."""
+    texts = ["CpCqp", "CCpCqrCCpqCpr", *("CpCq" * n + "Cpp" for n in range(1, 18))]
+    table = types.SimpleNamespace(
+        places={parse(text): 10 + k for k, text in enumerate(texts)},
+        proof=lambda formula: f"proof of {table.places[formula]}",
+    )
+    table.places |= {"goal": 1, "other goal": 2}
+    parts = {1: {10, 12}, 2: {10}}
+    monkeypatch.setattr(search, "used", lambda given, k: parts[k] if given is table else ())
+    weights = {text: 0.5 / (1 + k) for k, text in enumerate(texts)}
+    found = sweep_proofs.lemmas(table, ["goal", "not met", "other goal"], weights)
+    lines = [f"{t}:{0.5 / (1 + k):.4f}:{[2, 0, 1][k] if k < 3 else 0}" for k, t in enumerate(texts)]
+    lines = [f"{line}:proof of {10 + k}" for k, line in enumerate(lines)]
+    assert found == " ".join(lines[:16])
+    assert found.startswith("CpCqp:0.5000:2:proof of 10 CCpCqrCCpqCpr:0.2500:0:proof of 11")
+    assert sweep_proofs.lemmas(table, ["goal"], {}) == ""
+
+
+def test_a_part_of_the_plan_by_hand():
+    """Steps, step size and K are those of the loop; other arms have zeros, and each seed once."""
+    cases = sweep_proofs.cases_of(
+        ("blend, held out", "breadth first, goals stored"),
+        steps=(1, 3),
+        settings=((0.02, 100), (0.05, 200)),
+        seeds=(4, 5),
+    )
+    loop = [
+        ("blend, held out", steps, size, keep, seed)
+        for steps in (1, 3)
+        for seed in (4, 5)
+        for size, keep in ((0.02, 100), (0.05, 200))
+    ]
+    other = [("breadth first, goals stored", 0, 0.0, 0, seed) for _ in (1, 3) for seed in (4, 5)]
+    assert [tuple(case.values()) for case in cases] == loop + other
+    assert [tuple(case) for case in cases] == [sweep_proofs.CASE] * 12
+    assert sweep_proofs.CASE == ("arm", "steps", "step_size", "keep", "seed")
+    (case,) = sweep_proofs.cases_of(["identity"])
+    assert tuple(case.values()) == ("identity", 2, 0.03, 150, 0)
+
+
+def test_what_the_claims_need_comes_first():
+    arms = [*dict.fromkeys(case["arm"] for case in sweep_proofs.plan())]
+    searches = ("breadth first", "lightest first", "light and short first")
+    genetic = ("genetic, similarity", "genetic, smallness", "genetic, usefulness")
+    first = ["blend", *searches, "identity", "fixed", "fitness", "a = 0", *genetic]
+    first += ["random growth"]
+    compared = ("blend", "identity", *searches)
+    first += [f"{arm}, held out" for arm in compared] + [f"{arm}, goals stored" for arm in compared]
+    assert arms[: len(first)] == first
+
+
+@pytest.mark.parametrize("name", sweep_proofs.SWEEPS)
+def test_each_sweep_has_the_cases_that_are_stored(name):
+    left, work = sweep_proofs.SWEEPS[name]
+    table, cases = results.load(name)[0], left(pd.DataFrame())
+    keys = [*cases[0]]
+    planned = [tuple(case[key] for key in keys) for case in cases]
+    assert len({*planned}) == len(planned)
+    assert {*planned} == {*table[keys].itertuples(index=False, name=None)}
+    assert not left(table)
+    half = table[table[keys].apply(tuple, axis=1).isin(planned[::2])]
+    assert left(half) == cases[1::2]
+    assert work is (sweep_proofs.credit_case if name == "proofs_credit" else sweep_proofs.one)
+
+
+def test_a_case_that_is_no_trial_is_run_as_it_stands(monkeypatch):
+    calls = []
+    monkeypatch.setattr(sweep_proofs, "run_case", lambda **given: calls.append(given) or {"n": 1})
+    assert sweep_proofs.one(SEARCH) == [{"n": 1}]
+    assert calls == [SEARCH]
+    trial = SEARCH | {"trial": 2}
+    assert sweep_proofs.one(trial) == [{"n": 1, "trial": 2}]
+    assert calls[1] == SEARCH | {"trial": {"population": 50, "mutation": 0.7}}
+    assert trial == SEARCH | {"trial": 2}, "what waits in the plan was changed"
+
+
+def test_the_weights_before_a_loop_are_found_once(monkeypatch):
+    seen = []
+    monkeypatch.setattr(sweep_proofs, "loops", lambda *given: seen.append(given) or loops(*given))
+    sweep_proofs.weights_at.cache_clear()
+    assert sweep_proofs.weights_at(1) is sweep_proofs.weights_at(1)
+    ((table, target, settings),) = seen
+    assert (target, settings) == (
+        goal_weights(sweep_proofs.SHORTEST),
+        Settings(step_size=0.03, keep=150, loops=1),
+    )
+    assert table.budget == float("inf")
+
+
+def test_a_row_of_credit_says_how_its_mode_agrees_with_the_loss(monkeypatch):
+    """By hand: places 3 and 4 of the extra support have no weight and are no goals, nor has 1.
+
+    Place 2 has weight, place 5 is a goal, and place 0 is in no extra support.
+    """
+    goal = next(iter(goal_weights(sweep_proofs.SHORTEST)))
+    table = types.SimpleNamespace(objects=["a", "b", "c", "d", "e", goal])
+    p, extra, told = np.array([0, 0, 1.0, 0, 0, 0]), [1, 2, 3, 4, 5], []
+    credit_of = {
+        "support": np.array([9, 1, 9, 2, 3, 9]),
+        "identity": np.array([0, 3, 0, 2, 1, 0]),
+        "fixed": np.array([0, 1, 0, 3, 2, 0]),
+    }
+
+    def drops(*given):
+        told.append(given)
+        return np.array([10, 20, 30])
+
+    def credit(*given):
+        told.append(given)
+        return credit_of[given[-1].credit]
+
+    ticks = itertools.count(100, 6)
+    times = types.SimpleNamespace(perf_counter=lambda: next(ticks))
+    monkeypatch.setattr(sweep_proofs, "time", times)
+    monkeypatch.setattr(sweep_proofs, "weights_at", lambda loop: {"loop": loop})
+    monkeypatch.setattr(
+        sweep_proofs, "probe", lambda given: told.append(given) or (table, p, extra)
+    )
+    monkeypatch.setattr(worth, "drops", drops)
+    monkeypatch.setattr(worth, "credit", credit)
+    case = {"steps": 1, "keep": 400, "loop": 5}
+    rows = sweep_proofs.credit_case(case)
+    found = {"support": 1, "identity": -1, "fixed": 0.5}
+    assert rows == [
+        case | {"mode": mode, "lemmas": 3, "correlation": pytest.approx(value), "seconds": 2}
+        for mode, value in found.items()
+    ]
+    assert [*rows[0]] == [*results.load("proofs_credit")[0]]
+    target, settings = goal_weights(sweep_proofs.SHORTEST), Settings(steps=1, keep=400)
+    assert told == [
+        {"loop": 5},
+        (table, p, [1, 3, 4], target, settings, 0.02),
+        *(
+            (table, p, extra, target, dataclasses.replace(settings, credit=mode))
+            for mode in ("support", "identity", "fixed")
+        ),
+    ]
+
+
+def test_a_probe_enters_the_weights_and_takes_what_the_next_two_steps_generate(monkeypatch):
+    """As far as its weight is essential, and cut as at the middle setting."""
+    told = []
+
+    def propagate(table, p, settings):
+        told.append((p.numpy().tolist(), settings))
+        image = np.zeros(len(table.objects))
+        image[2], image[1], image[0] = 1e-5, 1e-7, 1.0
+        return [tf.ones_like(image), tf.ones_like(image), tf.constant(image)]
+
+    monkeypatch.setattr(sweep_proofs, "propagate", propagate)
+    new = parse("CpCqCrCsp")
+    weights = {new: 0.75, AXIOMS["1"]: 0.25}
+    table, p, extra = sweep_proofs.probe(weights)
+    short = enumerate_theorems(7, limit=25)
+    places = [table.places[x] for x in short]
+    assert new not in short
+    assert len(places) > 20
+    assert table.budget == float("inf")
+    assert len(table.objects) == len(table.lengths) == len({*table.objects}) == len(table.places)
+    assert all(table.objects[place] == x for x, place in table.places.items())
+    assert {*table.lengths} == {1}
+    assert extra == sorted({0, 2, *places})
+    expected = [weights.get(x, 0) for x in table.objects]
+    assert p.numpy().tolist() == expected
+    assert told == [(expected, Settings(keep=150))]
+
+
+def test_a_table_of_a_probe_is_of_formulas_up_to_25_symbols(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        sweep_proofs,
+        "enumerate_theorems",
+        lambda *given, **options: asked.append((given, options)) or {},
+    )
+    monkeypatch.setattr(
+        sweep_proofs,
+        "detachment_table",
+        lambda **options: asked.append(options) or detachment_table(**options),
+    )
+    sweep_proofs.probe(dict.fromkeys(AXIOMS.values(), 1 / 3))
+    assert asked == [{"limit": 25}, ((7,), {"limit": 25})]
+
+
+def test_it_is_the_command_of_all_three_sweeps(monkeypatch):
+    told = []
+    monkeypatch.setattr(sweeps, "command", lambda *given: told.append(given))
+    runpy.run_path(sweep_proofs.__file__, run_name="__main__")
+    assert told == [(sweep_proofs, sweep_proofs.SWEEPS, sweep_proofs.configuration)]
+    names = ["proofs_tuning", "proofs", "proofs_credit"]
+    assert list(sweep_proofs.SWEEPS) == names, "choices are made before they are used"
