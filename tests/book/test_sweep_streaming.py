@@ -124,6 +124,14 @@ def test_the_likeness_of_scores_by_hand():
     # At 90% are kept 271 to 301, and 256 to 285 with 301; at 99% three beside the 301.
     assert found["iou_90"] == 16 / 46
     assert found["iou_99"] == 1 / 7
+    found = sweep_streaming.likeness([-part for part in exact], exact, kernels)
+    assert found == {
+        "cosine": pytest.approx(-1),
+        "iou_90": 1,
+        "iou_95": 1,
+        "iou_98": 1,
+        "iou_99": 1,
+    }
 
 
 def test_scores_that_are_not_streamed_are_what_they_are_called(monkeypatch):
@@ -306,7 +314,7 @@ def test_quantiles_and_shares_are_stored_under_their_names():
     assert [found[name] for name in names] == pytest.approx([0, 0.5, 25, 49.5, 50])
     logs = [np.array([-104.0, -103.4, -103.2, -1, -1]), np.array([88.6, 88.8, 89.0, 0, 2])]
     logs[0][-1] = -110
-    signs = [np.array([-1.0, 1, 1, 1, 1]), np.ones(5)]
+    signs = [np.array([-1.0, 0, 1, 1, 1]), np.ones(5)]
     two = [np.ones(5), np.ones(5)]
     found = sweep_streaming.spread(logs, signs, two, two)
     shares = ("underflow", "overflow", "negative")
@@ -485,3 +493,22 @@ def test_it_is_a_command(monkeypatch, capsys, digits):
         runpy.run_path(sweep_streaming.__file__, run_name="__main__")
     assert stopped.value.code == 0
     assert "How far streamed scores are from the meta-gradient" in capsys.readouterr().out
+
+
+def test_masks_are_compared_as_they_are_made_over_all_layers():
+    """Of 20 weights 2 are kept, wherever they are, and one of them is the same."""
+    a, b = [np.arange(10.0), np.arange(10.0, 20)], [np.arange(10.0), np.arange(10.0, 20)]
+    b[0][3] = 30.0
+    assert sweep_streaming.overlap(a, b, 0.9) == 1 / 3
+    assert sweep_streaming.overlap(a, a, 0.9) == 1
+
+
+def test_a_curvature_is_traced_once_for_all_weights():
+    traced = []
+    found = sweep_streaming.compiled(
+        lambda loss, weights, batch: traced.append(loss) or [w * batch for w in weights], "loss"
+    )
+    for w in (2.0, 3.0):
+        (product,) = found([tf.constant([w])], tf.constant(5.0))
+        assert product.numpy().tolist() == [5 * w]
+    assert traced == ["loss"]
