@@ -97,6 +97,7 @@ def test_the_credit_of_a_piece_is_what_is_above_average():
 
 def test_weights_are_bars_zeros_are_hollow_and_credit_is_an_arrow(axis):
     weights, credit = np.array([0.5, 0, -0.2, 0, 0]), np.array([9, 4e-7, 8, -2, 1])
+    axis.grid(True)
     front.draw(axis, weights, credit, longest=0.3)
     bars = [(b.get_x() + b.get_width() / 2, b.get_width(), b.get_height()) for b in axis.patches]
     assert bars == [(pytest.approx(i), pytest.approx(0.6), w) for i, w in enumerate(weights)]
@@ -118,6 +119,8 @@ def test_weights_are_bars_zeros_are_hollow_and_credit_is_an_arrow(axis):
     shown = [side for side, spine in axis.spines.items() if spine.get_visible()]
     assert set(shown) <= {"top", "right"}
     assert not any(line.get_visible() for line in axis.get_xgridlines() + axis.get_ygridlines())
+    for ticks in (axis.xaxis.get_tick_params(), axis.yaxis.get_tick_params()):
+        assert (ticks["length"], ticks["pad"]) == (0, 5)
 
 
 def test_a_trajectory_goes_forward_from_each_to_the_next_and_back_in_one(axis):
@@ -188,7 +191,7 @@ def test_each_picture_has_its_title_its_trajectory_and_its_weights(monkeypatch, 
     for name, stub in {"trajectory": trajectory, "draw": draw, "save": save}.items():
         monkeypatch.setattr(front, name, stub)
     monkeypatch.setattr(front, "network", lambda: (np.array([0.5, 0.0]), np.array([3.0, 4.0])))
-    monkeypatch.setattr(front, "words", lambda: {"a": (1.0, 5.0), "ab": (0.0, 6.0)})
+    monkeypatch.setattr(front, "words", lambda: {"b": (1.0, 5.0), "ab": (0.0, 6.0)})
     front.pictures(tmp_path)
     back = "credit pulled back"
     assert saved == {
@@ -203,7 +206,7 @@ def test_each_picture_has_its_title_its_trajectory_and_its_weights(monkeypatch, 
             "A distribution over words",
             [["$p_0$", "$p_1$", "$p_2$"], "goal", "steps of combining", back],
             [[1.0, 0.0], [5.0, 6.0], 0.35],
-            [("a", 90), ("ab", 90)],
+            [("b", 90), ("ab", 90)],
             "",
         ),
     }
@@ -473,7 +476,11 @@ def test_errors_on_colour_images_are_of_one_network_at_two_sparsities(store):
     for arm, sparsity, error in (("SNIP", 0.95, 44), ("ProsPr", 0.95, 30), ("SNIP", 0.98, 60)):
         entries = cell | {"variant": "shuffled", "arm": arm, "sparsity": sparsity}
         rows += over_seeds([error, error, error + 0.3], **entries)
-    others = [row | {"network": "ResNet-20", "error": 90 - row["error"]} for row in rows]
+    others = [
+        row | other | {"error": 90 - row["error"]}
+        for row in rows
+        for other in ({"network": "ResNet-20"}, {"variant": "fresh"})
+    ]
     store(colour=others + rows)
     assert front.on_colour() == (
         "On colour images (CIFAR-10), with 5% of the weights of a residual network and five epochs "
