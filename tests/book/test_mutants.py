@@ -1,15 +1,23 @@
 """Planted faults: which modules and tests they are of, what is counted, and one run of the tool."""
 
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 from prosper_utils.study import results
 
+import joblib
 import mutants
 import pandas as pd
 import psutil
@@ -29,6 +37,37 @@ def test_every_module_has_tests_that_are_there():
         assert tests
         assert all((ROOT / test).is_file() for test in tests)
         assert any(test.startswith(f"tests/{name.split('/')[0]}/") for test in tests)
+    for tests in found.values():
+        assert tests[-2:] == ["tests/test_defaults.py", "tests/test_seeds.py"]
+    own = {name: tests[:-2] for name, tests in found.items()}
+    several = {
+        "lookahead/chunks": ["chunks", "meta_gradient", "streaming"],
+        "lookahead/descent": ["descent", "meta_gradient", "streaming"],
+        "lookahead/streaming": ["streaming", "bounds"],
+        "pruning/networks": ["networks", "losses", "mode"],
+        "pruning/replacement": ["mode"],
+        "study/hopes": ["journal", "attempt"],
+    }
+    names = {name: several.get(name, [name.split("/")[1]]) for name in found}
+    assert own == {
+        name: [f"tests/{name.split('/')[0]}/test_{test}.py" for test in of]
+        for name, of in names.items()
+    }
+
+
+def test_modules_are_those_of_the_wings_one_wing_after_another():
+    package = ROOT / "prosper_utils"
+    of_wings = {path.parent.name for path in package.glob("*/*.py")}
+    assert of_wings == {"lookahead", "pruning", "blending", "study"}
+    assert mutants.LOOKED_AT == ("study/plots",)
+    found = list(mutants.modules())
+    wings = [name.split("/")[0] for name in found]
+    assert list(dict.fromkeys(wings)) == ["lookahead", "pruning", "blending", "study"]
+    assert wings == sorted(wings, key=wings.index)
+    for wing in of_wings:
+        names = [name for name in found if name.startswith(wing)]
+        assert names == sorted(names)
+    assert mutants.source("pruning/masks") == Path("prosper_utils/pruning/masks.py")
 
 
 def survivors(*verdicts, first=1):
@@ -199,7 +238,6 @@ def test_survivors_that_are_owed_a_test_are_judged_again(lists):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project of one module with two functions, one of which its test does not look at."""
-    pytest.importorskip("cosmic_ray")
     files = {
         "prosper_utils/__init__.py": "",
         "prosper_utils/pruning/__init__.py": "",
@@ -226,9 +264,18 @@ def project(tmp_path, monkeypatch):
     forget()
 
 
+CACHED = mutants.listed, mutants.copy_of
+
+
+@pytest.fixture
+def planter():
+    """What plants faults, if it is installed."""
+    pytest.importorskip("cosmic_ray")
+
+
 def forget():
     """Forget what was found out of the project: another run is another process."""
-    for cached in (mutants.listed, mutants.copy_of):
+    for cached in CACHED:
         cached.cache_clear()
 
 
@@ -238,6 +285,7 @@ def run(monkeypatch, *arguments):
     return mutants.main()
 
 
+@pytest.mark.usefixtures("planter")
 def test_the_list_is_shuffled_and_follows_from_the_text(project, monkeypatch):
     path = project / mutants.source("pruning/order")
     path.write_text("".join(f"def f{i}(a, b):\n    return a > b\n\n\n" for i in range(20)))
@@ -254,6 +302,7 @@ def test_the_list_is_shuffled_and_follows_from_the_text(project, monkeypatch):
     assert [mutant.occurrence for mutant in again] != counts
 
 
+@pytest.mark.usefixtures("planter")
 def test_a_star_before_parameters_is_no_product(project, monkeypatch):
     monkeypatch.setattr(mutants, "OPERATORS", {"core/ReplaceBinaryOperator_Mul_Div"})
     path = project / mutants.source("pruning/order")
@@ -262,6 +311,7 @@ def test_a_star_before_parameters_is_no_product(project, monkeypatch):
     assert [mutants.in_words(mutant)["mutant"] for mutant in found] == ["return a / b"]
 
 
+@pytest.mark.usefixtures("planter")
 def test_the_command_judges_each_mutant_once_and_goes_on_where_it_stopped(
     project, monkeypatch, capsys
 ):
@@ -282,6 +332,7 @@ def test_the_command_judges_each_mutant_once_and_goes_on_where_it_stopped(
     assert not (project / "_build" / "copies").exists()
 
 
+@pytest.mark.usefixtures("planter")
 def test_the_tests_of_a_module_are_timed_once(project, monkeypatch):
     asked, judged = [], []
     times = 7.0, {"seconds": {"test_larger": 0.5}, "called": {}}
@@ -292,6 +343,7 @@ def test_the_tests_of_a_module_are_timed_once(project, monkeypatch):
     assert judged == [("pruning/order", m, *times) for m in mutants.listed("pruning/order")[1]]
 
 
+@pytest.mark.usefixtures("planter")
 def test_new_tests_are_tried_on_survivors_and_a_sample_says_if_the_score_falls(
     project, monkeypatch, capsys
 ):
@@ -392,6 +444,7 @@ def ids(*names):
     return [f"tests/test_order.py::test_{name}" for name in names]
 
 
+@pytest.mark.usefixtures("planter")
 def test_what_calls_the_function_goes_first_and_of_that_what_is_short(project):
     text = """
 import time
@@ -422,6 +475,7 @@ def test_short():
     assert not (folder / "long.txt").exists()
 
 
+@pytest.mark.usefixtures("planter")
 def test_what_has_caught_a_mutant_goes_earlier(project):
     """Of two tests that both catch it the second, once it counts for half as long."""
     text = """
@@ -489,6 +543,7 @@ def test_what_does_the_same_is_no_reason_for_a_lower_score():
     assert not mutants.fallen(100, 100, table)
 
 
+@pytest.mark.usefixtures("planter")
 def test_other_operators_are_another_list(project, monkeypatch):
     state, _ = mutants.listed("pruning/order")
     monkeypatch.setattr(mutants, "OPERATORS", {"core/ReplaceAndWithOr"})
@@ -496,11 +551,22 @@ def test_other_operators_are_another_list(project, monkeypatch):
     assert mutants.listed("pruning/order")[0] != state
 
 
-def test_tests_have_far_longer_than_they_take(project, monkeypatch):
+def test_tests_have_far_longer_than_they_take(tmp_path, monkeypatch):
     """The machine may be busier later, and what does not end in time counts as caught."""
-    times = iter([100.0, 107.0])
+    times, asked = iter([100.0, 107.0, 200.0]), []
     monkeypatch.setattr(mutants, "time", SimpleNamespace(monotonic=lambda: next(times)))
-    assert mutants.timed("pruning/order")[0] >= 30 + 7
+    monkeypatch.setattr(mutants, "copy_of", lambda thread: tmp_path)
+    monkeypatch.setattr(mutants, "modules", lambda: {"a/b": ["one.py", "two.py"]})
+    passed = iter([True, False])
+    monkeypatch.setattr(
+        mutants, "passes", lambda *given: asked.append(given) or (next(passed), {"failed": None})
+    )
+    assert mutants.timed("a/b") == (30 + 3 * 7, {"failed": None})
+    (tmp_path / "said.txt").write_text("begun\n" + "x" * 1991 + "the error")
+    with pytest.raises(ValueError, match=r"x{1991}the error") as failed:
+        mutants.timed("a/b")
+    assert str(failed.value).startswith("one.py, two.py: expected tests that pass, found\nxxx")
+    assert asked == [("a/b", tmp_path)] * 2  # no limit, and in the order of the files
 
 
 def test_each_mutant_is_stored_with_its_own_seconds(lists, monkeypatch):
@@ -577,3 +643,526 @@ def test_no_copy_outlives_the_command(tmp_path, monkeypatch, fails):
     else:
         assert run_only(monkeypatch, *options) == 0
     assert not folder.exists()
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """In place of what plants faults, one that lists nodes of ours, and a project of one file.
+
+    Return (the nodes, what was planted where); a node says at how many places an operator fits.
+    """
+    nodes, planted = [], []
+
+    class Operator:
+        def __init__(self, name):
+            self.name = name
+
+        def mutation_positions(self, node):
+            return [((i, 0), (i, 9)) for i in range(node.places.get(self.name, 0))]
+
+    @contextlib.contextmanager
+    def use(path, operator, count):
+        planted.append((path, operator.name, count))
+        yield
+        planted.append("restored")
+
+    modules = {
+        "ast": {"get_ast": str.split, "ast_nodes": lambda words: nodes if words else []},
+        "ast.ast_query": {
+            "ASTQuery": lambda node: SimpleNamespace(get_definition_name=lambda: node.where)
+        },
+        "plugins": {"get_operator": lambda name: functools.partial(Operator, name)},
+        "work_item": {"MutationSpec": lambda *given: SimpleNamespace(**spec(*given))},
+        "mutating": {
+            "mutate_code": lambda text, operator, count: text.replace(operator.name, str(count)),
+            "use_mutation": use,
+        },
+    }
+    for name, found in modules.items():
+        monkeypatch.setitem(sys.modules, f"cosmic_ray.{name}", SimpleNamespace(**found))
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    (tmp_path / MODULE).parent.mkdir(parents=True)
+    (tmp_path / MODULE).write_text("x = 1\n")
+    forget()
+    yield nodes, planted
+    forget()
+
+
+def spec(path, operator, occurrence, start, end, arguments, where):
+    return {
+        "module_path": path,
+        "operator_name": operator,
+        "occurrence": occurrence,
+        "lines": (start, end, arguments),
+        "definition_name": where,
+    }
+
+
+def test_a_list_holds_every_place_of_every_operator_once(stand_in, monkeypatch):
+    """They are counted as the tool counts them, which takes a bare star for a product."""
+    monkeypatch.setattr(mutants, "OPERATORS", {"core/B", "core/A"})
+    nodes, _ = stand_in
+    plain = SimpleNamespace(type="file_input")
+    star = {"type": "operator", "parent": SimpleNamespace(type="parameters"), "where": "f"}
+    nodes += [
+        SimpleNamespace(type="name", parent=plain, where="f", places={"core/A": 2}),
+        SimpleNamespace(**star, places={"core/A": 1, "core/B": 1}),
+        SimpleNamespace(type="name", parent=plain, where=None, places={"core/B": 2, "core/A": 1}),
+    ]
+
+    def digest(text):
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    state, found = mutants.listed("pruning/order")
+    assert state == digest("x = 1\ncore/A core/B")[:8]
+    first, second = ((0, 0), (0, 9), {}), ((1, 0), (1, 9), {})
+    expected = [
+        ("core/A", 0, first, "f"),
+        ("core/A", 1, second, "f"),
+        ("core/A", 3, first, None),
+        ("core/B", 1, first, None),
+        ("core/B", 2, second, None),
+    ]
+    expected.sort(key=lambda case: digest(f"{state} {case[0]} {case[1]}"))
+    assert [(m.operator_name, m.occurrence, m.lines, m.definition_name) for m in found] == expected
+    assert {m.module_path for m in found} == {Path(MODULE)}
+
+
+@pytest.mark.parametrize(
+    ("node", "parent", "bare"),
+    [
+        ("operator", "parameters", True),
+        ("operator", "term", False),
+        ("param", "parameters", False),
+        ("name", "term", False),
+    ],
+)
+def test_only_an_operator_among_parameters_is_a_bare_star(node, parent, bare):
+    found = SimpleNamespace(type=node, parent=SimpleNamespace(type=parent))
+    assert mutants.is_bare_star(found) is bare
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "mutant"),
+    [
+        ("def f(a):\n    return a + @\n\n\n", "return a + @", "return a + 7"),
+        ("def f(a):\n    a = @\n    b = 0\n    c = @\n", "a = @ c = @", "a = 7 c = 7"),
+        ("def f(a):\n    return a\n", "", ""),
+    ],
+)
+def test_a_mutant_in_words_is_the_lines_that_differ(stand_in, tmp_path, text, line, mutant):
+    (tmp_path / MODULE).write_text(text)
+    for where in ("f", None):
+        mutation = SimpleNamespace(**spec(Path(MODULE), "@", 7, 0, 0, {}, where))
+        row = {"where": where or "", "line": line, "mutant": mutant, "operator": "@"}
+        assert mutants.in_words(mutation) == row
+        assert list(row) == mutants.COLUMNS[mutants.SURVIVORS][2:-1]
+    mutation.operator_name = "core/@"
+    assert mutants.in_words(mutation)["operator"] == "@"
+
+
+def test_a_line_that_is_gone_has_no_other(stand_in, tmp_path, monkeypatch):
+    (tmp_path / MODULE).write_text("@cache\ndef f():\n    pass\n")
+    monkeypatch.setattr(
+        sys.modules["cosmic_ray.mutating"], "mutate_code", lambda text, *_: text[len("@cache\n") :]
+    )
+    found = mutants.in_words(SimpleNamespace(**spec(Path(MODULE), "x", 0, 0, 0, {}, "f")))
+    assert (found["line"], found["mutant"]) == ("@cache", "")
+
+
+def test_each_thread_has_one_copy_without_what_no_test_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr(mutants, "ROOT", tmp_path / "project")
+    monkeypatch.setattr(mutants, "WORK", tmp_path / "work")
+    left_out = [".git", ".venv", "_build", "notebooks", "__pycache__", ".hypothesis"]
+    for name in (*left_out, "tests", "tests/__pycache__", "book/notebooks"):
+        (tmp_path / "project" / name).mkdir(parents=True)
+        (tmp_path / "project" / name / "a.py").write_text(name)
+    forget()
+    for thread in (7, 7, 8):
+        folder = mutants.copy_of(thread)
+        assert folder == tmp_path / "work" / "copies" / str(thread)
+        files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+        assert files == [Path("tests/a.py")]
+    forget()
+
+
+@pytest.mark.parametrize("status", [0, 1, -9])
+@pytest.mark.parametrize("ended", [True, False])
+def test_tests_run_in_a_process_that_is_ended_with_all_it_started(
+    tmp_path, monkeypatch, status, ended
+):
+    """What an earlier trial noted is not taken for what this one notes."""
+    done, folder = [], tmp_path
+    (folder / "found.json").write_text('{"failed": "in the trial before"}')
+
+    class Process:
+        pid, exitcode = 77, status
+
+        def __init__(self, target, args):
+            done.append((target, args))
+
+        def start(self):
+            done.append("started")
+            assert not (folder / "found.json").exists()
+            if status >= 0:
+                (folder / "found.json").write_text('{"failed": "now"}')
+
+        def join(self, limit=None):
+            done.append(("joined", limit))
+
+    def kill(pid, number):
+        done.append(("killed", pid, number))
+        if ended:
+            raise ProcessLookupError
+
+    server = SimpleNamespace(set_forkserver_preload=done.append, Process=Process)
+    monkeypatch.setattr(
+        mutants, "multiprocessing", SimpleNamespace(get_context={"forkserver": server}.get)
+    )
+    monkeypatch.setattr(mutants, "os", SimpleNamespace(killpg=kill))
+    monkeypatch.setattr(mutants, "modules", lambda: {"a/b": ["one.py"], "c/d": ["two.py"]})
+    found = mutants.passes("c/d", folder, 5, {"t": 1})
+    assert found == (status == 0, {"failed": "now"} if status >= 0 else {})
+    assert done == [
+        trial.THEIRS,
+        (trial.run, (folder, ["two.py"], {"t": 1})),
+        "started",
+        ("joined", 5),
+        ("killed", 77, signal.SIGKILL),
+        ("joined", None),
+    ]
+
+
+def test_what_is_imported_once_can_be_imported_and_is_not_ours():
+    """What cannot be imported is silently left out, and each trial would import it anew."""
+    assert {"tensorflow", "keras", "pytest", "hypothesis", "pandas"} <= set(trial.THEIRS)
+    for name in trial.THEIRS:
+        assert importlib.util.find_spec(name)
+        assert not name.startswith("prosper_utils")
+
+
+def test_a_mutant_stands_in_the_copy_of_its_thread_while_tests_run(stand_in, monkeypatch):
+    _, planted = stand_in
+    outcomes = iter([(False, {"failed": "b"}), (False, {"failed": "conftest"}), (True, {})])
+    asked = []
+
+    def passes(*given):
+        asked.append(given)
+        assert planted[-1] != "restored"
+        return next(outcomes)
+
+    monkeypatch.setattr(mutants, "passes", passes)
+    monkeypatch.setattr(mutants, "copy_of", lambda thread: Path("copy") / str(thread))
+    folder = Path("copy") / str(threading.get_ident())
+    mutation = SimpleNamespace(**spec(Path(MODULE), "core/A", 4, 0, 0, {}, "f"))
+    noted = {"seconds": {"a": 1.5, "b": 0.5, "c": 3.0}, "called": {"b": {"f": 1}, "c": {"g": 1}}}
+    for survived in (False, False, True):
+        assert mutants.survives("pruning/order", mutation, 60, noted) is survived
+        assert noted["seconds"] == {"a": 1.5, "b": 0.25, "c": 3.0}
+    order = {"a": 1_000_001.5, "b": 0.5, "c": 1_000_003.0}
+    assert asked == [
+        ("pruning/order", folder, 60, order),
+        *[("pruning/order", folder, 60, order | {"b": 0.25})] * 2,
+    ]
+    assert planted == [(folder / MODULE, "core/A", 4), "restored"] * 3
+
+
+@pytest.fixture
+def worked(monkeypatch):
+    """Note how `in_order` works: what is timed and judged, and the progress bars; a second each."""
+    found = SimpleNamespace(timed=[], judged=[], bars=[], work=[], now=0.0)
+
+    def one(into, case, outcome):
+        into.append(case)
+        found.now += 1
+        return outcome
+
+    def tqdm(cases, **bar):
+        found.bars.append(bar)
+        return cases
+
+    parallel = joblib.Parallel
+    monkeypatch.setattr(
+        joblib, "Parallel", lambda *a, **k: found.work.append((a, k)) or parallel(*a, **k)
+    )
+    monkeypatch.setattr(mutants, "tqdm", tqdm)
+    monkeypatch.setattr(mutants, "time", SimpleNamespace(monotonic=lambda: found.now))
+    monkeypatch.setattr(mutants, "timed", lambda name: one(found.timed, name, (ord(name), {})))
+    monkeypatch.setattr(
+        mutants, "survives", lambda *case: one(found.judged, case, case[1] in (2, 3))
+    )
+    return found
+
+
+WAITING = [("b", 1), ("a", 2), ("b", 3), ("a", 4)]
+
+
+def test_modules_are_timed_once_and_mutants_judged_in_order(worked):
+    assert list(mutants.in_order(WAITING, 1, float("inf"))) == [False, True, True, False]
+    assert worked.timed == ["b", "a"]
+    assert worked.judged == [("b", 1, 98, {}), ("a", 2, 97, {}), ("b", 3, 98, {}), ("a", 4, 97, {})]
+    assert worked.bars == [{"total": 2, "unit": "module"}, {"total": 4, "unit": "mutant"}]
+    options = {"prefer": "threads", "return_as": "generator", "pre_dispatch": "n_jobs"}
+    assert worked.work == [((1,), options)] * 2
+
+
+def test_so_many_mutants_are_judged_at_a_time_as_there_are_jobs(worked):
+    assert list(mutants.in_order(WAITING, 2, float("inf"))) == [False, True, True, False]
+    assert [given for given, _ in worked.work] == [(2,), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("end", "modules", "count"), [(0, 0, 0), (1, 1, 0), (2, 2, 0), (3, 2, 1), (4, 2, 2), (9, 2, 4)]
+)
+def test_nothing_is_begun_after_the_end(worked, end, modules, count):
+    assert list(mutants.in_order(WAITING, 1, end)) == [False, True, True, False][:count]
+    assert (len(worked.timed), len(worked.judged)) == (modules, count)
+
+
+def test_a_run_judges_what_is_left_of_each_module_and_stores_it(lists, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        mutants, "in_order", lambda *given: asked.append(given) or iter([True, False])
+    )
+    mutants.record("a/b", 1, False)
+    (_, first), (_, second) = lists["a/b"], lists["c/d"]
+    mutants.run(["a/b", "c/d"], 3, 2, 5.0)
+    waiting = [("a/b", first[1]), ("a/b", first[2]), ("c/d", second[0]), ("c/d", second[1])]
+    assert mutants.so_far("c/d") == (0, [])  # the time was over
+    assert mutants.so_far("a/b")[0] == 3
+    assert column(mutants.SURVIVORS, None, "place") == [2]
+    mutants.run(["c/d", "a/b"], 3, 1, 6.0, True)
+    assert asked == [(waiting, 2, 5.0), ([("a/b", first[1])], 1, 6.0)]
+
+
+def test_both_tables_are_stored_in_order_with_what_determines_them(lists, monkeypatch):
+    day = SimpleNamespace(strftime={"%Y-%m-%d": "2026-01-02"}.get)
+    monkeypatch.setattr(mutants, "time", day)
+    monkeypatch.setattr(mutants, "PACKAGES", ("pandas",))
+    for name, place, seconds in (("c/d", 2, 1.5), ("a/b", 3, 2.0), ("a/b", 1, 0.5)):
+        mutants.record(name, place, True, seconds)
+    stored = {name: results.FOLDER / f"{name}.csv" for name in ("mutants", "mutants_survivors")}
+    assert stored["mutants_survivors"].read_text().splitlines() == [
+        "module,place,where,line,mutant,operator,verdict",
+        "a/b,1,f,x = 0,x = 1,Number,a test is owed",
+        "a/b,3,f,x = 2,x = 3,Number,a test is owed",
+        "c/d,2,f,x = 1,x = 2,Number,a test is owed",
+    ]
+    assert stored["mutants"].read_text().splitlines() == [
+        "module,date,state,mutants,judged,caught,equivalent,score,at_least",
+        "a/b,2026-01-02,12345678,13,3,1,0,33.3,1.7",
+        "c/d,2026-01-02,1e234567,2,2,1,0,50,50",
+    ]
+    for path in stored.values():
+        provenance = json.loads(path.with_suffix(".json").read_text())
+        assert provenance["seconds"] == 4.0
+        assert list(provenance["versions"]) == ["pandas"]
+        assert provenance["configuration"] == {
+            "operators": sorted(mutants.OPERATORS),
+            "tests": mutants.modules(),
+        }
+
+
+def test_what_is_stored_says_the_operators_and_the_version_of_what_plants():
+    _, provenance = results.load(mutants.SCORES)
+    assert provenance["configuration"]["operators"] == sorted(mutants.OPERATORS)
+    assert mutants.PACKAGES == ("tensorflow", "keras", "numpy", "cosmic-ray")
+    assert tuple(provenance["versions"]) == mutants.PACKAGES
+
+
+def test_verdicts_are_counted_for_the_module_that_they_are_on(lists):
+    mutants.record("a/b", 5, True)
+    for place in (1, 2):
+        mutants.record("c/d", place, True)
+    decide(5, "equivalent: it is")
+    mutants.verdicts()
+    assert column(mutants.SCORES, None, "module") == ["a/b", "c/d"]
+    assert column(mutants.SCORES, None, "equivalent") == [1, 0]
+    assert column(mutants.SCORES, None, "caught") == [4, 0]
+    assert results.load(mutants.SCORES)[1]["seconds"] == 0
+
+
+def test_what_a_sample_missed_is_in_words_and_what_was_not_judged_is_not_counted(
+    lists, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        mutants, "in_order", lambda *given: asked.append(given) or iter([False, True, False])
+    )
+    for place in range(1, 7):
+        mutants.record("a/b", place, place == 2)
+    decide(2, "equivalent: it is")
+    judged, caught, missed = mutants.sample(6, "seed", 3, 7.0)
+    ((waiting, jobs, end),) = asked
+    assert len(waiting) == 5  # of which three were judged in time
+    assert (judged, caught, jobs, end) == (3, 2, 3, 7.0)
+    words = dict(zip(("where", "line", "mutant", "operator"), waiting[1][1], strict=True))
+    assert missed == [{"module": "a/b"} | words]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Note what the command calls, at the time 100; nothing is judged and nothing is stored."""
+    found = SimpleNamespace(ran=[], sampled=[], counted=[], environment={"HOME": "here"})
+    rows = {name: [] for name in mutants.modules()}
+    rows["pruning/masks"] = [
+        {"module": "pruning/masks", "judged": 9, "mutants": 99, "score": 87.654}
+    ]
+    clock = SimpleNamespace(monotonic=lambda: 100.0, strftime="week {}".format)
+    monkeypatch.setattr(mutants, "time", clock)
+    monkeypatch.setattr(mutants, "WORK", tmp_path)
+    monkeypatch.setattr(mutants.os, "environ", found.environment)
+    monkeypatch.setattr(mutants, "stored", lambda table, name: rows[name])
+    monkeypatch.setattr(mutants, "run", lambda *given: found.ran.append(given))
+    monkeypatch.setattr(mutants, "verdicts", lambda: found.counted.append(True))
+    monkeypatch.setattr(mutants, "unchanged", lambda: ["the table"])
+    row = {"module": "a/b", "where": "f", "line": "x = 1", "mutant": "x = 2"}
+    monkeypatch.setattr(
+        mutants, "sample", lambda *given: found.sampled.append(given) or (5, 4, [row])
+    )
+    return found
+
+
+def test_without_options_every_mutant_of_every_module_is_judged(command, monkeypatch, capsys):
+    assert run_only(monkeypatch) == 0
+    assert command.ran == [(list(mutants.modules()), None, 2, float("inf"), False)]
+    assert capsys.readouterr().out == "pruning/masks: 9 of 99 judged, 87.7% caught\n"
+    assert (command.sampled, command.counted) == ([], [])
+    set_by_pytest = {name for name in command.environment if name.startswith("PYTEST_CURRENT")}
+    assert {k: v for k, v in command.environment.items() if k not in set_by_pytest} == {
+        "HOME": "here",
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+
+
+def test_every_option_of_the_command_arrives(command, monkeypatch, capsys):
+    names = ["pruning/scores", "pruning/masks"]
+    options = ["--each", "30", "--minutes", "1.5", "--jobs", "4", "--again"]
+    assert run_only(monkeypatch, *names, *options) == 0
+    assert command.ran == [(names, 30, 4, 190.0, True)]
+    monkeypatch.setattr(mutants, "fallen", lambda *_: False)
+    assert run_only(monkeypatch, "--sample", "6", "--minutes", "2") == 0
+    assert run_only(monkeypatch, "--sample", "7", "--seed", "of mine", "--jobs", "3") == 0
+    assert command.sampled == [(6, "week %G-%V", 2, 220.0), (7, "of mine", 3, float("inf"))]
+    assert len(command.ran) == 1
+
+
+def test_verdicts_alone_are_counted_without_judging(command, monkeypatch):
+    assert run_only(monkeypatch, "--verdicts") == 0
+    assert command.counted == [True]
+    assert (command.ran, command.sampled) == ([], [])
+
+
+def test_a_module_that_is_not_there_is_refused(command, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_only(monkeypatch, "pruning/none", "pruning/masks", "a/b")
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"expected some of {', '.join(mutants.modules())}; found a/b, pruning/none\n" in said
+    assert command.ran == []
+
+
+@pytest.mark.parametrize("low", [True, False])
+def test_a_sample_says_what_was_missed_and_fails_if_the_score_has_fallen(
+    command, monkeypatch, capsys, low
+):
+    asked = []
+    monkeypatch.setattr(mutants, "fallen", lambda *given: asked.append(given) or low)
+    assert run_only(monkeypatch, "--sample", "5") == int(low)
+    assert asked == [(5, 4, ["the table"])]
+    said = "not caught: a/b f: x = 1 -> x = 2\n4 of 5 caught"
+    assert capsys.readouterr().out == said + (": the score has fallen\n" if low else "\n")
+
+
+def test_what_comes_first_in_an_order_goes_first_and_the_rest_stays():
+    plugin = trial.Plugin({"late": 3, "early": 1, "middle": 2})
+    items = [SimpleNamespace(nodeid=name) for name in ("late", "x", "middle", "early", "a")]
+    plugin.pytest_collection_modifyitems(items)
+    assert [item.nodeid for item in items] == ["x", "a", "early", "middle", "late"]
+
+
+def test_a_test_takes_as_long_as_its_parts_and_a_failure_of_any_is_noted():
+    plugin = trial.Plugin({})
+    assert plugin.failed is None
+    for name, seconds, failed in [("a", 1, False), ("a", 2, True), ("a", 4, False), ("b", 8, 0)]:
+        plugin.pytest_runtest_logreport(
+            SimpleNamespace(nodeid=name, duration=seconds, failed=failed)
+        )
+    assert (plugin.seconds, plugin.failed) == ({"a": 7, "b": 8}, "a")
+
+
+@pytest.mark.parametrize("order", [None, {}, {"t": 2.0}])
+def test_a_trial_goes_to_its_folder_and_leaves_what_it_found(tmp_path, monkeypatch, order):
+    done = []
+
+    def tests(folder, names, plugin):
+        done.append((folder, names, plugin.order))
+        assert Path.cwd() == tmp_path
+        plugin.seconds["t"] += 1.5
+        plugin.called["t"] = {"f": 1}
+        plugin.failed = "t"
+        return 3
+
+    for name in ("setsid", "dup2"):
+        monkeypatch.setattr(os, name, lambda *given, name=name: done.append((name, *given)))
+    monkeypatch.setattr(sys, "settrace", lambda note: done.append(note and note.__name__))
+    monkeypatch.setattr(sys, "dont_write_bytecode", None)
+    monkeypatch.setattr(trial, "_pytest", tests)
+    opened, opens = [], os.open
+
+    def noted(path, *given, **options):
+        opened.append(opens(path, *given, **options))
+        return opened[-1]
+
+    (tmp_path / "said.txt").write_text("by the trial before")
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.setattr(os, "open", noted)
+    with pytest.raises(SystemExit) as ended:
+        trial.run(tmp_path, ["one.py"], order)
+    for said in opened:
+        os.close(said)
+    assert ended.value.code == 3
+    first = order is None
+    assert done == [
+        ("setsid",),
+        ("dup2", opened[0], 1),
+        ("dup2", opened[0], 2),
+        "note" if first else None,
+        (str(tmp_path), ["one.py"], order or {}),
+    ]
+    assert sys.dont_write_bytecode is not first
+    assert (tmp_path / "said.txt").read_text() == ""
+    assert json.loads((tmp_path / "found.json").read_text()) == {
+        "seconds": {"t": 1.5},
+        "called": {"t": {"f": 1}},
+        "failed": "t",
+    }
+
+
+def test_a_trial_ends_with_the_first_failure_and_takes_no_options_of_the_project(project):
+    """It says which test that was, and leaves nothing that another trial would begin with."""
+    (project / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "--unknown"\n')
+    (project / TEST).write_text("""
+import os, subprocess, sys
+def test_first():
+    print("a line for said.txt", file=sys.stderr)
+    code = "import prosper_utils; print(prosper_utils.__file__)"
+    found = subprocess.check_output([sys.executable, "-c", code], cwd="/", text=True)
+    assert found.strip() == os.path.join(os.getcwd(), "prosper_utils", "__init__.py")
+    assert False, "a reason"
+def test_second():
+    pass
+""")
+    passed, found = mutants.passes("pruning/order", project)
+    first, second = ids("first", "second")
+    assert not passed
+    assert found["failed"] == first
+    assert second not in found["seconds"]
+    said = (project / trial.SAID).read_text()
+    assert "a line for said.txt" in said
+    assert "AssertionError: a reason" in said
+    assert not (project / ".pytest_cache").exists()
