@@ -5,7 +5,9 @@ light and wide, then dark and narrow.  The
 browser is the Chromium of this machine, and none is ever downloaded.
 """
 
+import contextlib
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
@@ -21,7 +23,7 @@ import numpy as np
 import pictures
 import pytest
 import tensorflow as tf
-from conftest import pages
+from conftest import ROOT, pages
 
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 LIMIT = 2_000_000  # bytes that a page may load, besides MathJax
@@ -45,6 +47,73 @@ def test_without_a_browser_no_picture_is_drawn_and_the_command_fails(monkeypatch
     with pytest.raises(SystemExit, match="none was found") as ended:
         pictures.main()
     assert ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("found", "path"),
+    [
+        (["chromium", "chromium-browser", "google-chrome", "chrome"], "/bin/chromium"),
+        (["chrome", "google-chrome", "chromium-browser"], "/bin/chromium-browser"),
+        (["chrome", "google-chrome"], "/bin/google-chrome"),
+        (["chrome"], "/bin/chrome"),
+        (["firefox"], None),
+    ],
+)
+def test_chromium_is_taken_before_chrome(monkeypatch, found, path):
+    programs = {name: f"/bin/{name}" for name in found}
+    monkeypatch.setattr(pictures, "shutil", SimpleNamespace(which=programs.get))
+    assert pictures.chromium() == path
+
+
+class Blank:
+    """A page that notes what is asked of it, and draws a picture as the words that ask for it."""
+
+    def __init__(self):
+        self.asked = []
+
+    def goto(self, address):
+        self.asked.append(address)
+
+    def add_script_tag(self, path):
+        self.asked.append(path)
+
+    def evaluate(self, words):
+        return f"drawn by {words}"
+
+
+STATIC = ROOT / "book" / "_static"
+DRAWN = {
+    STATIC / "two_weights.svg": "drawn by figures.picture(twoWeights)",
+    STATIC / "words.svg": "drawn by figures.picture(bananaWords)",
+    STATIC / "zero_weight.svg": "drawn by figures.picture(zeroWeight)",
+}
+
+
+def test_each_figure_is_drawn_by_its_own_script_on_an_empty_page():
+    page = Blank()
+    assert pictures.drawn(page) == DRAWN
+    scripts = ["figures.js", "two_weights.js", "words.js", "zero_weight.js"]
+    assert page.asked == ["about:blank", *(STATIC / name for name in scripts)]
+    for path in DRAWN:
+        script = path.with_suffix(".js").read_text()
+        assert re.search(rf"^const {pictures.FIGURES[path.stem]} =", script, re.MULTILINE)
+
+
+def test_the_command_stores_each_picture_and_closes_the_browser(monkeypatch):
+    done, page = [], Blank()
+    browser = SimpleNamespace(new_page=lambda: page, close=lambda: done.append("closed"))
+
+    def launch(**options):
+        done.append(options)
+        return browser
+
+    playwright = SimpleNamespace(chromium=SimpleNamespace(launch=launch))
+    api = SimpleNamespace(sync_playwright=lambda: contextlib.nullcontext(playwright))
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", api)
+    monkeypatch.setattr(pictures, "chromium", lambda: "/bin/chromium")
+    monkeypatch.setattr(pictures.results, "replace", lambda *given: done.append(given))
+    pictures.main()
+    assert done == [{"executable_path": "/bin/chromium"}, *DRAWN.items(), "closed"]
 
 
 @pytest.fixture(scope="module")

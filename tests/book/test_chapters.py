@@ -96,6 +96,138 @@ def test_a_chapter_is_synced_opened_executed_and_opened_again(monkeypatch):
     done.clear()
     assert status(monkeypatch, "01_x") == "it differs"
     assert done == [("sync", "01_x")]
+    monkeypatch.setattr(chapters, "differences", lambda stem: [f"{stem}: cell {i}" for i in (2, 5)])
+    assert status(monkeypatch, "01_x") == "01_x: cell 2\n01_x: cell 5"
+
+
+def test_without_names_all_chapters_are_executed_in_order(monkeypatch):
+    done, bars = [], []
+    monkeypatch.setattr(chapters, "chapters", lambda: ["01_x", "02_y", "03_z"])
+    for name in ("sync", "open_chapter"):
+        monkeypatch.setattr(chapters, name, lambda stem: None)
+    monkeypatch.setattr(chapters, "execute", done.append)
+    monkeypatch.setattr(chapters, "differences", lambda stem: [])
+    monkeypatch.setattr(chapters, "tqdm", lambda stems, *_, **bar: bars.append(bar) or stems)
+    assert status(monkeypatch) is None
+    assert done == ["01_x", "02_y", "03_z"]
+    assert status(monkeypatch, "03_z", "01_x") is None
+    assert done[3:] == ["03_z", "01_x"]
+    assert bars == [{"unit": "chapter"}] * 2
+    named = "no such chapter: 04_a, 05_b; there are 01_x, 02_y, 03_z"
+    assert status(monkeypatch, "05_b", "01_x", "04_a", "--check") == named
+
+
+def cells(*sources):
+    """Return a notebook of Markdown cells, and one of code at its end."""
+    made = [nbformat.v4.new_markdown_cell(source) for source in sources[:-1]]
+    return nbformat.v4.new_notebook(cells=[*made, nbformat.v4.new_code_cell(sources[-1])])
+
+
+def test_a_difference_names_the_chapter_the_cell_and_how_its_text_begins(monkeypatch):
+    pair, long = {}, "a line of more than sixty characters, of which so many are shown and no more"
+    monkeypatch.setattr(chapters.jupytext, "read", lambda path: pair[path.suffix])
+    pair[".md"], pair[".ipynb"] = cells("# A", long, "1 + 1"), cells("# A ", "two", "1 + 2")
+    assert chapters.differences("01_x") == [
+        f"01_x: cell 1 differs: {long[:60]!r}",
+        "01_x: cell 2 differs: '1 + 1'",
+    ]
+    pair[".md"], pair[".ipynb"] = cells("# A", "1"), cells("# A\n", "\n1\n")
+    assert chapters.differences("01_x") == []
+    for cell in pair[".ipynb"].cells:
+        cell.metadata["slideshow"] = "is of no matter"
+    assert chapters.differences("01_x") == []
+    pair[".ipynb"].cells[0].metadata["tags"] = ["remove-cell"]
+    assert chapters.differences("01_x") == ["01_x: cell 0 differs: '# A'"]
+    pair[".ipynb"] = cells("# A", "one more", "1")
+    assert chapters.differences("01_x") == ["01_x: 2 cells in .md, 3 in .ipynb"]
+
+
+def test_a_pair_is_synced_from_its_text_and_from_its_notebook_if_that_is_alone(
+    tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(
+        chapters.subprocess, "run", lambda command, **options: asked.append((command, options))
+    )
+    (tmp_path / "01_x.ipynb").touch()
+    chapters.sync("01_x")
+    (tmp_path / "01_x.md").touch()
+    chapters.sync("01_x")
+    command = [sys.executable, "-m", "jupytext", "--quiet", "--sync"]
+    assert asked == [
+        ([*command, tmp_path / name], {"check": True}) for name in ("01_x.ipynb", "01_x.md")
+    ]
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """Return the notebook file of a chapter of its own, and what is done with it."""
+    done = []
+    monkeypatch.setattr(chapters, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(openings, "SECONDS", tmp_path / "seconds.json")
+    monkeypatch.setattr(chapters, "sync", lambda stem: done.append(("synced", stem)))
+    monkeypatch.setattr(chapters.os, "utime", lambda path: done.append(("touched", path)))
+    file = tmp_path / "01_x.ipynb"
+    nbformat.write(cells("# A title", "1 + 1"), file)
+    put, replace = openings.put, chapters.results.replace
+
+    def noted_put(notebook, details):
+        done.append(("put", details))
+        put(notebook, details)
+
+    def noted_replace(path, text):
+        done.append(("replaced", path))
+        assert text.endswith("\n}\n")
+        replace(path, text)
+
+    monkeypatch.setattr(openings, "put", noted_put)
+    monkeypatch.setattr(chapters.results, "replace", noted_replace)
+    return file, done
+
+
+def test_an_opening_is_put_stored_and_only_then_synced(alone):
+    file, done = alone
+    text = file.with_suffix(".md")
+    openings.SECONDS.write_text('{"01_x": {"seconds": 3, "cores": 4}, "02_y": {}}')
+    chapters.open_chapter("01_x")
+    assert done == [
+        ("put", {"seconds": 3, "cores": 4}),
+        ("replaced", file),
+        ("synced", "01_x"),
+        ("touched", text),
+    ]
+    title = nbformat.read(file, 4).cells[0].source
+    assert title == "# A title\n\n*About 5 seconds on 4 cores; needs no data.*"
+    openings.SECONDS.unlink()
+    chapters.open_chapter("01_x")
+    assert done[4] == ("put", None)
+    assert nbformat.read(file, 4).cells[0].source == title
+
+
+def test_a_chapter_is_executed_without_timing_and_its_seconds_are_noted(alone, monkeypatch):
+    file, done = alone
+    times = iter([100.0, 107.5])
+
+    class Client:
+        def __init__(self, notebook, **options):
+            self.notebook = notebook
+            done.append(options)
+
+        def execute(self):
+            self.notebook.cells[1].execution_count = 1
+            self.notebook.metadata["language_info"] = {"version": "3.11.7"}
+
+    monkeypatch.setattr(chapters.nbclient, "NotebookClient", Client)
+    monkeypatch.setattr(chapters.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(openings, "record", lambda *given: done.append(("noted", *given)))
+    chapters.execute("01_x")
+    options = {"timeout": 1200, "record_timing": False, "coalesce_streams": True}
+    options |= {"resources": {"metadata": {"path": file.parent}}}
+    assert done == [options, ("noted", "01_x", 7.5), ("replaced", file)]
+    stored = nbformat.read(file, 4)
+    assert stored.cells[1].execution_count == 1
+    assert "language_info" not in stored.metadata
 
 
 @pytest.mark.parametrize("stem", STEMS)

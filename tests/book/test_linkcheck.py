@@ -104,6 +104,15 @@ def test_a_link_is_named_once_on_a_page_and_on_every_page(site):
         ('<a href="../../README.md">', ["../../README.md: there is no such file"]),
         ('<a href="/../README.md">', ["/../README.md: there is no such file"]),
         ('<a href="/book/#none">', ["/book/#none: there is no such id"]),
+        ('<a href="../c.png#none">', []),  # a picture has no ids that we know of
+        ("<a href><img srcset><a name>", []),
+        ('<h2 id="own">', []),
+        ('<form name="own"><a href="#own">', ["#own: there is no such id"]),
+        ('<a href="b.html?n=1#none">', ["b.html?n=1#none: there is no such id"]),
+        (
+            '<a href="none.html"><a href="/no.html">',
+            [f"{x}.html: there is no such file" for x in ("none", "/no")],
+        ),
     ],
 )
 def test_what_is_in_the_book_and_what_is_not(site, added, broken):
@@ -122,3 +131,62 @@ def test_the_command_fails_where_nothing_could_be_checked(tmp_path, monkeypatch,
     monkeypatch.setattr("sys.argv", ["linkcheck.py", *folders])
     with pytest.raises(SystemExit, match=said):
         linkcheck.main()
+
+
+def test_what_a_page_links_to_is_read_in_order_with_its_ids(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<a id="one" name="two" href="b.html"></a><p name="three" id="four">'
+        '<img src="c.png" srcset="d.png 1x, e.png 2x" alt="f.png"><a href="b.html">Ä</a>'
+        '<META HTTP-EQUIV="Refresh" CONTENT="3; URL=g.html"><meta name="x" content="url=h.html">',
+        encoding="utf-8",
+    )
+    links = ["b.html", "c.png", "d.png", "e.png", "b.html", "g.html"]
+    assert linkcheck.read(tmp_path / "a.html") == (links, {"one", "two", "four"})
+
+
+@pytest.mark.parametrize(
+    ("link", "file", "anchor"),
+    [
+        ("", "book/a.html", ""),
+        ("#x%20y", "book/a.html", "x y"),
+        ("b.html?n=1#y", "book/b.html", "y"),
+        ("/c%20d.png", "c d.png", ""),
+        ("/book", "book/index.html", ""),
+        ("..#top", "index.html", "top"),
+        ("../book/./b.html", "book/b.html", ""),
+    ],
+)
+def test_a_link_leads_to_a_file_and_an_id(site, link, file, anchor):
+    found = linkcheck.target(site / "book" / "a.html", link, site)
+    assert found == (site / file, anchor)
+
+
+@pytest.mark.parametrize(
+    "link", ["https://example.org/a", "//example.org/a", "mailto:a@b", "data:,"]
+)
+def test_a_link_to_another_place_leads_nowhere_in_the_book(site, link):
+    assert linkcheck.target(site / "book" / "a.html", link, site) is None
+
+
+def test_the_folder_may_be_named_from_where_one_is(site, monkeypatch):
+    page = site / "book" / "a.html"
+    page.write_text(page.read_text() + '<a href="none.html"><img src="/none.png">')
+    monkeypatch.chdir(site.parent)
+    assert linkcheck.broken(site.name) == [
+        "book/a.html: none.html: there is no such file",
+        "book/a.html: /none.png: there is no such file",
+    ]
+
+
+def test_the_command_says_all_that_is_broken_a_line_each(site, monkeypatch):
+    found = linkcheck.Path.rglob
+    monkeypatch.setattr(linkcheck.Path, "rglob", lambda *given: sorted(found(*given), reverse=True))
+    for name in ("a", "b"):
+        page = site / "book" / f"{name}.html"
+        page.write_text(page.read_text() + '<a href="#none">')
+    monkeypatch.setattr("sys.argv", ["linkcheck.py", str(site)])
+    with pytest.raises(SystemExit) as ended:
+        linkcheck.main()
+    assert ended.value.code == "\n".join(
+        f"book/{name}.html: #none: there is no such id" for name in ("a", "b")
+    )

@@ -55,8 +55,9 @@ def test_every_module_has_tests_that_are_there():
     }
 
 
-def test_modules_are_those_of_the_wings_one_wing_after_another():
-    package = ROOT / "prosper_utils"
+def test_modules_are_those_of_the_wings_in_order(monkeypatch):
+    package, glob = ROOT / "prosper_utils", Path.glob
+    monkeypatch.setattr(Path, "glob", lambda *given: sorted(glob(*given), reverse=True))
     of_wings = {path.parent.name for path in package.glob("*/*.py")}
     assert of_wings == {"lookahead", "pruning", "blending", "study"}
     assert mutants.LOOKED_AT == ("study/plots",)

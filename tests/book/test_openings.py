@@ -1,10 +1,13 @@
 """Openings: the line on time and needs, and the cell that does something on Colab only."""
 
 import copy
+import datetime
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import chapters
 import nbclient
@@ -94,6 +97,104 @@ def test_times_are_stored_chapter_by_chapter(tmp_path, monkeypatch):
     assert list(found) == ["01_a", "02_b"]
     assert found["02_b"]["seconds"] == 5
     assert found["01_a"]["data"] == "digits"  # what the tests run on
+
+
+def test_the_time_of_a_chapter_is_stored_with_where_and_when_it_was(tmp_path, monkeypatch):
+    class Day:
+        today = staticmethod(lambda: datetime.date(2026, 1, 2))
+
+    monkeypatch.setattr(openings, "SECONDS", tmp_path / "seconds.json")
+    monkeypatch.setattr(openings, "datetime", SimpleNamespace(date=Day))
+    monkeypatch.setattr(openings, "os", SimpleNamespace(environ={}, cpu_count=lambda: 6))
+    monkeypatch.setattr(openings, "platform", SimpleNamespace(python_version=lambda: "3.11.7"))
+    openings.record("02_b", 3.26)
+    monkeypatch.setitem(openings.os.environ, "PROSPER_DATASET", "mnist")
+    openings.record("01_a", 4)
+    here = """{
+  "cores": 6,
+  "data": "%s",
+  "date": "2026-01-02",
+  "python": "3.11.7",
+  "seconds": %s
+ }"""
+    first, second = here % ("mnist", "4"), here % ("auto", "3.3")
+    text = f'{{\n "01_a": {first},\n "02_b": {second}\n}}\n'
+    assert openings.SECONDS.read_text() == text
+    assert openings.seconds() == json.loads(text)
+
+
+def test_the_repository_is_read_from_the_configuration(tmp_path, monkeypatch):
+    monkeypatch.setattr(openings, "ROOT", tmp_path)
+    for url, named in (("''", ""), ("", ""), (URL, URL)):
+        text = f"repository:\n  url: {url}\n  branch: stable\n"
+        (tmp_path / "_config.yml").write_text(text)
+        assert openings.repository() == (named, "stable")
+
+
+def test_the_cell_for_colab_clones_the_branch_of_the_repository():
+    cell = openings.colab_cell(URL, "stable")
+    assert (cell.cell_type, cell.id, cell.metadata) == ("code", "colab", {"tags": ["remove-cell"]})
+    assert cell.source.splitlines() == [
+        "import sys",
+        "",
+        'if "google.colab" in sys.modules:  # it has TensorFlow, but not our files',
+        f'    url = "{URL}"',
+        '    ref, book = "stable", "/content/book"',
+        "    !test -d {book} || git clone -q --depth 1 -b {ref} {url} {book}",
+        "    %cd -q {book}/notebooks",
+        "    sys.path.insert(0, book)",
+    ]
+    nowhere = openings.colab_cell("", "stable")
+    assert (nowhere.id, nowhere.metadata) == ("colab", {"tags": ["remove-cell"]})
+    assert nowhere.source.endswith(
+        """    raise ImportError(
+        "prosper_utils: expected a repository to take it from, found none; "
+        "enter its url in _config.yml and run `make notebooks`"
+    )"""
+    )
+    assert openings.is_colab_cell(cell)
+    assert openings.is_colab_cell(nowhere)
+    assert not openings.is_colab_cell(nbformat.v4.new_markdown_cell(cell.source))
+    assert not openings.is_colab_cell(nbformat.v4.new_code_cell("import google.colab, sys"))
+
+
+def test_the_cell_for_colab_stands_before_all_other_code_and_after_the_text_there():
+    chapter = notebook("import math", "math.pi")
+    chapter.cells.insert(1, nbformat.v4.new_markdown_cell("More."))
+    text = [cell.source for cell in chapter.cells]
+    openings.put(chapter, None)
+    cell = openings.colab_cell(*openings.repository())
+    assert [c.source for c in chapter.cells] == [*text[:2], cell.source, *text[2:]]
+    assert chapter.cells[2].id == "colab"
+
+
+def test_each_file_that_code_reads_is_named_once_in_order_if_it_is_there(tmp_path, monkeypatch):
+    """What text tells of is not read, and neither are the helpers of another wing."""
+    results = tmp_path / "book" / "studies" / "results"
+    study = tmp_path / "prosper_utils" / "study"
+    for folder in (results, study, tmp_path / "tests"):
+        folder.mkdir(parents=True)
+    for name in ("a", "b", "bench_x", "bench_y", "told"):
+        (results / f"{name}.csv").touch()
+        (results / f"{name}.json").touch()
+    (tmp_path / "tests" / "c.json").touch()
+    (study / "helper.py").write_text('results.load("b")\n')
+    (study / "other.py").write_text('results.load("told")\n')
+    monkeypatch.setattr(openings, "ROOT", tmp_path)
+    chapter = notebook(
+        'stored("a"), results.load("a"), results.load("none")',
+        'Path("../tests/c.json"), Path("../tests/d.json"), restored("told")',
+        "from prosper_utils.pruning import other",
+    )
+    chapter.cells.append(nbformat.v4.new_markdown_cell('`results.load("told")`'))
+    assert openings.needs(chapter) == "no data; reads `a.csv`, `c.json`"
+    chapter.cells[1].source += '\nresults.load(f"bench_{kind}")'
+    read = "no data; reads `a.csv`, `bench_x.csv`, `bench_y.csv`, `c.json`"
+    assert openings.needs(chapter) == read
+    chapter = notebook("from prosper_utils.study import helper, none", "datasets.load()")
+    assert openings.needs(chapter) == ("MNIST or scikit-learn's digits; reads `b.csv`")
+    about = openings.line(chapter, {"seconds": 95.2, "cores": 3})
+    assert about == f"*About 100 seconds on 3 cores; needs {openings.needs(chapter)}.*"
 
 
 @pytest.fixture(scope="module")

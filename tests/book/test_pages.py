@@ -9,7 +9,7 @@ import warnings
 
 from prosper_utils.lookahead import conditioning, meta_gradient, streaming
 from prosper_utils.pruning import masks, networks, scores
-from prosper_utils.study import datasets, findings, results, verdicts
+from prosper_utils.study import datasets, findings, plots, results, verdicts
 
 import drawings
 import front
@@ -21,7 +21,10 @@ import pytest
 import tensorflow as tf
 import yaml
 from conftest import ROOT
+from matplotlib.colors import to_hex
+from matplotlib.patches import ArrowStyle
 from matplotlib.testing.compare import compare_images
+from PIL import Image
 
 BOOK, NOTEBOOKS = ROOT / "book", ROOT / "notebooks"
 CHAPTERS = {path.stem: path.read_text() for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.md"))}
@@ -87,6 +90,195 @@ def test_the_drawings_are_up_to_date_and_small(drawn, draw):
     assert len(shown) == 1
     about = shown[0].partition(f"drawings/{name}\n")[2].partition("```")[0]
     assert re.match(r":name: fig-\S+\n:width: 430px\n:alt: .{40,}\n\n\w.{40,}\.\n", about)
+
+
+@pytest.fixture
+def axis():
+    """Return an axis to draw on, in the style of the figures."""
+    with plt.rc_context():
+        plots.use_style()
+        figure, axis = plt.subplots(figsize=(4, 3))
+        yield axis
+        plt.close(figure)
+
+
+BLUE, ORANGE, GREY, BLACK = "#0072b2", "#b85100", "#595959", "#000000"
+STATES = "c", "w_0", "w_1", "w_2", "w_3"
+
+
+def words(axis):
+    """Return the words on an axis: {words: (x, y, colour)}."""
+    found = [text for text in axis.texts if text.get_text()]
+    assert len({text.get_text() for text in found}) == len(found)
+    return {t.get_text(): (*t.get_position(), to_hex(t.get_color())) for t in found}
+
+
+def arrows(axis):
+    """Return the arrows on an axis: [(from where, to where, colour)]."""
+    found = [text for text in axis.texts if not text.get_text()]
+    return [(a.xyann, a.xy, to_hex(a.arrow_patch.get_edgecolor())) for a in found]
+
+
+def test_words_and_arrows_are_drawn_where_they_belong(axis):
+    drawings.say(axis, 1, 2, "plain")
+    drawings.say(axis, 3, 4, "special", BLUE, fontsize=5, ha="left", va="top")
+    drawings.box(axis, 5, 6, "framed")
+    drawings.arrow(axis, (0, 1), (2, 3), ORANGE)
+    drawings.arrow(axis, (4, 5), (6, 7), GREY, bend=0.5, gap=4)
+    assert words(axis) == {
+        "plain": (1, 2, BLACK),
+        "special": (3, 4, BLUE),
+        "framed": (5, 6, BLACK),
+    }
+    plain, special, framed, straight, bent = axis.texts
+    centred = ("center", "center")
+    assert (plain.get_ha(), plain.get_va()) == (framed.get_ha(), framed.get_va()) == centred
+    assert (special.get_ha(), special.get_va(), special.get_fontsize()) == ("left", "top", 5)
+    assert plain.get_bbox_patch() is None
+    assert to_hex(framed.get_bbox_patch().get_edgecolor()) == GREY
+    assert framed.get_bbox_patch().get_facecolor()[3] == 0  # the ground shows through
+    assert arrows(axis) == [((0, 1), (2, 3), ORANGE), ((4, 5), (6, 7), GREY)]
+    for arrow, bend, gap in ((straight, 0, 11), (bent, 0.5, 4)):
+        patch = arrow.arrow_patch
+        assert (patch.shrinkA, patch.shrinkB) == (gap, gap)
+        assert patch.get_connectionstyle().rad == bend
+        assert type(patch.get_arrowstyle()) is ArrowStyle.get_styles()["-|>"]
+
+
+def test_the_factors_stand_between_the_states_and_the_gradients(axis):
+    drawings.factors(axis)
+
+    def slope(state):
+        return rf"$\frac{{\partial F}}{{\partial {state}}}$"
+
+    assert words(axis) == {
+        **{f"${name}$": (i, 1, BLUE) for i, name in enumerate([*STATES, "F"])},
+        **{slope(name): (i, -1, ORANGE) for i, name in enumerate(STATES)},
+        "1": (5, -1, ORANGE),
+        r"$w_{\mathrm{init}}\!\odot$": (0.5, 0, BLACK),
+        "$J_0$": (1.5, 0, BLACK),
+        "$J_1$": (2.5, 0, BLACK),
+        "$J_2$": (3.5, 0, BLACK),
+        r"$\nabla L_3$": (4.5, 0, BLACK),
+        "forwards: $J_0$ first, $J_2$ last": (2.5, 1.75, BLUE),
+        "backwards: $J_2$ first, $J_0$ last": (2.5, -1.85, ORANGE),
+    }
+    forwards = [((i, 1), (i + 1, 1), BLUE) for i in range(5)]
+    backwards = [((i + 1, -1), (i, -1), ORANGE) for i in range(5)]
+    assert sorted(arrows(axis)) == sorted(forwards + backwards)
+    framed = [text.get_text() for text in axis.texts if text.get_bbox_patch()]
+    assert framed == [r"$w_{\mathrm{init}}\!\odot$", "$J_0$", "$J_1$", "$J_2$", r"$\nabla L_3$"]
+    assert (axis.get_xlim(), axis.get_ylim()) == ((-0.35, 5.35), (-2.2, 2.1))
+    assert not axis.axison
+
+
+def test_the_cone_holds_what_has_weight_and_the_paths_back(axis):
+    drawings.cone(axis)
+    assert words(axis) == {
+        "weight in $p_t$": (2.1, 0.7, BLACK),
+        "no weight,\nin the cone": (0.85, 2.05, BLACK),
+        "goal, $k = 0$": (3.16, 4, ORANGE),
+        "goal, $k = 1$": (3.16, 5, ORANGE),
+        "goal, $k = 2$": (3.16, 6, ORANGE),
+        "out of reach": (3.16, 7, BLACK),
+    }
+    lines = [
+        (line.get_xydata().tolist(), line.get_linestyle(), line.get_marker(), to_hex(line.get_c()))
+        for line in axis.lines
+    ]
+    assert lines == [
+        ([[0, 0], [1, 1], [2, 2], [3, 3]], "-", "None", BLUE),
+        ([[0, 3], [1, 3], [2, 3], [3, 4]], "-", "None", ORANGE),
+        ([[3, 4]], "None", "*", ORANGE),
+        ([[0, 3], [1, 3], [2, 4], [3, 5]], "--", "None", ORANGE),
+        ([[3, 5]], "None", "*", ORANGE),
+        ([[0, 3], [1, 4], [2, 5], [3, 6]], "-.", "None", ORANGE),
+        ([[3, 6]], "None", "*", ORANGE),
+        ([[3, 7]], "None", "x", BLACK),
+    ]
+    weight, beyond = axis.collections
+    below = {(0, 0), (1, 0), (2, 0), (3, 0), (1, 1), (2, 2), (3, 3)}
+    between = {(0, 0), (1, 1), (2, 2), (3, 3), (0, 3), (1, 4), (2, 5), (3, 6)}
+    for area, corners, colour, alpha in (
+        (weight, below, BLUE, 0.3),
+        (beyond, between, ORANGE, 0.13),
+    ):
+        assert {tuple(corner) for corner in area.get_paths()[0].vertices} == corners
+        assert to_hex(area.get_facecolor()[0]) == colour
+        assert area.get_alpha() == alpha
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("step $t$", "depth")
+    assert axis.get_xticks().tolist() == [0, 1, 2, 3]
+    assert axis.get_yticks().tolist() == list(range(8))
+    assert (axis.get_xlim(), axis.get_ylim()) == ((0, 4.35), (0, 7.3))
+    assert axis.spines["bottom"].get_bounds() == (0, 3)
+    assert not any(line.get_visible() for line in axis.get_xgridlines() + axis.get_ygridlines())
+    axis.figure.canvas.draw()
+    label, of_axis = axis.xaxis.label.get_window_extent(), axis.get_window_extent()
+    middle = (label.x0 + label.width / 2 - of_axis.x0) / of_axis.width
+    assert middle == pytest.approx(1.5 / 4.35, abs=0.01)
+
+
+def test_the_cone_may_have_other_steps(axis):
+    drawings.cone(axis, steps=4)
+    paths = [line.get_ydata().tolist() for line in axis.lines if len(line.get_ydata()) > 1]
+    assert paths == [[0, 1, 2, 3, 4], [4, 4, 4, 4, 5], [4, 4, 4, 5, 6], [4, 4, 5, 6, 7]]
+    assert words(axis)["out of reach"] == (4.16, 9, BLACK)
+
+
+def test_the_loop_goes_forwards_above_and_back_below(axis):
+    drawings.loop(axis)
+    assert words(axis) == {
+        "$p_0$": (0, 1, BLUE),
+        "$p_1$": (1, 1, BLUE),
+        "$p_2$": (2, 1, BLUE),
+        "$w_0$": (0, -1, ORANGE),
+        "$w_1$": (1, -1, ORANGE),
+        "$w_2$": (2, -1, ORANGE),
+        "1 propagate, 3 recompute with $S$": (1, 1.42, BLUE),
+        "$S$": (1.02, 0.2, BLACK),
+        "2 support\nof the image": (1.02, -0.05, BLACK),
+        "4 feedback": (2.08, 0, ORANGE),
+        "5 pull back: credit": (1, -1.42, ORANGE),
+        "6 move\n7 at times,\npurge": (-0.08, 0, BLACK),
+    }
+    assert arrows(axis) == [
+        ((0, 1), (1, 1), BLUE),
+        ((1, -1), (0, -1), ORANGE),
+        ((1, 1), (2, 1), BLUE),
+        ((2, -1), (1, -1), ORANGE),
+        ((2, 1), (1.1, 0.2), GREY),
+        ((0.95, 0.2), (0.5, 1), GREY),
+        ((2, 1), (2, -1), ORANGE),
+        ((0, -1), (0, 1), GREY),
+    ]
+    sides = {text.get_text(): (text.get_ha(), text.get_va()) for text in axis.texts}
+    assert sides["4 feedback"] == ("left", "center")
+    assert sides["6 move\n7 at times,\npurge"] == ("right", "center")
+    assert sides["2 support\nof the image"] == ("center", "top")
+    assert (axis.get_xlim(), axis.get_ylim()) == ((-0.95, 3.0), (-1.65, 1.65))
+    assert not axis.axison
+
+
+def test_each_drawing_is_stored_under_its_name_in_its_size(tmp_path, monkeypatch):
+    """It has the style of the figures, and nothing of the program that drew it."""
+    seen = []
+
+    def mine(axis):
+        seen.append((axis.get_figure().get_size_inches().tolist(), "styled" in seen))
+
+    monkeypatch.setattr(drawings, "FOLDER", tmp_path / "drawings")
+    monkeypatch.setattr(drawings, "DRAWINGS", {mine: (1, 0.5)})
+    monkeypatch.setattr(plots, "use_style", lambda: seen.append("styled"))
+    before = plt.get_fignums()
+    with plt.rc_context({"savefig.bbox": None}):
+        for _ in range(2):
+            drawings.main()
+    assert seen == ["styled", ([1, 0.5], True)] * 2
+    assert [path.name for path in (tmp_path / "drawings").iterdir()] == ["mine.png"]
+    with Image.open(tmp_path / "drawings" / "mine.png") as stored:
+        assert stored.size == (220, 110)
+        assert "Software" not in stored.info
+    assert plt.get_fignums() == before
 
 
 @pytest.mark.parametrize("path", [*BOOK.glob("drawings/*.png"), *BOOK.glob("front_page/*.png")])
