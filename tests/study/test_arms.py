@@ -92,7 +92,9 @@ def test_goals_are_compared_setting_by_setting(stored):
     assert arms.span("blend", "fixed") == "blend 19 to 25; fixed 3"
     stored(proofs=runs("blend", [20, 22]) + runs("fixed", [2, 3], 0))
     assert arms.goals("fixed") == paired({0: 2, 1: 3}, {0: 20, 1: 22})
-    assert arms.fewer({"fixed": Interval(-18, -19, -17, 1e-6)}).word == "holds"
+    verdict = arms.fewer({"fixed": Interval(-18, -19, -17, 1e-6)})
+    said = "difference in goals: fixed: −18.0 [−19.0, −17.0] *"
+    assert (verdict.word, verdict.evidence.replace("\N{NO-BREAK SPACE}", " ")) == ("holds", said)
 
 
 def runs_of(arm, numbers, steps=2):

@@ -165,3 +165,34 @@ def test_layers_that_cannot_be_told_apart_are_named_and_nothing_is_scaled(names,
     with pytest.raises(ValueError, match=f"expected one layer 'last' before, found {count}"):
         controls.rescaled(small, before)
     assert all(map(np.array_equal, small.get_weights(), was))
+
+
+def test_seeds_of_layers_are_no_weights():
+    """The state of a dropout stays, and so does the number of each weight in the draws."""
+    layers = [keras.layers.Dense(4), keras.layers.Dense(3)]
+    plain = keras.Sequential([keras.Input((5,)), *layers])
+    expected = controls.fresh(plain, seed=3).get_weights()
+    dropout = keras.layers.Dropout(0.5, seed=7)
+    odd = keras.Sequential([keras.Input((5,)), layers[0], dropout, layers[1]])
+    state = dropout.seed_generator.state.numpy()
+    found = controls.fresh(odd, seed=3).trainable_variables
+    assert all(map(np.array_equal, map(np.array, found), expected))
+    assert np.array_equal(dropout.seed_generator.state, state)
+
+
+def test_weights_of_a_frozen_layer_are_drawn_anew_too():
+    model, again = nested(), nested()
+    model.get_layer("last").trainable = False
+    assert all(
+        map(np.array_equal, *(controls.fresh(m, seed=1).get_weights() for m in (model, again)))
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_weights_are_drawn_in_the_type_of_their_layer(dtype):
+    """Of numbers in double precision single precision would leave zeros at the end."""
+    layer = keras.layers.Dense(50, kernel_initializer="random_normal", dtype=dtype)
+    kernel, _ = controls.fresh(keras.Sequential([keras.Input((20,)), layer])).get_weights()
+    assert kernel.dtype == dtype
+    rounded = kernel.astype("float32").astype(dtype)
+    assert np.array_equal(rounded, kernel) == (dtype == "float16")

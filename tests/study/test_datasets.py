@@ -1,5 +1,6 @@
 """Data: what is taken from where, what a broken file says, and batches without end."""
 
+import hashlib
 import itertools
 import os
 import threading
@@ -14,6 +15,8 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from keras.src.utils import io_utils
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 TRAIN, TEST = 5100, 30
 
@@ -117,6 +120,7 @@ def test_the_environment_decides_for_auto_only(mnist_file, monkeypatch):
             "at least 5001",
         ),
         ({"y_test": np.array([{}] * TEST)}, "expected a whole .npz file"),
+        ({"y_train": np.zeros((TRAIN, 2), int)}, r"y_train of shape \(5100,\), .*\(5100, 2\)"),
     ],
 )
 def test_a_wrong_file_is_named_with_what_is_wrong(mnist_file, changes, message):
@@ -188,7 +192,8 @@ def test_other_data_sets_come_from_the_file_that_their_variable_names(
     with pytest.raises(FileNotFoundError, match=f"some.npz: expected {source.title} .* no file"):
         datasets.load(name)
     made = arrays(source.shape)
-    np.savez(path, **made | {"y_test": made["y_test"][:, None]})  # as Keras has CIFAR's labels
+    columns = {f"y_{part}": made[f"y_{part}"][:, None] for part in ("train", "test")}
+    np.savez(path, **made | columns)  # as Keras has CIFAR's labels
     data = datasets.load(name)
     assert (
         f"Data: {source.title} from the file in {source.variable}: 100 " in capsys.readouterr().out
@@ -197,6 +202,7 @@ def test_other_data_sets_come_from_the_file_that_their_variable_names(
     assert [len(part[1]) for part in data[1:]] == [100, 5000, 30]
     assert data.train[0].shape[1:] == (*source.shape, 1)[:3]
     np.testing.assert_array_equal(data.test[1], made["y_test"])
+    np.testing.assert_array_equal(data.train[1], made["y_train"][:100])
     x = np.array(data.validation[0]).reshape(-1, *source.shape) * 255
     np.testing.assert_allclose(x, made["x_train"][100:], atol=1e-4)
 
@@ -560,3 +566,77 @@ def test_the_digits_are_the_same_at_every_call():
     for (x, y), (again, labels) in zip(one[1:], other[1:], strict=True):
         np.testing.assert_array_equal(x, again)
         np.testing.assert_array_equal(y, labels)
+
+
+def test_a_variable_that_is_empty_names_no_file(nowhere, monkeypatch, capsys):
+    monkeypatch.setenv("PROSPER_MNIST", "")
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", failing)
+    assert datasets.load().name == "digits"
+    assert "(MNIST: the download failed (OSError))" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [Exception, ValueError, KeyError, EOFError])
+def test_whatever_the_network_did_the_digits_are_there(nowhere, monkeypatch, capsys, error):
+    def breaks(path):
+        raise error("URL fetch failure")  # as Keras says it
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", breaks)
+    assert datasets.load().name == "digits"
+    assert f"(MNIST: the download failed ({error.__name__}))" in capsys.readouterr().out
+    assert (nowhere / "mnist.failed").read_text() == f"the download failed ({error.__name__})"
+
+
+def test_where_nothing_can_be_kept_the_digits_are_there(nowhere, monkeypatch, tmp_path):
+    """The folder of Keras is a file, so not even the failure can be noted."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", failing)
+    assert datasets.load().name == "digits"
+
+
+def test_keras_keeps_data_in_the_folder_of_the_user_unless_another_is_named(nowhere, monkeypatch):
+    assert datasets._cache() == nowhere
+    monkeypatch.delenv("KERAS_HOME")
+    assert datasets._cache() == datasets.Path.home() / ".keras" / "datasets"
+
+
+def test_a_fingerprint_is_a_hash_of_the_bytes():
+    x, y = np.arange(6, dtype=np.float32).reshape(3, 2), np.array([0, 1, 2])
+    found = datasets.fingerprint(datasets.Data("a", (x, y), None, None))
+    digest = hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()
+    assert found == {"data": "a", "sha256": digest[:16]}
+    turned = datasets.Data("a", (np.asfortranarray(x), tf.constant(y)), None, None)
+    assert datasets.fingerprint(turned) == found
+
+
+def test_the_digits_are_those_of_scikit_learn_in_three_stratified_parts():
+    images, labels = load_digits(return_X_y=True)
+    rows, test = train_test_split(np.arange(1797), test_size=0.2, stratify=labels, random_state=0)
+    train, validation = train_test_split(rows, test_size=0.1, stratify=labels[rows], random_state=0)
+    for (x, y), chosen in zip(datasets.digits()[1:], (train, validation, test), strict=True):
+        np.testing.assert_array_equal(y, labels[chosen])
+        small = images[chosen].reshape(-1, 8, 8, 1) / 16
+        inner = np.array(x)[:, 4:-4, 4:-4]
+        np.testing.assert_allclose(inner, tf.image.resize(small, (20, 20)), atol=1e-6)
+        np.testing.assert_allclose(inner.mean((1, 2)), small.mean((1, 2)), atol=0.05)
+
+
+def test_a_data_set_without_an_end_is_gone_through_once():
+    class Endless(Numbered):
+        num_batches = None
+
+        def __getitem__(self, m):
+            return np.full(2, m), np.zeros(2)
+
+    found = [int(x[0]) for x, _ in itertools.islice(datasets.batches(Endless()), 5)]
+    assert found == [0, 1, 2, 3, 4]
+
+
+def test_lists_of_numbers_are_arrays_and_lists_of_arrays_are_structures():
+    x, y = {"a": np.zeros((3, 2)), "b": {"c": [0.5, 1.5, 2.5]}}, (np.arange(3), np.ones(3))
+    found, labels, weights = datasets.check_parts((x, y, [1, 2, 3]), 3)
+    assert found["b"]["c"].numpy().tolist() == [0.5, 1.5, 2.5]
+    assert isinstance(labels, tuple)
+    assert [part.shape.as_list() for part in (*labels, weights)] == [[3]] * 3
+    mixed = datasets._tensors([np.float32(1), 2.0])  # of which one has a shape
+    assert mixed.shape == (2,)

@@ -75,6 +75,7 @@ def test_the_tables_read_every_sweep_by_its_kind(monkeypatch):
     found = findings.families()
     summary = findings.carried_over(found)
     assert [*summary.index] == [*findings.FINDINGS]
+    assert summary.index.name == "finding"
     assert [*summary.columns] == ["MNIST", "Fashion-MNIST", "CIFAR-10"]
     assert [*summary.loc["SNIP beats random"]] == ["not run", "holds: 1 of 1", "holds: 1 of 1"]
     frozen = summary.loc["regrowth by credit beats the best frozen mask"]
@@ -184,3 +185,29 @@ def test_seeds_that_one_arm_alone_has_do_not_count(later, judged):
 def test_plain_arms_of_every_data_set_have_plain_names(data):
     for name in findings.SWEEPS[data].values():
         assert "SNIP" in set(findings.arms(results.resume(name)).arm)
+
+
+def test_all_intervals_stand_in_one_table_with_gaps_where_nothing_was_run():
+    zero = dict.fromkeys(range(3), 0.0)
+    lower, open_ = (paired(dict(enumerate(d)), zero) for d in ([-1.0, -1.1, -0.9], [1.0, -1.0, 0]))
+    found = {
+        ("first", "MNIST"): {("dense", 0.995): lower, ("lenet", 0.9): open_},
+        ("first", "CIFAR-10"): {},
+        ("second", "MNIST"): {("dense", 0.9): lower},
+    }
+    table = findings.cells(found).map(lambda text: text.replace("\N{NO-BREAK SPACE}", " "))
+    assert [*table.columns] == ["90%", "99.5%"]
+    less, none = "−1.0 [−1.2, −0.8] *", "+0.0 [−2.5, +2.5]"
+    assert dict(zip(table.index, table.to_numpy().tolist(), strict=True)) == {
+        ("first", "MNIST", "dense"): ["", less],
+        ("first", "MNIST", "lenet"): [none, ""],
+        ("second", "MNIST", "dense"): [less, ""],
+    }
+
+
+def test_the_rows_of_a_sweep_are_those_with_an_error_and_a_sparsity():
+    table = sweep({("SNIP", "floor", 0.9): [5.0, np.nan], ("dense", "as it is", 0.0): [1.0]})
+    found = findings.arms(table.assign(activation="tanh"))
+    assert found.to_dict("records") == [
+        {"sparsity": 0.9, "seed": 0, "error": 5.0, "network": "net, tanh", "arm": "SNIP, floor"}
+    ]

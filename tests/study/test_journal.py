@@ -463,3 +463,242 @@ def test_lemmas_are_put_in_order_by_the_credit_of_the_extra_support(monkeypatch)
     ]
     give(monkeypatch, proofs_credit=rows)
     assert hopes.lemma_order().word == "holds"
+
+
+def said(verdict):
+    """Return what a verdict says and its evidence, with spaces in place of those in intervals."""
+    return str(verdict), verdict.evidence.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_the_evidence_is_the_goals_of_the_arms_that_a_statement_names(runs):
+    none, some = "identity, without persistence", "without persistence"
+    runs(
+        fixed=(1, 2),
+        blend=(20, 22),
+        **{none: (2, 0), some: (9, 9), "random growth": (19, 15)},
+    )
+    assert said(journal.must_there_be()) == (
+        "holds if there is no extra support",
+        f"goals proved: {none} 0 to 2; {some} 9; blend 20 to 22",
+    )
+    assert said(journal.flows(1)) == (
+        "holds",
+        "goals proved: blend 20 to 22; random growth 15 to 19",
+    )
+    runs(fixed=(1, 3), blend=(20, 22), **{none: (3, 0), some: (4, 3)})
+    assert str(journal.must_there_be()) == "holds if there is no extra support"
+
+
+@pytest.mark.parametrize(("off", "weighted"), [(0.049, True), (0.051, False)])
+def test_plain_credit_is_right_where_there_is_weight_up_to_a_twentieth(monkeypatch, off, weighted):
+    modes = {"fixed": (0.2, 0.64), "support": (0.9, 0.95)}
+    rows = [{"mode": m, "correlation": c} for m, pair in modes.items() for c in pair]
+    give(monkeypatch, proofs_credit=rows)
+    assert said(journal.credit_where_weight(off)) == (
+        "holds if an object has weight" if weighted else "fails",
+        "with weight it is the fall of the loss, to 5%; without, its rank correlation is 0.6",
+    )
+
+
+def test_credits_are_compared_step_by_step(monkeypatch):
+    """With one step the old credit ranks no lemma well, with two it is as good as the new one."""
+    values = {(1, "support"): 0.9, (1, "identity"): 0.1, (2, "support"): 0.5, (2, "identity"): 0.5}
+    rows = [
+        {"steps": t, "keep": keep, "loop": n, "mode": mode}
+        | {"correlation": value + 0.01 * n + more * ((t, mode) == (2, "support"))}
+        for (t, mode), value in values.items()
+        for keep, more in ((150, 0.02), (400, -0.02))
+        for n in range(4)
+    ]
+    give(monkeypatch, proofs_credit=rows)
+    assert said(journal.better_credit()) == (
+        "holds if T = 1",
+        "rank correlation with the fall of the loss: 0.5 to 0.9; of the old one 0.1 to 0.5"
+        "; else not shown",
+    )
+
+
+def test_what_evolves_is_told_with_its_least_and_most_goals(monkeypatch):
+    curves = "1 1 1 1 1 1 5 6 9", "1 1 1 1 1 1 7 7 8"
+    rows = [
+        row | {"curve": c} for row, c in zip(rows_of_runs("blend", (9, 8)), curves, strict=True)
+    ]
+    rows += [row | {"curve": "9 9"} for row in rows_of_runs("others", (30, 30))]
+    give(monkeypatch, proofs=rows + rows_of_runs("fixed", (2, 3), steps=0))
+    assert said(journal.evolves()) == (
+        "holds",
+        "goals proved: 5 to 7 by 10,000 detachments, 8 to 9 by 200,000",
+    )
+
+
+def test_a_purge_is_told_with_both_words_and_the_difference_in_goals(monkeypatch):
+    monkeypatch.setattr(journal, "goals", lambda *arms: BETTER)
+    words = "longest word 6 letters, at once 2; difference in goals, at once: −3.0 [−4.0, −2.0] *"
+    assert said(journal.purge_late(2, 6)) == ("holds", words)
+    assert str(journal.purge_late(6, 6)) == "holds if it leaves many"
+    monkeypatch.setattr(journal, "goals", lambda *arms: WORSE)
+    assert str(journal.purge_late(2, 6)) == "holds if a purge leaves few"
+
+
+def test_every_statement_of_the_journal_has_its_own_evidence(monkeypatch):
+    """In their order, with a mark in place of what is found elsewhere."""
+    for name in ("must_there_be", "persisting_pays", "better_credit", "evolves"):
+        monkeypatch.setattr(journal, name, functools.partial(Verdict, "holds", "", name))
+    for name in ("credit_where_weight", "purge_late", "flows"):
+        mark = lambda *given, name=name: Verdict("holds", "", f"{name} {given}")  # noqa: E731
+        monkeypatch.setattr(journal, name, mark)
+    monkeypatch.setattr(journal, "span", lambda *names: " | ".join(names))
+    monkeypatch.setattr(journal, "goals", lambda *arms: BETTER)
+    proved = {"all generated": pd.Series([5]), "fixed": pd.Series([2])}
+    monkeypatch.setattr(journal, "proved", proved.__getitem__)
+    found = verdict_of_each(journal.statements(SEEN))
+    less = "−3.0 [−4.0, −2.0] *"
+    expected = {
+        "P1a": "only goals have credit, no lemma",
+        "P1b": f"difference in goals: goals stored: {less}",
+        "P2a": "credit_where_weight (0.01,)",
+        "P2b": "goals proved: fixed | blend",
+        "S1a": "must_there_be",
+        "S1b": "persisting_pays",
+        "S2a": "bit by bit, with any extra support",
+        "S2b": "40 drawn at random",
+        "S2c": "flows (5,)",
+        "S3": "no credit without it, some with it",
+        "S4": "goals proved: all generated | fixed",
+        "S5a": f"difference in goals: never: {less}; every 20 loops, not 10: {less}",
+        "S5b": "purge_late (2, 6)",
+        "C1": "adjoint = finite differences",
+        "C2": "9 products in place of 20",
+        "C3a": f"difference in goals: all generated − blend: {less}; 1 round − blend: {less}",
+        "C3b": "no weight of any state changes, to 1e-15",
+        "C4": "better_credit",
+        "C5": "evolves",
+        "C6": "purge_late (2, 6)",
+        "I1": "a w for any support; aᵀ w after T steps",
+        "I2": "3 of 4 new ones have none",
+        "I3": f"goals behind the blend: T = 1: {less}; T = 2: {less}; T = 3: {less}",
+    }
+    assert {number: said(v)[1] for number, v in found.items()} == expected
+    assert str(found["I2"]) == "holds if it has feedback of its own"
+
+
+def test_every_statement_on_networks_has_its_own_evidence(monkeypatch):
+    """Variant number n is worse by n points than as it is, and chance by 20."""
+    names = [*sorted(sweep_regrowth.VARIANTS), "at random"]
+    rises = (0.0, 0.01, -0.01)
+
+    def regrown(network, arm, sparsity, variant="as is"):
+        assert (network, sparsity) == (DENSE, 0.99)
+        name = "at random" if arm == "random regrowth" else variant
+        more = names.index(name) + 1 if name in names else 0
+        return {seed: more + rise * (name in names) for seed, rise in enumerate(rises)}
+
+    monkeypatch.setattr(arms, "regrown", regrown)
+    monkeypatch.setattr(journal, "stated", lambda found: f"{found.mean:.0f}")
+    rival = {None: BETTER, "random regrowth": OPEN, "gradual magnitude": WORSE}
+    monkeypatch.setattr(arms, "credit_against", lambda other=None: {(DENSE, 0.9): rival[other]})
+    found = verdict_of_each(journal.on_networks())
+    one = {name: f"{name} {n}" for n, name in enumerate(names, 1)}
+    told = "minus as is, points: "
+    assert {number: said(v)[1] for number, v in found.items()} == {
+        "N1": "credit − best frozen: points from −3.0 [−4.0, −2.0] * to −3.0 [−4.0, −2.0] *",
+        "N2": "credit − random: points from +0.0 [−1.0, +1.0] to +0.0 [−1.0, +1.0]",
+        "N3": told + one["no persistence"],
+        "N4": f"{told}{one['every 10']}; {one['every 50']}",
+        "N5": f"{told}{one['one batch']}; {one['one step']}",
+        "N6": f"{told}{one['lookahead, M = 10']}; {one['lookahead, M = 3']}",
+        "N7": told + one["from random"],
+        "N8": "credit − gradual: points from +3.0 [+2.0, +4.0] * to +3.0 [+2.0, +4.0] *",
+    }
+
+
+def test_hopes_are_told_with_the_numbers_behind_them(monkeypatch):
+    kind = GOALS_STORED
+    domains = [("circuits", "blend", (5, 7)), ("circuits", "light first", (4, 3))]
+    domains += [("ladder", "blend", (5, 6)), ("ladder", "breadth first", (2, 5))]
+    domains += [("ladder", "genetic, size", (6, 6))]  # which is no search in order
+    rows = [
+        {"domain": domain, "arm": arm + kind, "proved": n}
+        for domain, arm, numbers in domains
+        for n in numbers
+    ]
+    ranks = [
+        {"mode": "support", "steps": t, "keep": keep, "loop": n, "correlation": c}
+        for (t, keep), pair in {
+            (1, 150): (0.95, 0.9),
+            (1, 1000): (0.9, 0.7),
+            (2, 150): (0.8, 0.5),
+            (2, 1000): (0.61, 0.99),
+        }.items()
+        for n, c in enumerate(pair)
+    ]
+    give(monkeypatch, proofs_domains=rows, proofs_credit=ranks)
+    assert said(hopes.carries_over()) == (
+        "holds if circuits",
+        "the blend and the best search: circuits 5, 4; ladder 5, 5",
+    )
+    assert said(hopes.lemma_order()) == (
+        "holds if T = 1, K = 150; T = 1, K = 1,000; T = 2, K = 1,000",
+        "lowest rank correlation in a loop: T = 1 0.70 to 0.90; T = 2 0.50 to 0.61",
+    )
+
+
+def test_the_blend_is_told_beside_the_best_search_of_each_kind(runs):
+    kind = GOALS_STORED
+    others = {"breadth first": (3, 12), "genetic, size": (13, 4), f"light first{kind}": (11, 18)}
+    runs(blend=(14, 22), **others, **{f"blend{kind}": (19, 20), f"genetic, size{kind}": (12, 17)})
+    assert said(hopes.beats_searches()) == (
+        "holds",
+        f"goals proved: blend 14 to 22; genetic, size 4 to 13; blend{kind} 19 to 20; "
+        f"light first{kind} 11 to 18",
+    )
+
+
+def test_a_chosen_rate_is_told_network_by_network(monkeypatch):
+    """It serves ReLU looking no further than three steps, and tanh at ten."""
+    serves = [("relu", "ProsPr, M = 1"), ("relu", "ProsPr"), ("tanh", "ProsPr, M = 10")]
+    monkeypatch.setattr(
+        arms, "minus", lambda arm, other, s: BETTER if arm[1:] in serves else Interval(9, 8, 10, 0)
+    )
+    assert said(hopes.one_rate()) == (
+        "holds if ReLU, M = 1, 3; tanh, M = 10",
+        "chosen − small rate: points from −3.0 [−4.0, −2.0] * to +9.0 [+8.0, +10.0] *",
+    )
+
+
+def test_our_errors_are_told_as_differences_from_those_published(monkeypatch):
+    """Of the scores as they are, of the network that was published."""
+    rows = [
+        {"network": network, "activation": a, "variant": v, "sparsity": s, "score": score}
+        | {"seed": seed, "error": theirs + more + (0.1, 0.3)[seed]}
+        for s, theirs in hopes.PUBLISHED.items()
+        for score in (("SNIP", "ProsPr") if s else ("dense",))
+        for network, a, v, more in (
+            (DENSE, "relu", "as scored", 0),
+            (DENSE, "tanh", "as scored", 5),
+            (LENET, "relu", "as scored", 5),
+            (DENSE, "relu", "shuffled", 5),
+        )
+        for seed in range(2)
+        if (score, more) != ("ProsPr", 0)
+    ]
+    give(monkeypatch, pruning=rows)
+    one = "+0.2 [−1.1, +1.5]"
+    assert said(hopes.published()) == (
+        "not shown",
+        f"error minus theirs, points: unpruned: {one}; SNIP at 95%: {one}; SNIP at 98%: {one}",
+    )
+
+
+def test_hopes_of_lower_errors_and_more_goals_say_what_is_subtracted(monkeypatch):
+    monkeypatch.setattr(arms, "minus", lambda *_: BETTER)
+    monkeypatch.setattr(hopes, "goals", lambda *_: BETTER)
+    found, less = verdict_of_each(hopes.hopes()), "−3.0 [−4.0, −2.0] *"
+    assert [said(found[number]) for number in ("H1", "H2", "H7")] == [
+        ("holds", f"iterative ProsPr − SNIP: points from {less} to {less}"),
+        ("holds", f"as scored − shuffled: points from {less} to {less}"),
+        (
+            "holds",
+            f"difference in goals: goals are not stored: {less}; goals are stored: {less}",
+        ),
+    ]

@@ -163,3 +163,26 @@ def test_words_are_read_as_they_were_written(tmp_path, monkeypatch):
         file.write("2,half")
     for _ in range(2):
         assert results.resume("some").failure.tolist() == [words] * 2
+
+
+def test_a_provenance_says_where_when_and_with_what(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(results.os, "cpu_count", lambda: 7)
+    monkeypatch.setattr(results.platform, "machine", lambda: "abacus")
+    monkeypatch.setattr(results.platform, "python_version", lambda: "3.99.1")
+    monkeypatch.setattr(results.time, "strftime", lambda form: f"the day as {form}")
+    expected = {
+        "configuration": {"μ": [0, 0.9]},
+        "versions": {"numpy": np.__version__},
+        "python": "3.99.1",
+        "processor": "7 cores, abacus",
+        "date": "the day as %Y-%m-%d",
+        "seconds": 12.3,
+    }
+    for store in (results.describe, lambda name, *rest, **of: results.save(name, [], *rest, **of)):
+        store("some", {"μ": [0, 0.9]}, seconds=12.345, packages=("numpy",))
+        text = (tmp_path / "some.json").read_text(encoding="utf-8")
+        assert list(json.loads(text).items()) == list(expected.items())
+        assert text.startswith('{\n "configuration"')
+        assert text.endswith("\n}\n")
+        (tmp_path / "some.json").unlink()

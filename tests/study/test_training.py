@@ -459,3 +459,64 @@ def test_fused_normalisation_under_a_mask_is_that_of_keras():
     mask = generator.random((8, 6)) < 0.5
     found, expected = (layer(x, training=True, mask=mask) for layer in (fused, plain))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "every", "expected"),
+    [
+        (0, 6, None, [0, 6]),
+        (0, 6, 2, [0, 2, 4, 6]),
+        (0, 5, 2, [0, 2, 4, 5]),
+        (3, 8, 2, [3, 4, 6, 8]),
+        (4, 8, 2, [4, 6, 8]),
+        (5, 6, 2, [5, 6]),
+        (5, 9, 10, [5, 9]),
+        (5, 12, 10, [5, 10, 12]),
+        (7, 10, 1, [7, 8, 9, 10]),
+    ],
+)
+def test_an_epoch_stops_at_multiples_and_at_its_end(begin, end, every, expected):
+    assert training.stops(begin, end, every) == expected
+
+
+def test_what_follows_a_step_gets_its_number_and_the_optimizer(digits):
+    """In epochs of three steps, of which the last is cut short."""
+    data, called = tuple(part[:96] for part in digits.train), []
+    optimizer = keras.optimizers.SGD(0.1)
+
+    def after(step, given):
+        called.append((step, given is optimizer, int(given.iterations.numpy())))
+
+    train = training.trainer(SMALL(), optimizer)
+    train(data, steps=7, batch_size=32, every=2, after=after)
+    assert called == [(step, True, step) for step in (2, 4, 6)]
+
+
+def test_what_is_frozen_stays_and_regularisation_is_in_the_losses(digits):
+    data, model = tuple(part[:32] for part in digits.train), SMALL()
+    first, *others = (la for la in model.layers if isinstance(la, keras.layers.Dense))
+    first.trainable = False
+    others[0].kernel.regularizer = keras.regularizers.L2(0.5)
+    before, plain = [v.numpy() for v in model.variables], cross_entropy(model(data[0]), data[1])
+    penalty = 0.5 * np.sum(others[0].kernel.numpy() ** 2)
+    (loss,) = training.trainer(model)(data, steps=1, batch_size=32)
+    assert penalty > 1
+    assert loss == pytest.approx(float(plain) + penalty, rel=1e-5)
+    frozen = {v.path for v in first.variables}
+    for variable, old in zip(model.variables, before, strict=True):
+        assert np.array_equal(variable, old) == (variable.path in frozen)
+
+
+def test_sizes_that_a_model_leaves_open_fit():
+    layers = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((None, None, 2)), *layers])
+    x = np.ones((4, 5, 6, 2), "float32")
+    assert training.error(model, (x, np.zeros(4, "uint8"))) in (0, 100)
+    for wrong in (x[..., :1], x[0]):
+        with pytest.raises(ValueError, match=r"expected examples of shape \(None, None, 2\)"):
+            training.check_fits(model, wrong)
+
+
+def test_a_model_of_several_inputs_is_not_held_to_one_shape():
+    a, b = keras.Input((3,)), keras.Input((4,))
+    training.check_fits(keras.Model([a, b], keras.layers.Concatenate()([a, b])), np.ones((2, 7)))
