@@ -1,6 +1,7 @@
 """Boolean circuits: truth tables, programs, and the loop on them."""
 
 import itertools
+import math
 
 from prosper_utils.blending.circuits import (
     GOALS,
@@ -10,7 +11,7 @@ from prosper_utils.blending.circuits import (
     program,
     truth_table,
 )
-from prosper_utils.blending.evolution import Settings, evolve
+from prosper_utils.blending.evolution import BudgetSpent, Settings, evolve
 from prosper_utils.blending.search import Breeding, breadth_first, breed, lightest_first, size
 
 import pytest
@@ -132,3 +133,28 @@ def test_a_program_has_no_more_inputs_than_there_are():
     for call in (lambda: program("Dac", 2), lambda: evaluate("Dac", [True, True])):
         with pytest.raises(ValueError, match="expected D and a, b only, found 'Dac'"):
             call()
+
+
+@pytest.mark.parametrize(("inputs", "text"), [(1, "10"), (2, "1010"), (3, "10101010")])
+def test_a_function_is_shown_by_all_its_bits_and_all_are_of_one_size(inputs, text):
+    table = circuit_table(inputs)
+    assert table.show(table.axioms[0]) == text
+    assert table.show(0) == "0" * len(text)
+    table.product(0, 0)
+    assert [size(table, k) for k in range(inputs + 1)] == [len(text)] * (inputs + 1)
+
+
+def test_the_budget_is_one_of_the_table():
+    table = circuit_table(2, budget=1)
+    table.product(0, 1)
+    with pytest.raises(BudgetSpent):
+        table.product(0, 0)
+    assert circuit_table(2).budget == math.inf
+
+
+@pytest.mark.parametrize("values", [(0, 1), (False, 2.0)])
+def test_an_output_is_a_boolean_whatever_the_values_are(values):
+    assert evaluate("a", values) is False
+    assert evaluate("b", values) is True
+    assert evaluate("Dab", values) is True
+    assert evaluate("Dbb", values) is False

@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import re
 
 from prosper_utils.blending import detachment
 from prosper_utils.blending.detachment import (
@@ -603,3 +604,39 @@ def test_a_message_shows_sixty_characters_at_most(length):
     with pytest.raises(ValueError, match="formula: expected") as error:
         canonical(found)
     assert str(error.value).endswith(", found " + (text if length <= 60 else f"{text[:57]}..."))
+
+
+def test_names_of_axioms_are_characters_whatever_they_mean_in_a_pattern():
+    """A minus sign between letters is no range, and a bracket ends nothing."""
+    axioms = dict.fromkeys("a-c]^\\.", parse("CpCqp"))
+    for name in axioms:
+        assert theorem(f"D{name}{name}", axioms) == parse("CpCqCrq")
+    for other in "b[d":
+        with pytest.raises(ValueError, match=f"at position 1, found '{re.escape(other)}'$"):
+            theorem(f"D{other}a", axioms)
+
+
+def test_every_part_of_a_message_is_short():
+    long = "N" * 300 + "p"
+    axioms = {"a": parse(long), "b": parse(f"C{long}q"), "c": parse("CpCqp")}
+    short = "N" * 57 + r"\.\.\."
+    with pytest.raises(ValueError, match=f"unifies with CpCqp, found {short}$"):
+        theorem("Dac", axioms)
+    with pytest.raises(ValueError, match=f"unifies with CpCqp, found C{short[1:]}$"):
+        theorem("Dbc", axioms)
+    with pytest.raises(ValueError, match=f"unifies with {short}, found N"):
+        theorem("Daa", axioms)
+    for pair in (((0,), (NOT,) * 300), ((NOT,) * 300, (NOT,) * 301)):
+        with pytest.raises(ValueError, match="subsumes: expected two tuples") as error:
+            subsumes(*pair)
+        assert len(str(error.value)) < 130
+
+
+def test_proofs_of_axioms_in_other_variables_are_of_canonical_formulas():
+    renamed = {"1": (IMPLIES, 4, IMPLIES, 2, 4), "2": (IMPLIES, 3, 3)}
+    expected = [("1", parse("CpCqp")), ("D11", parse("CpCqCrq"))]
+    assert steps("D11", renamed) == expected
+    found = enumerate_theorems(3, renamed)
+    assert list(found)[:2] == [parse("Cpp"), parse("CpCqp")]
+    assert all(canonical(formula) == formula for formula in found)
+    assert detachment.canonical_axioms(renamed) == {"1": parse("CpCqp"), "2": parse("Cpp")}

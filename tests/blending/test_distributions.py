@@ -482,3 +482,61 @@ def test_what_is_named_twice_is_combined_once():
         return slope(lambda p: combination(index("abc"), TIMES, extra)(p, p))
 
     assert found("cc") == found("c") != found("")
+
+
+def test_where_nothing_is_aimed_at_a_zero_has_no_part_in_divergence_and_feedback():
+    """Without an epsilon, too: there is no 0 / 0 and no 0 log 0."""
+    target, p = (tf.constant(x, tf.float64) for x in ([0.5, 0.5, 0.0], [0.25, 0.75, 0.0]))
+    found = float(divergence(target, p, 0.0))
+    assert found == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3), rel=1e-14)
+    np.testing.assert_allclose(feedback(target, p, 0.0), [2, 2 / 3, 0], rtol=1e-14)
+    np.testing.assert_allclose(feedback(target, p, 0.25), [1, 0.5, 0], rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.float32, tf.float64])
+def test_functions_stay_in_the_float_type_of_their_weights(dtype):
+    places = index("abc")
+    p = distribution(places, {"a": 0.25, "b": 0.75}, dtype)
+    term = lambda v: move(places, {y: TIMES.get((v, y)) for y in "abc"})  # noqa: E731
+    chosen = pairs(lambda i, j: 2 if i < j else None, p, p, (2,))
+    functions = [
+        identity,
+        normalised,
+        evaluation(places, "b"),
+        move(places, {"a": "c"}),
+        linear_combination((0.5, 2), (identity, normalised)),
+        big_sum(places, term, "c"),
+        lambda p: combination(places, TIMES, "c")(p, p),
+        lambda p: combine(p, p, chosen)[0],
+        lambda p: combine(p, p, chosen)[1],
+        lambda p: top_k(p, 1),
+        lambda p: scalar_product(inner_product(p, p), p),
+        lambda p: divergence(p, p, 1e-3),
+        lambda p: feedback(p, p, 1e-3),
+    ]
+    assert {function(p).dtype for function in functions} == {dtype}
+
+
+def test_of_maps_and_tables_zero_is_an_object_and_none_is_nothing():
+    places = index([0, 1])
+    p = distribution(places, {0: 0.5, 1: 0.25})
+    np.testing.assert_array_equal(move(places, {0: 1, 1: 0})(p), [0.25, 0.5])
+    np.testing.assert_array_equal(move(places, {0: None, 1: 0})(p), [0.25, 0])
+    table = {(0, 0): 0, (0, 1): None, (1, 1): 1}
+    np.testing.assert_array_equal(combination(places, table)(p, p), [0.25, 0.0625])
+
+
+def test_of_objects_the_first_that_comes_again_is_named():
+    with pytest.raises(ValueError, match="found 'a' twice"):
+        index("cabab")
+
+
+def test_factors_have_supports_of_their_own():
+    """By hand: on the left two weights above zero, on the right one, and the third is extra."""
+    p, q = np.array([0.5, 0.25, 0.0]), np.array([0.0, 0.0, 0.5])
+    chosen = pairs(lambda i, j: 2 - i if i + j > 1 else None, p, q, extra=(0,))
+    found = [part.numpy().tolist() for part in chosen[:3]]
+    assert (found, chosen.supported) == ([[0, 1], [2, 2], [2, 1]], 2)
+    chosen = pairs(lambda i, j: 0, p, q, extra=(2, 1))
+    found = sorted(zip(*(part.numpy().tolist() for part in chosen[:2]), strict=True))
+    assert (found, chosen.supported) == ([(0, 1), (0, 2), (1, 1), (1, 2), (2, 2)], 2)

@@ -1107,3 +1107,68 @@ def test_axioms_in_other_variables_are_the_same_goals():
     renamed = tuple(x if x < 0 else x + 7 for x in formula)
     table = detachment_table({"1": renamed})
     assert list(table.objects) == list(detachment_table({"1": formula}).objects)
+
+
+@pytest.mark.parametrize("credit", CREDITS)
+def test_a_loop_in_single_precision_is_that_in_double(credit):
+    chosen, found = Settings(credit=credit, steps=2), {}
+    for dtype in (tf.float32, tf.float64):
+        words = Table({c: c for c in "ban"}, lambda x, y: x + y if len(x + y) <= 5 else None)
+        p = distribution(words.places, dict(zip("ban", (0.2, 0.5, 0.3), strict=True)), dtype)
+        loop = one_loop(words, p, {"banan": 0.75, "nab": 0.25}, chosen)
+        moved = move_weights(loop, (), chosen, np.random.default_rng(0))
+        assert {t.dtype for t in (*loop.states, loop.credit, moved)} == {dtype}
+        found[dtype] = loop.credit
+    np.testing.assert_allclose(found[tf.float32], found[tf.float64], rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_barred_loses_the_weight_that_it_has():
+    p, credit = np.array([0.5, 0.3, 0.2]), np.array([1.0, 9.0, 2.0])
+    loop = Loop([tf.constant(p)], [0, 1, 2], tf.constant(credit))
+    for mode in ("support", "multiplicative"):
+        moved = move_weights(loop, [1], Settings(credit=mode), None).numpy()
+        assert moved[1] == 0
+        assert sum(moved) == pytest.approx(1, abs=1e-15)
+    advantage, allowed = advantages(loop, [1])
+    np.testing.assert_allclose(advantage, [-2.6, 0, -1.6], rtol=1e-12)
+    assert allowed.tolist() == [True, False, True]
+    moved = move_weights(loop, [1], Settings(step_size=0.1), None)
+    np.testing.assert_allclose(moved, np.array([4, 0, 2 - 16 / 26]) / (6 - 16 / 26), rtol=1e-12)
+
+
+def test_a_purge_is_noted_with_the_weights_that_it_left():
+    """Which are those that the next loop begins with, of total one, and the last loop's at last."""
+    chosen, target = Settings(keep=20, loops=5, purge_every=2, purge_to=5), goal_weights(GOALS)
+    history, weights = evolve(detachment_table(limit=15), target, chosen)
+    table = detachment_table(limit=15)
+    starts = [named(table, loop.states[0]) for loop in loops(table, target, chosen)]
+    assert [purge["weights"] for purge in history.purges] == [starts[2], starts[4]]
+    assert [len(start) for start in starts][2::2] == [5, 5]
+    assert [sum(start.values()) for start in starts] == pytest.approx([1] * 5, abs=1e-12)
+    assert weights == starts[-1]
+    assert len(starts[3]) > 5
+
+
+def test_a_run_is_told_with_its_settings_and_its_budget():
+    table = Table({"a": "a"}, lambda x, y: x + y if len(x + y) <= 4 else None, budget=50)
+    history, weights = evolve(table, {"aaa": 1.0}, Settings(loops=2, seed=3))
+    assert history.settings == dataclasses.asdict(Settings(loops=2, seed=3)) | {"budget": 50}
+    assert history.settings["credit"] == "support"
+    assert list(history.rows[0]) == ["loop", "combinations", "proved", "divergence", "support"]
+    assert history.proofs["aaa"]["proof"] in ("DaDaa", "DDaaa")
+    assert next(iter(weights)) == "a"
+
+
+def test_what_persists_of_axioms_is_of_the_type_of_the_weights():
+    for dtype in (tf.float32, tf.float64):
+        found = evolution.persisting(tf.zeros(3, dtype), "axioms", 2)
+        assert found.dtype == dtype
+        assert found.numpy().tolist() == [0.5, 0.5, 0]
+
+
+def test_where_only_axioms_persist_they_are_those_of_the_table_however_much_it_has_met():
+    table = Table({"a": "a", "b": "b"}, lambda x, y: x + y if x + y == "ab" else None)
+    table.product(0, 1)
+    chosen = Settings(steps=1, persistence=0.5, persists="axioms")
+    states = propagate(table, tf.constant([0.25, 0.75, 0], tf.float64), chosen)
+    np.testing.assert_allclose(states[-1], [0.25, 0.25, 0.5], rtol=1e-15)

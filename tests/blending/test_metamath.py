@@ -549,3 +549,107 @@ def test_axioms_may_be_written_in_any_variables():
     text = export_proofs(GOALS.values())
     assert export_proofs(GOALS.values(), moved) == text
     assert read_database(text, moved) == read_database(text)
+
+
+DECLARED = """$c ( ) -> -. wff |- $.
+$v p q r $.
+vp $f wff p $.
+vq $f wff q $.
+vr $f wff r $.
+wn $a wff -. p $.
+wi $a wff ( p -> q ) $.
+${ min $e |- p $. maj $e |- ( p -> q ) $. ax-mp $a |- q $. $}
+"""
+
+
+def test_a_database_word_for_word():
+    """Declared are all variables of axioms, lemmas and steps, and at least the rule's two."""
+    ax_2 = "( ( p -> ( q -> r ) ) -> ( ( p -> q ) -> ( p -> r ) ) )"
+    assert export_proofs(["DD211", "1", "D21"]) == (
+        f"{DECLARED}ax-1 $a |- ( p -> ( q -> p ) ) $.\nax-2 $a |- {ax_2} $.\n"
+        "ax-3 $a |- ( ( -. p -> -. q ) -> ( q -> p ) ) $.\n"
+        "th1 $p |- ( ( p -> q ) -> ( p -> p ) ) $= vp vq vp wi wi vp vq wi vp vp wi wi vp vq ax-1 "
+        "vp vq vp ax-2 ax-mp $.\n"
+        "th2 $p |- ( p -> p ) $= vp vq vp wi wi vp vp wi vp vq ax-1 vp vq vp wi th1 ax-mp $.\n"
+    )
+    assert export_proofs(["D11"], {"1": parse("CpCqp")}) == (
+        f"{DECLARED}ax-1 $a |- ( p -> ( q -> p ) ) $.\n"
+        "th1 $p |- ( p -> ( q -> ( r -> q ) ) ) $= vq vr vq wi wi vp vq vr vq wi wi wi vq vr ax-1 "
+        "vq vr vq wi wi vp ax-1 ax-mp $.\n"
+    )
+    two = DECLARED.replace(" r $.", " $.").replace("vr $f wff $.\n", "")
+    assert export_proofs(["DaDaa"], {"a": parse("Cpp")}) == (
+        f"{two}ax-a $a |- ( p -> p ) $.\n"
+        "th1 $p |- ( p -> p ) $= vp vp wi vp vp wi vp ax-a vp vp wi ax-a ax-mp $.\n"
+        "th2 $p |- ( p -> p ) $= vp vp wi vp vp wi vp th1 vp vp wi ax-a ax-mp $.\n"
+    )
+
+
+def test_a_table_is_written_with_premises_first():
+    """In the order of the proofs that it keeps, not in that in which objects were met."""
+    table = Table(AXIOMS, detach)
+    lemma = table.product(1, 0)
+    goal = table.product(lemma, 0)
+    later = table.product(0, 0)
+    table.origins[goal], table.lengths[goal] = (lemma, later), 7  # a proof by what was met later
+    text = export_table(table)
+    expected = [table.objects[k] for k in (lemma, later, goal)]
+    assert [read(statement) for statement in proved(text).values()] == expected
+    assert [label for label, _ in read_database(text)] == ["th1", "th2", "th3"]
+
+
+@pytest.mark.parametrize("name", ["ab", "", "a ", "1\n"])
+def test_a_name_of_an_axiom_is_one_letter_or_digit_and_nothing_else(name):
+    axioms = {"1": parse("CpCqp"), name: parse("Cpp")}
+    table = Table(axioms, lambda x, y: None)
+    calls = (lambda: export_table(table), lambda: read_database("", axioms))
+    for call in (*calls, lambda: export_proofs([], axioms)):
+        with pytest.raises(ValueError, match="expected a letter or a digit as a name, found"):
+            call()
+
+
+def test_what_must_be_read_and_verified_is_that_of_the_database(monkeypatch):
+    """Of one axiom and its two lemmas; of two proofs of a formula the first is named."""
+    axioms = {"a": parse("Cpp")}
+    text, said = export_proofs(["DaDaa"], axioms), []
+    words = "4 are $a and 2 are $p.\nAll proofs in the database were verified"
+    monkeypatch.setattr(metamath, "_said", lambda text: said.append(text) or f"; {words}")
+    assert check(text, [parse("Cpp")], axioms) == {parse("Cpp"): "th1"}
+    assert said == [text]
+    with pytest.raises(ValueError, match=r"expected .* ax-1 .*, found .* ax-a "):
+        check(text)
+    assert said == [text]  # what takes more for granted is not even shown to the checker
+
+
+def test_the_checker_reads_the_database_in_a_folder_of_its_own(monkeypatch):
+    seen = []
+
+    def run(command, *, cwd, **options):
+        seen.append((command, (metamath.Path(cwd) / "database.mm").read_text(), options))
+        return metamath.subprocess.CompletedProcess(command, 0, stdout="out ", stderr="error")
+
+    monkeypatch.setattr(metamath.shutil, "which", lambda program: program)
+    monkeypatch.setattr(metamath.subprocess, "run", run)
+    assert metamath._said("the text") == "out error"
+    ((command, text, options),) = seen
+    commands = ["set scroll continuous", 'read "database.mm"', "verify proof *", "exit"]
+    assert (command, text) == (["metamath", *commands], "the text")
+    assert options.pop("stdin") == metamath.subprocess.DEVNULL
+    assert options.pop("text")
+    assert options in ({"capture_output": True}, {"capture_output": True, "check": False})
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("Reading\n?Error: th1 $p |- p $= vp\n  vq $.\n ^^\nwrong", "?Error: th1 $p |- p {} wrong"),
+        ("a $= b $. Warning: c $= d $. e $= f $. g", "a {} Warning: c {} e {} g"),
+        ("x" * 500 + f"\n{COUNTS}end", "x" * 243 + f" {COUNTS}end"),
+        (f"?Error {'y ' * 500}", "?Error " + "y " * 196 + "y"),
+    ],
+)
+def test_a_complaint_is_told_from_its_line_on_without_proofs(said, found):
+    with pytest.raises(ValueError, match="every proof to be verified, found ") as error:
+        metamath._approved(said, 6, 2)
+    expected = " ".join(found.format(*["$= ... $."] * 3).split())
+    assert str(error.value) == f"database: expected every proof to be verified, found {expected}"

@@ -1,5 +1,6 @@
 """Plain search and the genetic algorithm: what they ask for, in which order, and what they bar."""
 
+import dataclasses
 import functools
 import math
 from collections import Counter
@@ -424,7 +425,11 @@ def test_products_are_detachments():
         ({"tournament": 0}, "tournament: expected at least 1, found 0"),
         ({"generations": -1}, "generations: expected at least 1, found -1"),
         ({"elite": 1.5}, r"elite: expected a number in \[0, 1\], found 1.5"),
+        ({"elite": -0.5}, r"elite: expected a number in \[0, 1\], found -0.5"),
         ({"mutation": -0.1}, r"mutation: expected a number in \[0, 1\], found -0.1"),
+        ({"mutation": 1.1}, r"mutation: expected a number in \[0, 1\], found 1.1"),
+        ({"mutation": math.nan}, r"mutation: expected a number in \[0, 1\], found nan"),
+        ({"elite": math.nan}, r"elite: expected a number in \[0, 1\], found nan"),
     ],
 )
 def test_bad_settings_are_refused(chosen, message):
@@ -475,3 +480,82 @@ def test_lengths_are_drawn_from_by_one_stream():
     generator = np.random.default_rng(3)
     expected = [levels[n][generator.permutation(len(levels[n]))[0]] for n in (5, 7, 9)]
     assert list(drawn_goals(3, 3, lengths=(5, 9))) == expected
+
+
+def test_all_or_nothing_may_be_elite_and_mutate():
+    chosen = [Breeding(elite=share, mutation=share) for share in (0, 1)]
+    assert [(c.elite, c.mutation) for c in chosen] == [(0, 0), (1, 1)]
+
+
+def test_fitness_by_size_is_by_the_size_that_the_table_says():
+    table = Table({"a": "a", "b": "bb"}, lambda x, y: x + y, size=lambda x: 12 * len(x))
+    np.testing.assert_allclose(smallness(table, {})([1, 0]), [1 / 16, 1 / 4], rtol=1e-15)
+
+
+def test_size_and_proof_are_as_they_were_met():
+    """The size that the table says, and the proof that it had then, not what it could have now."""
+    table = Table({"a": 1, "b": 3}, lambda x, y: x + y, size=lambda x: 100 * x)
+    two = table.product(0, 0)
+    four = table.product(two, two)
+    five = table.product(four, 0)
+    assert table.product(0, 1) == four
+    assert [size_and_proof(table, k) for k in (0, two, four, five)] == [101, 203, 403, 509]
+
+
+def test_a_run_has_its_settings_its_budget_and_a_row_for_each_generation(monkeypatch):
+    """Bred from all axioms, with the fitness that was chosen, and with one stream of draws."""
+    asked, draws = [], []
+
+    def chosen(table, target):
+        asked.append(target)
+        return lambda places: np.array([-float(k) for k in places])
+
+    def bred(table, population, fitness, barred, settings, generator):
+        draws.append(generator.random())
+        asked.append((population, fitness.tolist(), barred))
+        return offspring(table, population, fitness, barred, settings, generator)
+
+    monkeypatch.setitem(search.FITNESS, "smallness", chosen)
+    monkeypatch.setattr(search, "offspring", bred)
+    table, target = words(4, budget=30), {"ab": 0.5, "abab": 0.5}
+    settings = Breeding("smallness", population=5, generations=3, seed=9)
+    history = breed(table, target, settings)
+    assert history.settings == dataclasses.asdict(settings) | {"budget": 30}
+    assert [row["generation"] for row in history.rows] == [1, 2, 3]
+    assert asked[:2] == [target, ([0, 1], [0.0, -1.0], set(target))]
+    assert len(set(draws)) == 3
+    assert draws[0] == np.random.default_rng(9).random()
+    assert history.proofs == proofs(table, target)
+
+
+def test_a_population_is_of_those_before_and_their_children(monkeypatch):
+    pools = []
+
+    def noted(pool, fitness, settings, generator):
+        pools.append([table.objects[k] for k in pool])
+        np.testing.assert_array_equal(fitness, smallness(table, {})(pool))
+        return survivors(pool, fitness, settings, generator)
+
+    monkeypatch.setattr(search, "survivors", noted)
+    table = words(2)
+    breed(table, {"ab": 1.0}, Breeding("smallness", population=40, generations=1))
+    assert pools == [["a", "b", *(x for x in table.objects[2:] if x != "ab")]]
+    assert len(pools[0]) == 5
+
+
+def test_goals_are_drawn_within_the_limit_that_is_given():
+    with pytest.raises(ValueError, match="expected at least 100 theorems, found"):
+        drawn_goals(100, 0, lengths=(7, 7), limit=7)
+    small = drawn_goals(2, 0, lengths=(5, 7), limit=7)
+    assert max(map(len, small)) <= 7
+    large = drawn_goals(30, 0, lengths=(7, 9), limit=60)
+    every = enumerate_theorems(9, limit=60, subsumption=True)
+    assert large.items() <= every.items()
+    assert max(map(len, large)) > 25
+
+
+def test_goals_are_drawn_from_the_lengths_in_turn_as_long_as_there_are_any():
+    """There are three axioms and six theorems of proofs of three symbols."""
+    found = list(drawn_goals(9, 0, lengths=(1, 3)).values())
+    assert [len(proof) for proof in found] == [1, 3, 1, 3, 1, 3, 3, 3, 3]
+    assert sorted(found) == sorted(enumerate_theorems(3, limit=25, subsumption=True).values())

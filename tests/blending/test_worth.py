@@ -1,9 +1,10 @@
 """Worth: what a little weight brings is what the exact credit promises."""
 
 from prosper_utils.blending import worth
-from prosper_utils.blending.distributions import support
+from prosper_utils.blending.distributions import distribution, support
 from prosper_utils.blending.evolution import (
     Settings,
+    Table,
     detachment_table,
     evolve,
     goal_weights,
@@ -92,3 +93,26 @@ def test_loss_is_what_the_history_of_a_run_calls_divergence():
     *_, last = loops(table, TARGET, settings)
     found = worth.loss(table, last.states[0], TARGET, settings)
     assert found == pytest.approx(history.rows[-1]["divergence"], rel=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["generated", "fitness", "random", "multiplicative"])
+def test_modes_that_differ_elsewhere_take_the_extra_support_as_it_is_given(run, mode):
+    table, p, places = run
+    found, expected, plain = (
+        worth.credit(table, p, extra, TARGET, Settings(credit=credit))
+        for credit, extra in ((mode, places), ("support", places), ("support", ()))
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert not np.array_equal(found, plain)
+
+
+def test_single_precision_gives_the_drops_and_credit_of_double():
+    words = Table({c: c for c in "ab"}, lambda x, y: x + y if len(x + y) <= 4 else None)
+    target, chosen, found = {"abba": 0.5, "bab": 0.5}, Settings(steps=1), []
+    for dtype in (tf.float32, tf.float64):
+        p = distribution(words.places, {"a": 0.25, "b": 0.75}, dtype)
+        drops = worth.drops(words, p, [0, 1, 2], target, chosen, mass=0.5)
+        credit = worth.credit(words, p, [2, 3], target, chosen)
+        assert (credit.dtype, len(drops)) == (dtype.as_numpy_dtype, 3)
+        found.append([*drops, *credit / np.abs(credit).max()])
+    np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-4)

@@ -258,6 +258,7 @@ def test_nothing_stands_in_for_another_data_set(nowhere, monkeypatch, name):
 def test_grey_images_in_colour():
     data = datasets.digits()
     wide = datasets.in_colour(data)
+    assert wide.name == "digits"
     for (x, y), (grey, labels) in zip(wide[1:], data[1:], strict=True):
         assert x.shape == (len(grey), 32, 32, 3)
         np.testing.assert_array_equal(y, labels)
@@ -640,3 +641,11 @@ def test_lists_of_numbers_are_arrays_and_lists_of_arrays_are_structures():
     assert [part.shape.as_list() for part in (*labels, weights)] == [[3]] * 3
     mixed = datasets._tensors([np.float32(1), 2.0])  # of which one has a shape
     assert mixed.shape == (2,)
+
+
+def test_a_file_is_read_by_its_name_into_four_arrays(tmp_path):
+    made = arrays()
+    np.savez(tmp_path / "some.npz", **made | {"y_train": made["y_train"][:, None]}, other=[1])
+    found = datasets.read("mnist", str(tmp_path / "some.npz"))
+    for array, name in zip(found, ("x_train", "y_train", "x_test", "y_test"), strict=True):
+        np.testing.assert_array_equal(array, made[name])
