@@ -153,13 +153,13 @@ class FusedNormalization(keras.layers.BatchNormalization):
     """Batch normalisation by one operation of TensorFlow where Keras takes several, over channels.
 
     Its outputs and derivatives, second ones too, are those of Keras' layer.  The moving variance is
-    that of N/(N - 1), as other libraries keep it.  In other float types than float32, where it is
-    frozen and under a mask, it is Keras' layer.
+    that of N/(N - 1), as other libraries keep it.  Where the inputs are no images, in other float
+    types than float32, where it is frozen and under a mask, it is Keras' layer.
     """
 
     def call(self, inputs, training=None, mask=None):
         plain = not (training and self.trainable) or mask is not None
-        if plain or inputs.dtype != "float32":
+        if plain or inputs.dtype != "float32" or len(inputs.shape) != 4:
             return super().call(inputs, training=training, mask=mask)
         outputs, mean, variance, *_ = tf.compat.v1.nn.fused_batch_norm(
             inputs, self.gamma, self.beta, epsilon=self.epsilon

@@ -520,3 +520,15 @@ def test_sizes_that_a_model_leaves_open_fit():
 def test_a_model_of_several_inputs_is_not_held_to_one_shape():
     a, b = keras.Input((3,)), keras.Input((4,))
     training.check_fits(keras.Model([a, b], keras.layers.Concatenate()([a, b])), np.ones((2, 7)))
+
+
+@pytest.mark.parametrize("shape", [(4,), (6, 4), (2, 3, 5, 4)])
+def test_fused_normalisation_of_what_are_no_images_is_that_of_keras(shape):
+    """Of numbers, sequences and volumes, for which there is no such operation."""
+    layers = [keras.layers.BatchNormalization(epsilon=0.1), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input(shape), *layers])
+    again, x = training.fused(model), np.random.default_rng(0).normal(2, 3, (16, *shape))
+    found, expected = (m(x.astype("float32"), training=True) for m in (again, model))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
