@@ -56,11 +56,13 @@ def test_a_chapter_of_unknown_time_gets_its_cell_and_keeps_its_text():
     assert openings.is_colab_cell(chapter.cells[1])
 
 
-def test_a_chapter_begins_with_a_title():
+@pytest.mark.parametrize("first", ["No title", "## A section", "#No title", ""])
+def test_a_chapter_begins_with_a_title(first):
     chapter = notebook("1")
-    chapter.cells[0].source = "No title"
-    with pytest.raises(ValueError, match="expected a title, found 'No title'"):
+    chapter.cells[0].source = f"{first}\n# A title"
+    with pytest.raises(ValueError, match=f"first cell: expected a title, found '{first}'$"):
         openings.put(chapter, DETAILS)
+    assert len(chapter.cells) == 2
 
 
 def test_what_a_chapter_needs_is_read_from_its_code():
@@ -169,7 +171,11 @@ def test_the_cell_for_colab_stands_before_all_other_code_and_after_the_text_ther
 
 
 def test_each_file_that_code_reads_is_named_once_in_order_if_it_is_there(tmp_path, monkeypatch):
-    """What text tells of is not read, and neither are the helpers of another wing."""
+    """What text tells of is not read, and neither are the helpers of another wing.
+
+    Of a helper stored results count alone: a path is from where the chapter is, and what data a
+    helper works on is what the chapter gives it.
+    """
     results = tmp_path / "book" / "studies" / "results"
     study = tmp_path / "prosper_utils" / "study"
     for folder in (results, study, tmp_path / "tests"):
@@ -178,7 +184,9 @@ def test_each_file_that_code_reads_is_named_once_in_order_if_it_is_there(tmp_pat
         (results / f"{name}.csv").touch()
         (results / f"{name}.json").touch()
     (tmp_path / "tests" / "c.json").touch()
-    (study / "helper.py").write_text('results.load("b")\n')
+    (study / "helper.py").write_text(
+        'results.load("b")\ndatasets.load("digits")\nPath("../tests/c.json")\n'
+    )
     (study / "other.py").write_text('results.load("told")\n')
     monkeypatch.setattr(openings, "ROOT", tmp_path)
     chapter = notebook(
@@ -273,6 +281,7 @@ def test_the_cell_for_colab_follows_the_repository(monkeypatch):
         assert len(chapter.cells) == 3
         assert chapter.cells[1].source == openings.colab_cell(url, "main").source
         assert chapter.cells[1].metadata == {"tags": ["remove-cell"]}
+        chapter.cells[1].metadata = {"tags": ["hide-cell"]}
 
 
 def test_a_chapter_with_one_file_alone_is_a_chapter(tmp_path, monkeypatch):

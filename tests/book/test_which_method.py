@@ -10,6 +10,7 @@ from prosper_utils.study import results
 import keras
 import methods
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import ROOT
@@ -39,6 +40,50 @@ def test_a_cell_of_each_table_counted_by_hand():
     found = statistics.mean(r["error"] for r in rows if wanted.items() <= r.items())
     (line,) = re.findall(r"\| ½ after: Taylor \|.*", methods.units())
     assert line.split(" | ")[-1] == f"{found:.1f} |"
+
+
+def test_only_the_rows_that_a_cell_is_of_are_in_its_mean(monkeypatch):
+    """Every table holds a row that differs from those that count in one column alone."""
+
+    def rows(**case):
+        others = {"network": "another", "arm": "GraSP", "variant": "another", "sparsity": 0.5}
+        errors = [(case, 1.0), (case, 4.0)]
+        errors += [(case | {name: other}, 90.0) for name, other in others.items()]
+        return [row | {"error": error} for row, error in errors]
+
+    stored = {
+        "regrowth": rows(network="LeNet-5", arm="credit", variant="as is", sparsity=0.99),
+        "regrowth_fashion": [
+            row
+            for row in rows(network="LeNet-300-100", arm="SNIP", variant="as is", sparsity=0.99)
+            if row["variant"] == "as is"  # it has no other
+        ],
+        "colour": rows(network="ResNet-8", arm="magnitude", variant="as it is", sparsity=0.95)
+        + rows(network="ResNet-8", arm="ProsPr", variant="as it is", sparsity=0.95),
+    }
+    steps = {"regrowth": 1234, "regrowth_fashion": 5, "colour": 6}
+    monkeypatch.setattr(
+        results,
+        "load",
+        lambda name: (
+            pd.DataFrame(stored[name]),
+            {"configuration": {"training": {"steps": steps[name]}}},
+        ),
+    )
+    made = methods.weights()
+    assert ", after 1,234 steps, the mean of five seeds; colour is " in made
+    assert made.splitlines()[3:] == [
+        "|  | dense, 95% | dense, 99% | conv, 95% | conv, 99% | clothes, 99% | colour, 95% |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| gradual magnitude | – | – | – | – | – | – |",
+        "| magnitude, after training | – | – | – | – | – | – |",
+        "| regrowth by credit | – | – | – | 2.5 | – | – |",
+        "| SynFlow | – | – | – | – | – | – |",
+        "| ProsPr in rounds | – | – | – | – | – | – |",
+        "| ProsPr | – | – | – | – | – | 2.5 |",
+        "| SNIP | – | – | – | – | 2.5 | – |",
+        "```",
+    ]
 
 
 def test_the_words_of_the_page_hold():
