@@ -411,7 +411,7 @@ def test_scores_that_are_not_used_may_be_anything():
 def test_lists_that_do_not_fit_are_refused(sparsity, prune):
     with pytest.raises(ValueError, match="sparsity: expected a number, or one for each of 2"):
         masks.top_k([np.ones(4)] * 2, sparsity, prune=prune)
-    for wrong in ([True], [False, False]):
+    for wrong in ([], [True], [False, False]):
         with pytest.raises(ValueError, match="prune: expected a boolean for each of 2 kernels"):
             masks.top_k([np.ones(4)] * 2, 0.5, prune=wrong)
 
@@ -642,6 +642,8 @@ def test_where_weights_differ_from_zero_outside_their_masks():
     place = tuple(np.argwhere(~masks.in_force(model)[2])[-1])
     kernels(model)[2].value[place].assign(1e-30)
     assert masks.outside(model) == [("lenet_300_100/output/kernel", 1)]
+    kernels(model)[2].value[place].assign(np.nan)
+    assert masks.outside(model) == [("lenet_300_100/output/kernel", 1)]
     assert masks.outside(dense_300_100(units=(2, 2))) == []  # without masks there is no outside
 
 
@@ -735,3 +737,79 @@ def test_a_table_of_words_is_saved_with_its_mask(tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(found, chosen, strict=True))
     masks.strip(model)
     assert table.embeddings_constraint is table.embeddings.constraint is None
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array])
+def test_sparsities_by_kernel_come_in_any_sequence(kind):
+    scores = [np.arange(1.0, 11), np.arange(11.0, 21), np.arange(1.0, 5)]
+    found = masks.top_k(scores, kind([0.5, 0.8, 0.0]))
+    assert [list(np.flatnonzero(m)) for m in found] == [[5, 6, 7, 8, 9], [8, 9], [0, 1, 2, 3]]
+
+
+def test_by_layer_what_is_not_to_be_pruned_stays_whole():
+    scores = [np.arange(10.0), np.arange(20.0), np.arange(30.0)]
+    found = masks.top_k(scores, 0.9, per_layer=True, prune=[True, False, True])
+    assert [list(np.flatnonzero(m)) for m in found] == [[9], list(range(20)), [27, 28, 29]]
+    assert {m.dtype for m in found} == {tf.bool}
+
+
+def test_a_pruned_network_under_a_new_head_is_pruned_with_it():
+    """Some kernels have masks and some have none, in a model that has been fitted already."""
+    body = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, "tanh")])
+    masks.apply(body, [np.indices((6, 5)).sum(0) % 2])
+    model = keras.Sequential([body, keras.layers.Dense(4)])
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    data = np.random.default_rng(0).normal(size=(8, 6)), np.ones((8, 4))
+    model.fit(*data, verbose=0)
+    chosen = [np.indices((6, 5)).sum(0) % 2 == 0, np.indices((5, 4)).sum(0) % 2 == 0]
+    masks.apply(model, chosen)
+    model.fit(*data, epochs=2, verbose=0)
+    assert masks.outside(model) == []
+    for mask, found, kernel in zip(chosen, masks.in_force(model), kernels(model), strict=True):
+        np.testing.assert_array_equal(found, mask)
+        assert kernel.constraint.inner is None  # none is put around another
+
+
+def test_what_is_lost_on_saving_is_said_once():
+    """When the first masks go on: to change them again and again is silent, and quick."""
+    model = Subclassed()
+    model(np.zeros((1, 28, 28, 1), "float32"))
+    chosen = [np.ones(k.shape) for k in kernels(model)]
+    with pytest.warns(UserWarning, match="lost on saving") as said:
+        masks.apply(model, chosen)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        masks.apply(model, chosen)
+
+
+def test_the_whole_report_by_hand():
+    """A network in a network, a filter that nothing reads, an empty kernel, and what is none."""
+
+    class Scaled(layers.Layer):
+        def build(self, shape):
+            self.shift = self.add_weight(shape=(shape[-1],), name="shift")
+            self.scales = self.add_weight(shape=(3, shape[-1]), name="scales")
+
+        def call(self, x):
+            return x * self.scales[0] + self.shift
+
+    up = [keras.Input((4, 4, 3)), layers.Conv2DTranspose(5, 2, name="up")]
+    inner = keras.Sequential(up, name="inner")
+    last = [layers.GlobalAveragePooling2D(), layers.Dense(2, name="last"), Scaled(name="own")]
+    model = keras.Sequential([keras.Input((4, 4, 3)), inner, *last], name="net")
+    chosen = [np.ones((2, 2, 5, 3)), np.zeros((5, 2))]
+    chosen[0][:, :, :2] = 0
+    chosen[0][..., 2] = 0
+    with pytest.warns(UserWarning, match="empty, nothing passes"):
+        masks.apply(model, chosen)
+    lines = masks.report(model).splitlines()
+    assert [line.split() for line in lines] == [
+        ["kernel", "kept", "of", "share", "on", "a", "path", "dead", "in", "out"],
+        ["inner/up/kernel", "24", "60", "40.00%", "-", "1", "2"],
+        ["last/kernel", "0", "10", "0.00%", "-", "5", "2"],
+        ["all", "kernels", "24", "70", "34.29%", "-"],
+        ["not", "a", "kernel,", "so", "not", "pruned:", "net/own/scales,", "6", "weights"],
+        ["EMPTY,", "nothing", "passes:", "net/last/kernel"],
+    ]
+    assert [len(line) for line in lines[:3]] == [67] * 3  # in columns
