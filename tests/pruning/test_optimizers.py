@@ -245,10 +245,12 @@ def test_only_the_places_given_are_forgotten(name):
     model, chosen = network()
     rule = EVERY[name](0.05, use_ema=True)
     rule.build(model.trainable_variables)
+    own = optimizers.slots(rule, kernels(model)[0]).values()
     for variable in rule.variables:
         variable.assign(tf.ones_like(variable))
+    for slot in own:
+        slot.assign(np.where(chosen[0], np.inf, 1))  # of an update that diverged, say
     optimizers.forget(rule, kernels(model)[:1], chosen[:1])
-    own = optimizers.slots(rule, kernels(model)[0]).values()
     for slot in own:
         np.testing.assert_array_equal(slot.numpy(), np.where(chosen[0], 0, 1))
     for other in rule.variables:
@@ -327,3 +329,61 @@ def test_an_optimizer_of_other_variables_is_refused_once_it_is_built():
     optimizers.expect(optimizer, kernels(other))
     with pytest.raises(ValueError, match=r"expected one that is built on .*kernel, found another"):
         optimizers.expect(optimizer, kernels(model))
+
+
+def test_each_variable_is_looked_up_before_it_may_be_forgotten():
+    """An optimizer of a part of a model, as of its new head, knows some of its kernels only."""
+    model, _ = network()
+    optimizer, (first, second, third) = keras.optimizers.Adam(), kernels(model)
+    optimizer.build([first, third])
+    optimizers.expect(optimizer, [third, first])
+    for variables in ([second, first], [first, second, third], [first, third, second]):
+        with pytest.raises(ValueError, match=r"expected one that is built on .*kernel, found"):
+            optimizers.expect(optimizer, variables)
+    assert optimizers.of(optimizer, second) is optimizers.average(optimizer, second) is None
+
+
+def test_each_variable_has_the_part_that_updates_it_however_deep():
+    """In a group within a loss scale, kernels and biases are updated by parts of their own."""
+    model, _ = network()
+    plain = keras.optimizers.SGD(0.1, momentum=0.9, name="plain")
+    fast = keras.optimizers.Adam(0.05, name="fast", use_ema=True)
+    group = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(plain, {".*bias": fast}))
+    scaled = keras.optimizers.LossScaleOptimizer(group)
+    for variable in model.trainable_variables:
+        assert optimizers.of(scaled, variable) is None  # nothing is built
+    scaled.build(model.trainable_variables)
+    names = [optimizers.of(scaled, variable).name for variable in model.trainable_variables]
+    assert names == ["plain", "fast"] * 3
+    for kernel, bias in zip(kernels(model), model.trainable_variables[1::2], strict=True):
+        assert optimizers.average(scaled, kernel) is None
+        assert optimizers.average(scaled, bias).shape == bias.shape
+        assert set(optimizers.slots(scaled, kernel)) == {"momentums"}
+    assert optimizers.of(scaled, network()[0].trainable_variables[0]) is None
+    assert optimizers.of(None, model.trainable_variables[0]) is None
+
+
+class Rated(keras.optimizers.SGD):
+    """An optimizer of one's own, with a rate for each variable, and a memory of some of them."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.rates = [0.1] * len(variables)
+        self.memory = [
+            self.add_variable_from_reference(v, "memory") if len(v.shape) > 1 else None
+            for v in variables
+        ]
+
+
+def test_lists_of_anything_else_are_no_slots():
+    model, chosen = network()
+    rule = Rated(0.1)
+    rule.build(model.trainable_variables)
+    for variable, memory in zip(model.trainable_variables, rule.memory, strict=True):
+        expected = {} if memory is None else {"memory": memory}
+        assert optimizers.slots(rule, variable) == expected
+    for memory in rule.memory[::2]:
+        memory.assign(tf.ones_like(memory))
+    optimizers.forget(rule, kernels(model), chosen)
+    for memory, place in zip(rule.memory[::2], chosen, strict=True):
+        np.testing.assert_array_equal(memory, ~place)
