@@ -97,11 +97,15 @@ def test_a_hook_that_is_called_by_hand_names_the_right_call(kind, hook):
 @pytest.mark.parametrize("kind", MAKE)
 @pytest.mark.parametrize("hook", HOOKS)
 def test_each_hook_looks_whose_model_it_is(kind, hook):
-    callback = TELLS[kind](MAKE[kind](network()))
-    callback.set_model(network())
-    with pytest.raises(
-        ValueError, match=f"{kind.__name__}: expected one of the model that is fitted"
-    ):
+    model, other = network(), network()
+    model.name, other.name = "pruned", "fitted"
+    callback = TELLS[kind](MAKE[kind](model))
+    callback.set_model(other)
+    right = (
+        f"{kind.__name__}: expected one of the model that is fitted, 'fitted', "
+        "found one of 'pruned'$"
+    )
+    with pytest.raises(ValueError, match=right):
         getattr(callback, hook)(0)
 
 
@@ -126,3 +130,19 @@ def test_a_clone_which_has_the_name_is_another_model(kind):
     callback = TELLS[kind](MAKE[kind](model))
     with pytest.raises(ValueError, match=f"{kind.__name__}: expected one of the model that is"):
         fit(clone, callback)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_loop_of_ones_own_is_told_as_the_one_that_it_is_derived_from(kind):
+    """With the steps that are made and the optimizer that makes them."""
+    seen = []
+    made = MAKE[kind](network())
+    own = type("Own", (kind,), {"after": lambda self, *args: seen.append(args)})
+    loop = own.__new__(own)
+    vars(loop).update(vars(made))
+    loop.moved = [(0, 1)]  # regrown before: nothing to warn of
+    model, callback = loop.model, TELLS[kind](loop)
+    fit(model, [callback])
+    steps = [1, 2, 3, 4] if kind is regrowth.Regrowth else [0, 1, 2, 3, 4]  # it also starts
+    assert [step for step, _ in seen] == steps
+    assert all(optimizer is model.optimizer for _, optimizer in seen)
