@@ -321,6 +321,7 @@ OPTIONS = [
     (prospr, {"momentum": 0.9, "method": "checkpointed"}),
     (prospr, {"steps": 2, "method": "first_order"}),
     (streamed_prospr, {"learning_rate": 0.3, "steps": 2}),
+    (scores.diagonal, {"learning_rate": 0.3, "steps": 2}),
     (iterative_prospr, {"learning_rate": 0.3, "steps": 2, "method": "first_order"}),
 ]
 ONE_ROUND = {"sparsity": 0.0, "rounds": 1}
@@ -333,8 +334,8 @@ def test_options_are_handed_on(tiny, score, options):
     weights, loss = as_loss(model)
     batches = small_batches(4)
     found = score(model, batches, **FIXED.get(score, {}), **options)
-    method = {"method": "row_sums"} if score is streamed_prospr else {}
-    options = {"learning_rate": 0.1, "steps": 3} | method | options
+    streams = {streamed_prospr: {"method": "row_sums"}, scores.diagonal: {"method": "diagonal"}}
+    options = {"learning_rate": 0.1, "steps": 3} | streams.get(score, {}) | options
     taken = batches[: options.pop("steps") + 1]
     expected = meta_gradient(loss, weights, taken, **options)[::2]
     assert relative_error(found, [tf.abs(e) for e in expected]) < 1e-10
@@ -492,9 +493,10 @@ def test_a_curvature_that_is_not_of_this_loss_is_refused():
 def test_the_diagonal_is_that_of_examples_apart():
     """Batch statistics tie them together where a layer takes them, dropout in any network."""
     diagonal, batches = SCORES["diagonal"], small_batches(2)
-    plain, normalised = (
+    within = [keras.Input((4,)), keras.layers.BatchNormalization(name="bn")]
+    plain, normalised, nested = (
         keras.Sequential([keras.Input((5,)), keras.layers.Dense(4), norm, keras.layers.Dense(3)])
-        for norm in (keras.layers.LayerNormalization(), keras.layers.BatchNormalization(name="bn"))
+        for norm in (keras.layers.LayerNormalization(), within[1], keras.Sequential(within))
     )
     loss = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
     for model, options, said in [
@@ -504,6 +506,7 @@ def test_the_diagonal_is_that_of_examples_apart():
         (normalised, {"statistics": "moving"}, None),
         (normalised, {}, "found 'bn' of model"),
         (normalised, {"statistics": "batch"}, "found 'bn' of model"),
+        (nested, {}, "found 'bn' of model"),
     ]:
         if said is None:
             assert all(np.any(s) for s in diagonal(model, batches, steps=1, **loss, **options))
@@ -636,3 +639,91 @@ def test_the_diagonal_is_that_of_a_loss_without_weights(first):
     for weights in ([1.0], [0.5]):
         with pytest.raises(ValueError, match=r"diagonal: expected .*, without loss weights"):
             scores.diagonal(model, [batch] * 2, steps=1, loss=loss, loss_weights=weights)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_looks_at_no_loss_has_the_float_type_of_the_kernels(dtype):
+    model = dense_300_100(units=(4, 3), dtype=dtype)
+    for score in (random, magnitude):
+        assert {s.dtype.name for s in score(model)} == {dtype}
+
+
+@pytest.mark.parametrize("name", ["random", "magnitude", "SynFlow"])
+def test_what_looks_at_no_loss_takes_each_option_of_one_and_leaves_it_aside(tiny, name):
+    """All scores are called alike: this is what those with a loss take."""
+    model, _ = tiny
+    of_loss = {"loss": "mse", "loss_weights": [2.0], "statistics": "moving", "dropout": True}
+    of_loss |= {"dtype": "float32", "regularisation": False}
+    rounds = {"rounds": 1} if name == "SynFlow" else {}
+    score = functools.partial(SCORES[name], model, None, sparsity=0.5, **rounds)
+    expected = score()
+    for given in [{key: value} for key, value in of_loss.items()] + [of_loss]:
+        for a, b in zip(score(**given), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+    for wrong in ("temperature", "momentum"):
+        with pytest.raises(TypeError, match=rf"unexpected options \['{wrong}'\]"):
+            score(**of_loss | {wrong: 1})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_which_sweep_is_judged_and_by_which(monkeypatch, dtype):
+    """A sweep back with steps is judged, by float64 unless it is in float64 itself."""
+    model, seen = dense_300_100(units=(3, 2), dtype=dtype), []
+
+    def noted(which):
+        def called(loss, weights, batches, **options):
+            double = options.pop("double", None)
+            seen.append((which, len(batches), None if double is None else double[0][0].dtype.name))
+            options.pop("scored", None)
+            seen.append(options)
+            return weights
+
+        return called
+
+    monkeypatch.setattr("prosper_utils.lookahead.conditioning.checked", noted("judged"))
+    monkeypatch.setattr(scores, "meta_gradient", noted("as it is"))
+    images = np.random.default_rng(0).normal(size=(3, 2, 28, 28, 1))
+    batches = [(x, np.arange(2)) for x in images]
+    given = {"learning_rate": 0.3, "momentum": 0.5}
+    double = "float64" if dtype == "float32" else None
+    for method, judged in (
+        ("reverse", True),
+        ("checkpointed", True),
+        ("unrolled", False),
+        ("first_order", False),
+    ):
+        prospr(model, batches, sparsity=0.7, steps=2, method=method, **given)
+        options = given | {"method": method} | ({"sparsity": 0.7} if judged else {})
+        kind = ("judged", 3, double) if judged else ("as it is", 3, None)
+        assert seen == [kind, options]
+        seen.clear()
+        prospr(model, batches, sparsity=0.7, steps=0, method=method, **given)
+        assert seen == [("as it is", 1, None), given | {"method": method}] * 3
+        seen.clear()
+    prospr(model, batches, steps=1, dtype="float64")
+    assert seen[0] == ("judged", 2, None)
+
+
+def test_iterative_snip_is_iterative_prospr_without_steps_whatever_it_is_given(monkeypatch):
+    seen = []
+    monkeypatch.setattr(scores, "iterative_prospr", lambda *args, **options: seen.append(options))
+    of_loss = {"loss": "mse", "statistics": "moving", "dtype": "float64"}
+    scores.iterative_snip("model", "batches", sparsity=0.6)
+    scores.iterative_snip("model", "batches", sparsity=0.7, seed=4, rounds=2, **of_loss)
+    assert seen == [
+        {"sparsity": 0.6, "seed": 0, "rounds": 5, "steps": 0},
+        {"sparsity": 0.7, "seed": 4, "rounds": 2, "steps": 0} | of_loss,
+    ]
+
+
+@pytest.mark.parametrize("first", ["a dense chain", "a convolution"])
+def test_labels_in_a_column_have_the_curvature_of_flat_ones(first):
+    links = [layers.Conv1D(3, 3, activation="relu")] * (first == "a convolution")
+    model = keras.Sequential([keras.Input((8, 2)), *links, layers.Flatten(), layers.Dense(3)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    x, y = np.random.default_rng(0).normal(size=(6, 8, 2)), np.arange(6) % 3
+    flat, column = (
+        scores.diagonal(model, [(x, labels)] * 2, steps=1, loss=loss, dtype="float64")
+        for labels in (y, y[:, None])
+    )
+    assert relative_error(column, flat) < 1e-12
