@@ -403,11 +403,11 @@ def test_sizes_are_told_apart_in_double_precision():
     np.testing.assert_array_equal(found, sizes > 1 + 9.5e-12)
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_one_weight_too_many_in_any_kernel_is_found(number):
+@pytest.mark.parametrize(("number", "weight"), [(0, -1e-6), (1, -1.0), (1, np.nan)])
+def test_one_weight_too_many_in_any_kernel_is_found(number, weight):
     model, schedule = pruned_up_to(6)
     kernel, mask = kernels(model)[number], masks.in_force(model)[number].numpy()
-    kernel.value[tuple(np.argwhere(~mask)[-1])].assign(1.0)
+    kernel.value[tuple(np.argwhere(~mask)[-1])].assign(weight)
     with pytest.raises(ValueError, match=f"more weights in {kernel.path}"):
         schedule.start(7)
 
@@ -447,3 +447,35 @@ def test_gradients_that_are_added_up_make_one_step():
     wanted = [masks.kept(SIZE, schedules.cubic(t, **ends)) for t in (1, 2, 3)]
     assert schedule.pruned == list(zip((1, 2, 3), wanted, strict=True))
     assert counts.found[7:11] == [wanted[1]] * 4
+
+
+def test_what_is_due_after_each_step_by_hand():
+    schedule = schedules.Gradual(network(), 0.8, begin=2, until=10, every=4, initial=0.4)
+    due = [None, None, 2, 2, 2, 2, 6, 6, 6, 6, 10, 10, 10]
+    assert [schedule.due(step) for step in range(13)] == due
+    assert schedule.due(1000) == 10
+    shares = {None: 0.0, 2: 0.4, 6: 0.75, 10: 0.8}  # 0.8 - 0.4 / 8 half-way
+    assert [schedule.due_sparsity(step) for step in range(13)] == [shares[t] for t in due]
+    at_once = schedules.Gradual(network(), 0.8, begin=3, until=3, initial=0.4)
+    assert [at_once.due_sparsity(step) for step in (2, 3, 4, 500)] == [0.0, 0.8, 0.8, 0.8]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_the_callback_hands_on_step_optimizer_and_steps_at_once(monkeypatch, at_once):
+    """It starts before the first step of each training, and not again."""
+    seen = []
+    for name in ("start", "after"):
+        monkeypatch.setattr(
+            schedules.Gradual,
+            name,
+            lambda self, step, optimizer=None, name=name, **options: seen.append(
+                (name, step, optimizer is self.model.optimizer, *options.values())
+            ),
+        )
+    model = network(steps_per_execution=at_once, run_eagerly=True)
+    callback = schedules.GradualCallback(schedules.Gradual(model, 0.9, until=4, every=2))
+    for made in (0, 4):
+        fit(model, callback, epochs=1, steps_per_epoch=4)
+        steps = range(made + at_once, made + 5, at_once)
+        assert seen == [("start", made, True, at_once)] + [("after", n, True) for n in steps]
+        seen.clear()
