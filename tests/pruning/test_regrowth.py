@@ -908,11 +908,20 @@ def test_a_weight_to_purge_by_that_is_no_number_is_refused(wrong):
     assert sum(m.sum() for m in kept(model)) == sum(m.sum() for m in before)
 
 
-def test_an_optimizer_that_cannot_forget_is_refused_before_anything_has_changed():
+@pytest.mark.parametrize(
+    "known",
+    [
+        lambda model: small().trainable_variables,
+        lambda model: kernels(model)[:-1],
+        lambda model: kernels(model)[1:],
+    ],
+    ids=["another model", "all but the last", "all but the first"],
+)
+def test_an_optimizer_that_cannot_forget_is_refused_before_anything_has_changed(known):
     model, chosen = pruned()
     masks.apply(model, chosen)
     rule = OPTIMIZERS["adam"]()
-    rule.build(small().trainable_variables)
+    rule.build(known(model))
     before = [v.numpy() for v in model.variables] + kept(model)
     with pytest.raises(ValueError, match=r"optimizer: expected one that is built on .*, found"):
         regrowth.regrow(model, 0.3, [np.ones(k.shape) for k in kernels(model)], rule)
@@ -933,3 +942,142 @@ def test_a_state_without_what_was_moved_is_refused_and_changes_nothing(tmp_path)
         loop.load(tmp_path / "part.npz", optimizer)
     for a, b in zip(before, state(loop, optimizer), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def one_layer(*shape):
+    """Return a network of one kernel, all of whose weights are kept but for those of a corner."""
+    model = keras.Sequential([keras.Input(shape[:1]), keras.layers.Dense(*shape[1:])])
+    mask = np.ones(shape, bool)
+    mask[0] = False
+    return model, mask
+
+
+@pytest.mark.parametrize("given", ["sizes", "weight", "scale-free", "weight, scale-free"])
+def test_each_time_is_the_purge_that_the_loop_was_made_for(monkeypatch, given):
+    """Steps, shares by hand, and whose credit, weight and optimizer are taken."""
+    model, mask = one_layer(4, 3)
+    optimizer, seen = OPTIMIZERS["momentum"](), []
+
+    def weight(model, optimizer):
+        return ["weight", model, optimizer]
+
+    def purge(model, share, credit, optimizer, weight):
+        seen.append((model, round(share, 9), credit, optimizer, weight))
+        return 7
+
+    monkeypatch.setattr(regrowth, "regrow", purge)
+    monkeypatch.setattr(regrowth, "scale_free", lambda m, c: (["free", m], ["free", m, c]))
+    loop = regrowth.Regrowth(
+        model,
+        [mask],
+        every=3,
+        until=12,
+        share=0.4,
+        credit=lambda model: ["credit", model],
+        weight=weight if "weight" in given else None,
+        scale_free="scale-free" in given,
+    )
+    for step in range(1, 19):
+        loop.after(step, optimizer)
+    credit = ["credit", model]
+    heavy = {"sizes": None, "scale-free": ["free", model]}.get(given, ["weight", model, optimizer])
+    credit = ["free", model, credit] if "scale-free" in given else credit
+    shares = [0.2 * (1 + r) for r in (math.sqrt(0.5), 0, -math.sqrt(0.5), -1)]
+    assert seen == [(model, round(share, 9), credit, optimizer, heavy) for share in shares]
+    assert loop.moved == [(3, 7), (6, 7), (9, 7), (12, 7)]
+
+
+def test_a_unit_whose_kept_weights_are_zero_is_no_division_by_zero():
+    """As of one whose weights have all just been grown: they are the lightest, without credit."""
+    model, _ = one_layer(3, 2)
+    (kernel,) = kernels(model)
+    kernel.assign([[0, 3], [0, 0], [0, -4]])
+    (weight,), (credit,) = regrowth.scale_free(model, [np.full((3, 2), 2.0)])
+    np.testing.assert_allclose(weight, [[0, 0.6], [0, 0], [0, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(credit, [[0, 10], [0, 10], [0, 10]], rtol=1e-6)
+
+
+def test_credit_is_that_of_the_others_alone_by_hand():
+    """What is kept earns nothing, were it infinite; the sign stays until `earned` is asked."""
+    mask = regrowth.Earning(np.array([[1, 0], [0, 1]]), decay=0.5)
+    mask(tf.constant([[np.inf, 2.0], [-4.0, np.nan]]))
+    np.testing.assert_array_equal(mask.credit, [[0, 1], [-2, 0]])
+    mask(tf.constant([[1.0, -2.0], [-4.0, 1.0]]))
+    np.testing.assert_array_equal(mask.credit, [[0, -0.5], [-3, 0]])
+    plain = regrowth.Earning(np.zeros((1, 1)))
+    plain(tf.ones((1, 1)))
+    assert plain.credit.numpy() == pytest.approx(0.02, rel=1e-4)
+
+
+def test_neither_mask_nor_credit_is_trained():
+    """A tape takes note of every variable that is read and says that it is trainable."""
+    model, mask = one_layer(4, 3)
+    regrowth.earn(model, [mask])
+    held = kernels(model)[0].constraint
+    with tf.GradientTape() as tape:
+        read = [tf.identity(held.credit), tf.identity(held.mask)]
+    assert [v.shape for v in read] == [(4, 3), (4, 3)]
+    assert tape.watched_variables() == ()
+
+
+def test_what_earns_is_stripped_as_any_mask():
+    model, mask = one_layer(4, 3)
+    bound = keras.constraints.MaxNorm(9.0)
+    masks.constrain(model, kernels(model)[0], bound)
+    regrowth.earn(model, [mask])
+    assert model.layers[0].kernel_constraint is kernels(model)[0].constraint
+    masks.strip(model)
+    assert model.layers[0].kernel_constraint is kernels(model)[0].constraint is bound
+
+
+def test_earning_anew_begins_without_credit_and_with_the_other_decay():
+    model, mask = one_layer(4, 3)
+    (kernel,) = kernels(model)
+    regrowth.earn(model, [mask], decay=0.5)
+    kernel.constraint(tf.ones((4, 3)))
+    assert np.any(regrowth.earned(model)[0])
+    regrowth.earn(model, [~mask], decay=0.75)
+    assert not np.any(regrowth.earned(model)[0])
+    assert (kernel.constraint.decay, kernel.constraint.inner) == (0.75, None)
+    np.testing.assert_array_equal(masks.in_force(model)[0], ~mask)
+    assert regrowth.Earning.from_config(kernel.constraint.get_config()).decay == 0.75
+
+
+def test_a_loop_that_has_not_regrown_is_saved_and_loaded(tmp_path):
+    """The path may be a string; what the file is written as first is gone."""
+    model, mask = one_layer(4, 3)
+    optimizer = OPTIMIZERS["momentum"]()
+    optimizer.build(model.trainable_variables)
+    loop = regrowth.Regrowth(model, [mask], until=10)
+    before, path = state(loop, optimizer), str(tmp_path / "state.npz")
+    loop.save(path, optimizer)
+    assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]
+    for variable in (*model.variables, *optimizer.variables, kernels(model)[0].constraint.credit):
+        variable.assign(tf.ones_like(variable))
+    kernels(model)[0].constraint.mask.assign(~mask)
+    loop.moved = [(1, 2)]
+    loop.load(path, optimizer)
+    for a, b in zip(before, state(loop, optimizer), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert loop.moved == []
+
+
+def test_steps_are_those_of_an_optimizer_that_is_built():
+    model, _ = one_layer(4, 3)
+    with pytest.raises(ValueError, match=r"expected one that is built on .*kernel, found another"):
+        regrowth.last_step(model, OPTIMIZERS["momentum"]())
+
+
+def test_the_norm_of_a_unit_along_a_sequence():
+    """In one dimension, in a recurrent layer and a table of words, as in two."""
+    words = keras.Input((9,), dtype="int32")
+    h = keras.layers.Embedding(6, 4)(words)
+    h = keras.layers.DepthwiseConv1D(3, depth_multiplier=2)(h)
+    h = keras.layers.Conv1DTranspose(5, 2)(h)
+    h = keras.layers.SeparableConv1D(4, 2, depth_multiplier=3)(h)
+    h = keras.layers.Bidirectional(keras.layers.SimpleRNN(3))(h)
+    model = keras.Model(words, h)
+    over = [(0,), (0,), (0, 2), (0,), (0, 1), *[(0,)] * 4]
+    for kernel, axes, norm in zip(kernels(model), over, regrowth.unit_norms(model), strict=True):
+        expected = np.sqrt(np.sum(kernel.numpy() ** 2, axes, keepdims=True))
+        np.testing.assert_allclose(norm, expected, rtol=1e-5, err_msg=kernel.path)
