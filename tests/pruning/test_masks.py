@@ -784,7 +784,7 @@ def test_what_is_lost_on_saving_is_said_once():
 
 
 def test_the_whole_report_by_hand():
-    """A network in a network, a filter that nothing reads, an empty kernel, and what is none."""
+    """A network in a network, a frozen layer, an empty kernel, and what is no kernel."""
 
     class Scaled(layers.Layer):
         def build(self, shape):
@@ -796,8 +796,9 @@ def test_the_whole_report_by_hand():
 
     up = [keras.Input((4, 4, 3)), layers.Conv2DTranspose(5, 2, name="up")]
     inner = keras.Sequential(up, name="inner")
-    last = [layers.GlobalAveragePooling2D(), layers.Dense(2, name="last"), Scaled(name="own")]
-    model = keras.Sequential([keras.Input((4, 4, 3)), inner, *last], name="net")
+    last = [layers.Dense(5, trainable=False), layers.Dense(2, name="last"), Scaled(name="own")]
+    links = [inner, layers.GlobalAveragePooling2D(), *last]
+    model = keras.Sequential([keras.Input((4, 4, 3)), *links], name="net")
     chosen = [np.ones((2, 2, 5, 3)), np.zeros((5, 2))]
     chosen[0][:, :, :2] = 0
     chosen[0][..., 2] = 0
