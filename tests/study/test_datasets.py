@@ -649,3 +649,23 @@ def test_a_file_is_read_by_its_name_into_four_arrays(tmp_path):
     found = datasets.read("mnist", str(tmp_path / "some.npz"))
     for array, name in zip(found, ("x_train", "y_train", "x_test", "y_test"), strict=True):
         np.testing.assert_array_equal(array, made[name])
+
+
+def test_where_data_sets_are_from():
+    assert datasets.SOURCES == {
+        "mnist": ("MNIST", "PROSPER_MNIST", (28, 28), 10),
+        "fashion_mnist": ("Fashion-MNIST", "PROSPER_FASHION_MNIST", (28, 28), 30),
+        "cifar10": ("CIFAR-10", "PROSPER_CIFAR10", (32, 32, 3), 120),
+    }
+
+
+@pytest.mark.parametrize("name", datasets.SOURCES)
+def test_a_download_is_given_the_seconds_of_its_data_set(nowhere, monkeypatch, name):
+    waited = []
+    monkeypatch.setattr(datasets, "_fetch", lambda name, target: None)
+    monkeypatch.setattr(datasets.threading.Thread, "join", lambda self, s: waited.append(s))
+    monkeypatch.setattr(datasets.threading.Thread, "is_alive", lambda self: True)
+    seconds = datasets.SOURCES[name].seconds
+    assert datasets._file(name) == (None, f"no download within {seconds} seconds")
+    assert waited == [seconds]
+    assert (nowhere / f"{name}.failed").read_text() == f"no download within {seconds} seconds"
