@@ -327,20 +327,25 @@ def test_a_case_is_made_smaller_and_trained_as_its_moment_says(
     assert list(row) == list(expected) == list(results.load("units")[0])
 
 
+def activations(model):
+    return [layer.activation.__name__ for layer in model.layers[1:]]
+
+
 def test_the_large_network_is_trained_from_the_weights_of_its_seed(short, monkeypatch):
     """And once it is trained, `dense` gives it the weights that were kept."""
     begun = []
 
     def fit(model, *how):
-        begun.append((model.get_weights(), how))
+        begun.append((model.get_weights(), how, activations(model)))
         model.set_weights([w + 1 for w in model.get_weights()])
         return model
 
     monkeypatch.setattr(sweep_units, "fit", fit)
     found = sweep_units.trained_weights.func("small", 0.03, 4, "digits")
     initial = short("relu", seed=4).get_weights()
-    ((weights, how),) = begun
+    ((weights, how, activated),) = begun
     assert how == (0.03, 30, 4)
+    assert activated == ["relu", "relu", "linear"]
     for new, before, after in zip(initial, weights, found, strict=True):
         np.testing.assert_array_equal(before, new)
         np.testing.assert_array_equal(after, new + 1)
@@ -352,7 +357,7 @@ def test_the_large_network_is_trained_from_the_weights_of_its_seed(short, monkey
     assert asked == [("small", 0.03, 4, "digits")]
     for kept, now in zip(found, large.get_weights(), strict=True):
         np.testing.assert_array_equal(now, kept)
-    assert [layer.activation.__name__ for layer in large.layers[1:]] == ["relu", "relu", "linear"]
+    assert activations(large) == ["relu", "relu", "linear"]
 
 
 def test_what_is_removed_is_chosen_by_its_score_at_its_share(short, monkeypatch):
