@@ -1128,7 +1128,7 @@ def test_names_begin_anew_with_every_cell_and_warnings_are_heard_each_time(monke
     cleared = noted(monkeypatch, keras.utils, "clear_session")
 
     def column(row):
-        for words in ("of others", "masks: first", "masks: second"):
+        for words in ("others", "masks of others", "masks: first", "masks: second"):
             warnings.warn(words, stacklevel=1)
         assert row == "good"
 
@@ -1141,7 +1141,8 @@ def test_names_begin_anew_with_every_cell_and_warnings_are_heard_each_time(monke
     assert cleared == [((), {"free_memory": False})] * 4
 
 
-def test_outcomes_are_stored_whole_as_lines_that_people_can_read(monkeypatch):
+def test_outcomes_are_stored_whole_as_lines_that_people_can_read(monkeypatch, tmp_path):
+    assert works.STORED.resolve() == ROOT / "book" / "works.json"
     cells, written, watched = [("mine", "a", "one"), ("mine", "a", "two")], [], []
     monkeypatch.setattr(works, "TABLES", {"mine": (["a"], {"one": None, "two": None})})
     monkeypatch.setattr(works, "CELLS", cells)
@@ -1149,7 +1150,7 @@ def test_outcomes_are_stored_whole_as_lines_that_people_can_read(monkeypatch):
     monkeypatch.setattr(works, "progress", lambda *given: watched.append(given) or given[0])
     monkeypatch.setattr(works.importlib.metadata, "version", lambda name: f"version of {name}")
     monkeypatch.setattr(works.results, "replace", lambda *given: written.append(given))
-    assert works.STORED.resolve() == ROOT / "book" / "works.json"
+    monkeypatch.setattr(works, "STORED", tmp_path / "works.json")
     works.main()
     assert watched == [(cells, "trying", "cell")]
     assert written == [
