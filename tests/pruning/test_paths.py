@@ -521,6 +521,10 @@ def test_an_unknown_size_is_refused():
     model = keras.Sequential([keras.Input((None, 3)), layers.Conv1D(2, 2)])
     with pytest.raises(ValueError, match=r"expected inputs of known size, found \(None, None, 3\)"):
         paths.flow(model)
+    known, later = keras.Input((2, 3)), keras.Input((2, None))
+    joined = layers.Concatenate(axis=-1)([layers.Dense(2)(known), layers.Softmax()(later)])
+    with pytest.raises(ValueError, match=r"found \(None, 2, None\) in model 'joined'"):
+        paths.flow(keras.Model([known, later], joined, name="joined"))
 
 
 def test_a_transposed_convolution_has_the_size_that_it_is_given():
@@ -559,3 +563,78 @@ def test_what_is_frozen_counts_with_the_size_that_it_has_when_it_is_asked():
     for size in (1.0, -3.0):
         frozen.kernel.assign(size * tf.ones((2, 2)))
         assert float(total([tf.ones((2, 1), tf.float64)])) == 4 * abs(size)
+
+
+def test_all_inputs_and_all_outputs_count():
+    """Of two inputs and two outputs, by hand; what reaches only one of them counts as well."""
+    x, y = keras.Input((1,)), keras.Input((2,))
+    a, b = layers.Dense(1, name="a")(x), layers.Dense(1, name="b")(y)
+    both = layers.Concatenate()([a, b])
+    heads = [layers.Dense(1, name="c")(both), layers.Dense(2, name="d")(b), a]
+    model = keras.Model([x, y], heads)
+    values = {"a": [[2.0]], "b": [[3.0], [5.0]], "c": [[7.0], [11.0]], "d": [[13.0, 17.0]]}
+    wanted = {  # a is an output itself, and counts 2 there
+        "a": [[2 * 7 + 2]],
+        "b": [[3 * (11 + 13 + 17)], [5 * (11 + 13 + 17)]],
+        "c": [[2 * 7], [(3 + 5) * 11]],
+        "d": [[(3 + 5) * 13, (3 + 5) * 17]],
+    }
+    names = [k.path.split("/")[-2] for k in kernels(model)]
+    sizes = [tf.constant(values[name], tf.float64) for name in names]
+    total = paths.flow(model)
+    assert float(total(sizes)) == 2 + 2 * 7 + (3 + 5) * (11 + 13 + 17)
+    for name, found in zip(names, paths.passing(total, sizes), strict=True):
+        np.testing.assert_array_equal(found, wanted[name])
+    ends = {"c": [[1, 0]], "d": [[0, 1]]}
+    chosen = [np.reshape(ends.get(n, np.ones_like(values[n])), np.shape(values[n])) for n in names]
+    for mask, found in zip(chosen, paths.effective(model, chosen), strict=True):
+        assert found.dtype == tf.bool
+        np.testing.assert_array_equal(found, mask > 0)
+
+
+IDENTITIES = [
+    *[layers.ReLU(), layers.LeakyReLU(), layers.ELU(), layers.PReLU(), layers.Softmax()],
+    *[layers.Activation("tanh"), layers.Identity(), layers.BatchNormalization()],
+    *[layers.Rescaling(1 / 255, 0.5), layers.Normalization(mean=0.5, variance=4.0)],
+    *[layers.Dropout(0.5), layers.SpatialDropout1D(0.5), layers.GaussianDropout(0.5)],
+    *[layers.GaussianNoise(1.0), layers.AlphaDropout(0.5), layers.ActivityRegularization(0.1)],
+    *[keras.ops.relu, keras.ops.tanh, keras.ops.sigmoid, keras.ops.gelu, keras.ops.exp],
+    *[keras.ops.abs, keras.ops.square, keras.ops.sqrt, keras.ops.negative, keras.ops.silu],
+    lambda x: keras.ops.clip(x, -1.0, 0.5),
+]
+
+
+def test_what_bends_or_scales_each_number_counts_as_the_identity():
+    generator = np.random.default_rng(4)
+    model = between(lambda x: x)
+    values = [tf.constant(generator.random(k.shape)) for k in kernels(model)]
+    expected = paths.passing(paths.flow(model), values)
+    for link in IDENTITIES:
+        found = paths.passing(paths.flow(between(link)), values)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        lambda x: layers.Permute((2, 1))(x)[:, 1:],
+        lambda x: layers.Reshape((3, 8))(x)[..., ::2],
+        lambda x: keras.ops.sum(x[:, 1:], 1),
+        lambda x: keras.ops.transpose(x[:, :4], (0, 2, 1)),
+        lambda x: keras.ops.concatenate([x[:, 4:], x], 1),
+        lambda x: layers.RepeatVector(3)(layers.Flatten()(x[:, :2])),
+        lambda x: keras.ops.reshape(x[..., :3], (-1, 9, 2)),
+    ],
+)
+def test_what_moves_numbers_around_moves_the_paths(link):
+    """R is the sum of the outputs of the model itself, which is linear and has no biases."""
+    inputs = keras.Input((6, 3))
+    x = layers.Flatten()(link(layers.Conv1D(4, 1, use_bias=False)(inputs)))
+    model = keras.Model(inputs, layers.Dense(2, use_bias=False)(x))
+    generator = np.random.default_rng(5)
+    for kernel in kernels(model):
+        kernel.assign(generator.random(kernel.shape))
+    found = paths.flow(model)([tf.cast(k.value, tf.float64) for k in kernels(model)])
+    seen = tf.reduce_sum(model(tf.ones((1, 6, 3))))
+    assert float(found) == pytest.approx(float(seen), rel=1e-5)
