@@ -1,5 +1,6 @@
 """The networks, and Keras models of every kind as pure functions of their weights."""
 
+import functools
 import math
 
 from prosper_utils.pruning import channels, networks
@@ -60,7 +61,7 @@ def test_normalised_networks_begin_he_normal(build):
 @pytest.mark.parametrize("build", EVERY)
 def test_activation_and_type_are_a_choice_throughout(build):
     model = build("elu", dtype="float64")
-    assert {v.dtype for v in model.weights} == {"float64"}
+    assert {v.dtype for v in (*model.weights, *model.inputs)} == {"float64"}
     layers = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
     assert {layer.compute_dtype for layer in layers} == {"float64"}
     found = [getattr(layer, "activation", None) for layer in model.layers]
@@ -341,9 +342,24 @@ def test_all_parts_of_a_batch_have_as_many_examples():
     """Keras would spread a single sample weight over all examples."""
     weights, loss = as_loss(dense_300_100(units=(6, 5)))
     x, y = np.ones((6, 28, 28, 1), "float32"), np.arange(6) % 3
-    for wrong in ((x, y[:1]), (x, y, np.ones(1, "float32")), (x, y, np.ones(5, "float32"))):
+    single = (x, y[:1]), (x, y, np.ones(1, "float32")), (x, y, np.ones(5, "float32"))
+    for wrong in (*single, (x, 1), (x, y, 1.0), ([x, x[:5]], y), (x, {"a": y, "b": y[:5]})):
         with pytest.raises(ValueError, match="batch: expected equally many examples in each part"):
             loss(weights, wrong)
+
+
+def test_a_batch_may_be_a_list_and_of_a_size_that_comes_later_and_its_weights_none():
+    weights, loss = as_loss(dense_300_100(units=(6, 5)))
+    x, y = np.random.default_rng(0).random((6, 28, 28, 1), "float32"), np.arange(6) % 3
+    expected = float(loss(weights, (x, y)))
+    for batch in ([x, y], (x, y, None), [x, y, np.ones(6, "float32")]):
+        assert float(loss(weights, batch)) == pytest.approx(expected, rel=1e-6)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 28, 28, 1))], autograph=False)
+    def of_images(images):
+        return loss(weights, (images, y))
+
+    assert float(of_images(x)) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("make", [dense_300_100, lenet5, lenet5_caffe])
@@ -380,3 +396,195 @@ def test_logits_are_outputs_run_in_the_same_way_as_those_of_a_loss():
         y = np.argmax(found, -1)
         expected = networks.cross_entropy(found, y)
         assert float(as_loss(model, **run)[1](weights, (x, y))) == pytest.approx(float(expected))
+
+
+def described(layer):
+    """Return what a layer with options that count no parameters is, in words."""
+    if isinstance(layer, layers.Dense):
+        return f"{layer.name}: {layer.units}, {layer.activation.__name__}"
+    window = layer.kernel_size if isinstance(layer, layers.Conv2D) else layer.pool_size
+    where = "{}x{} by {}x{}, {}".format(*window, *layer.strides, layer.padding)
+    if not isinstance(layer, layers.Conv2D):
+        return f"{type(layer).__name__}: {where}"
+    bias = "" if layer.use_bias else ", no bias"
+    return f"{layer.name}: {layer.filters} @ {where}, {layer.activation.__name__}{bias}"
+
+
+def normalised(name, width, window="3x3", step="1x1"):
+    return f"{name}: {width} @ {window} by {step}, same, linear, no bias"
+
+
+AVERAGED, LARGEST = (f"{kind}Pooling2D: 2x2 by 2x2, valid" for kind in ("Average", "Max"))
+DESCRIBED = {  # network: name, layers with options, the first number of each kernel for seed 3
+    dense_300_100: (
+        "lenet_300_100",
+        ["hidden_1: 300, tanh", "hidden_2: 100, tanh", "output: 10, linear"],
+        [-0.0452469, -0.0143504, 0.1750636],
+    ),
+    lenet5: (
+        "lenet_5",
+        [
+            "conv_1: 6 @ 5x5 by 1x1, same, tanh",
+            AVERAGED,
+            "conv_2: 16 @ 5x5 by 1x1, valid, tanh",
+            AVERAGED,
+            *["hidden_1: 120, tanh", "hidden_2: 84, tanh", "output: 10, linear"],
+        ],
+        [-0.112612, -0.0122381, 0.0805176, 0.0938701, -0.1297146],
+    ),
+    lenet5_caffe: (
+        "lenet_5_caffe",
+        [
+            "conv_1: 20 @ 5x5 by 1x1, valid, relu",
+            LARGEST,
+            "conv_2: 50 @ 5x5 by 1x1, valid, relu",
+            LARGEST,
+            *["hidden: 500, relu", "output: 10, linear"],
+        ],
+        [-0.0650166, -0.0068608, 0.0509238, 0.0593686],
+    ),
+    functools.partial(vgg, widths=(2, 3)): (
+        "vgg",
+        [
+            *[normalised(f"stage_1_conv_{i}", 2) for i in (1, 2)],
+            LARGEST,
+            *[normalised(f"stage_2_conv_{i}", 3) for i in (1, 2)],
+            *[LARGEST, "output: 10, linear"],
+        ],
+        [-0.3599123, -0.4453798, 0.1387227, 0.0768279, -0.1614509],
+    ),
+    functools.partial(networks.resnet8, widths=(2, 3, 4)): (
+        "resnet_8",
+        [
+            normalised("first", 2),
+            *[normalised(f"stage_1_block_1_conv_{i}", 2) for i in (1, 2)],
+            normalised("stage_2_block_1_conv_1", 3, step="2x2"),
+            normalised("stage_2_block_1_conv_2", 3),
+            normalised("stage_2_block_1_skip", 3, window="1x1", step="2x2"),
+            normalised("stage_3_block_1_conv_1", 4, step="2x2"),
+            normalised("stage_3_block_1_conv_2", 4),
+            normalised("stage_3_block_1_skip", 4, window="1x1", step="2x2"),
+            "output: 10, linear",
+        ],
+        [
+            *[-0.2077955, -0.4453798, 0.1387227, -0.0659121, 0.2690482],
+            *[0.2822838, 0.0273376, -0.3177839, 0.5211749, 0.3739153],
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("build", DESCRIBED, ids=lambda build: DESCRIBED[build][0])
+def test_a_network_is_layer_by_layer_and_number_by_number_what_it_was(build):
+    """Stored results and saved models rest on it."""
+    name, expected, first = DESCRIBED[build]
+    model = build(seed=3)
+    kinds = layers.Dense, layers.Conv2D, layers.AveragePooling2D, layers.MaxPooling2D
+    assert model.name == name
+    assert [described(layer) for layer in model.layers if isinstance(layer, kinds)] == expected
+    np.testing.assert_allclose([np.ravel(k)[0] for k in kernels(model)], first, atol=2e-7)
+    shape = (32, 32, 3) if name == "resnet_8" else (28, 28, 1)
+    assert (model.input_shape, model.output_shape) == ((None, *shape), (None, 10))
+
+
+class Named(layers.Layer):
+    """A layer whose weights have names in which the word stands."""
+
+    def build(self, shape):
+        names = "kernel_scale", "own_kernel", "kernels", "embeddings_mean", "bias"
+        self.own = [self.add_weight(shape=(2,), name=name) for name in names]
+        self.fixed = self.add_weight(shape=(2,), name="kernel", trainable=False)
+
+    def call(self, x):
+        return x
+
+
+def test_a_kernel_is_a_trainable_variable_whose_name_ends_so():
+    stages = [
+        layers.Dense(4, trainable=False),
+        layers.SeparableConv1D(3, 2, name="separable"),
+        layers.BatchNormalization(),
+        layers.LSTM(2, name="recurrent"),
+        Named(name="named"),
+        layers.Dense(3, name="head"),
+    ]
+    model = keras.Sequential([keras.Input((5, 3)), *stages])
+    expected = [
+        "separable/depthwise_kernel",
+        "separable/pointwise_kernel",
+        "recurrent/lstm_cell/kernel",
+        "recurrent/lstm_cell/recurrent_kernel",
+        "named/own_kernel",
+        "head/kernel",
+    ]
+    assert [v.path.removeprefix(f"{model.name}/") for v in kernels(model)] == expected
+    assert networks.kernel_indices(model) == [0, 1, 5, 6, 9, 13]
+    assert networks.select(model) == [True] * 6
+
+
+def test_a_class_stands_for_what_is_derived_from_it_and_the_model_itself_is_no_layer():
+    class Own(layers.Dense):
+        pass
+
+    x = keras.Input((4,))
+    inner = keras.Sequential([keras.Input((3,)), layers.Dense(3)], name="inner")
+    model = keras.Model(x, layers.Dense(2)(inner(Own(3, name="own")(x))), name="whole")
+    assert networks.select(model, exclude=[Own]) == [False, True, True]
+    assert networks.select(model, exclude=[layers.Dense]) == [False] * 3
+    for nested in (keras.Model, keras.Sequential, "inner"):
+        assert networks.select(model, exclude=[nested]) == [True, False, True]
+    assert networks.select(model, include=[lambda layer: layer is not model]) == [True] * 3
+    with pytest.raises(ValueError, match="select: expected what fits one of 3 kernels, found 'who"):
+        networks.select(model, exclude=["whole"])
+
+
+def test_the_weights_of_a_model_of_two_types_have_each_their_own():
+    stages = layers.Dense(3, dtype="float32"), layers.Dense(3, dtype="float64")
+    model = keras.Sequential([keras.Input((4,)), *stages])
+    weights, loss = as_loss(model)
+    assert [w.dtype for w in weights] == [tf.float32] * 2 + [tf.float64] * 2
+    batch = np.ones((6, 4), "float32"), np.arange(6) % 3
+    expected = networks.cross_entropy(model(batch[0]), batch[1])
+    assert float(loss(weights, batch)) == pytest.approx(float(expected), rel=1e-6)
+    for i, (expected, found) in enumerate([("float32", "float64")] * 2 + [("float64", "float32")]):
+        wrong = [tf.cast(w, found) if n == i else w for n, w in enumerate(weights)]
+        with pytest.raises(ValueError, match=f"the model computes in {expected}, found {found}"):
+            loss(wrong, batch)
+
+
+class Mixed(layers.Layer):
+    """A layer that returns several things, and adds a loss, in types of its own."""
+
+    def call(self, x):
+        self.add_loss(tf.cast(tf.reduce_mean(x), "float32"))
+        return {"whole": tf.argmax(x, -1), "pair": (x, tf.cast(x, "float16")), "is": x > 0}
+
+
+@pytest.mark.parametrize("dtype", [None, "float64"])
+def test_outputs_keep_their_structure_and_floats_have_the_type_of_the_weights(dtype):
+    same = layers.Dense(3, use_bias=False, kernel_initializer="identity")
+    inputs = keras.Input((3,))
+    weights, outputs = networks.as_outputs(
+        keras.Model(inputs, Mixed()(same(inputs))), dtype=dtype, losses=True
+    )
+    x = np.array([[0.5, -1.0, 2.0], [0.25, 0.0, -1.0]], "float32")
+    found, (added,) = outputs(weights, x)
+    floating = dtype or "float32"
+    assert tf.nest.map_structure(lambda t: t.dtype.name, found) == {
+        "whole": "int64",
+        "pair": (floating, floating),
+        "is": "bool",
+    }
+    np.testing.assert_array_equal(found["whole"], [2, 0])
+    np.testing.assert_array_equal(found["pair"][0], x)
+    np.testing.assert_array_equal(found["is"], x > 0)
+    assert added.dtype == floating
+    assert float(added) == 0.125
+
+
+@pytest.mark.parametrize("integer", ["uint8", "int32", "int64"])
+def test_the_cross_entropy_is_a_mean_of_logarithms(integer):
+    logits = np.log([[1.0, 3.0], [4.0, 1.0], [1.0, 1.0]])
+    found = networks.cross_entropy(tf.constant(logits), np.array([1, 1, 0], integer))
+    assert found.dtype == tf.float64
+    assert float(found) == pytest.approx(-np.log(3 / 4 * 1 / 5 * 1 / 2) / 3, rel=1e-14)
