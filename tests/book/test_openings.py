@@ -168,6 +168,9 @@ def test_the_cell_for_colab_stands_before_all_other_code_and_after_the_text_ther
     cell = openings.colab_cell(*openings.repository())
     assert [c.source for c in chapter.cells] == [*text[:2], cell.source, *text[2:]]
     assert chapter.cells[2].id == "colab"
+    chapter.cells[2].update(source=f"{cell.source}\n...", metadata={"tags": ["mine"]})
+    openings.put(chapter, None)
+    assert (chapter.cells[2].source, chapter.cells[2].metadata) == (cell.source, cell.metadata)
 
 
 def test_each_file_that_code_reads_is_named_once_in_order_if_it_is_there(tmp_path, monkeypatch):
