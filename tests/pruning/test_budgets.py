@@ -277,8 +277,13 @@ def test_a_budget_that_fixed_channels_forbid_says_which():
     x = keras.Input((8,))
     hidden = keras.layers.LayerNormalization(name="norm")(keras.layers.Dense(16)(x))
     model = keras.Model(x, keras.layers.Dense(3)(hidden))
-    with pytest.raises(ValueError, match=r"can be met, .* fixed: LayerNormalization 'norm'"):
+    why = "normalises over all channels together, so that each counts for all others"
+    said = rf"can be met, .*; fixed: LayerNormalization 'norm' {why}$"
+    with pytest.raises(ValueError, match=said):
         budgets.choose(model, gates.random(model), share=0.5)
+    plain = dense_300_100(units=(4, 3))  # inputs and outputs are not worth a word
+    with pytest.raises(ValueError, match=r"network that the floors leave takes [\d,]+$"):
+        budgets.choose(plain, gates.random(plain), limit=1)
 
 
 def test_bad_input(models):
@@ -293,6 +298,7 @@ def test_bad_input(models):
         "multiple: expected a whole number from 1 on, found 0": {"share": 0.5, "multiple": 0},
         "of: expected one of multiply_adds, parameters, bytes": {"share": 0.5, "of": "flops"},
         "budget: expected one that can be met, found 5 multiply_adds": {"limit": 5},
+        "budget: expected one that can be met, found 0 multiply_adds": {"limit": 0},
     }.items():
         with pytest.raises(ValueError, match=wrong):
             budgets.choose(model, scores, **words)
