@@ -252,6 +252,7 @@ def test_parts_of_a_batch_that_fit_no_output_are_refused(form):
     ones = np.ones(SIZE)
     if form == "dict":
         wrong = [(x, {"kind": y["kind"], "weight": y["size"]}), (x, y, {"kind": ones})]
+        wrong += [(x, y, [ones, ones])]
     else:
         wrong = [(x, y, [ones])]
     for batch in wrong:
@@ -479,6 +480,10 @@ LINEAR = {
     "conv": lambda x: tf.nn.conv2d(
         x[None, ..., None], tf.ones((1, 1, 1, 2), tf.float64), 1, "SAME"
     ),
+    "of a volume": lambda x: tf.nn.conv3d(
+        x[None, ..., None, None], tf.ones((1, 1, 1, 1, 2), tf.float64), [1] * 5, "SAME"
+    ),
+    "bias": lambda x: tf.nn.bias_add(x, tf.ones(3, tf.float64)),
     "log softmax": tf.nn.log_softmax,
 }
 
@@ -749,3 +754,151 @@ def test_a_softmax_over_classes_is_one_at_every_place():
     x = keras.ops.convert_to_tensor(np.random.default_rng(0).normal(size=(2, 5, 3)))
     assert losses.ends_in(keras.activations.softmax(x)) == "a softmax"
     assert losses.ends_in(keras.activations.sigmoid(x)) == "a sigmoid"
+
+
+@pytest.mark.parametrize("layer", [False, True])
+@pytest.mark.parametrize("name", ["softmax", "sigmoid", "hard_sigmoid", "sparsemax"])
+def test_every_activation_that_gives_probabilities_is_known(name, layer):
+    """As an activation of a layer, and as a layer of its own."""
+    model = dense(None if layer else name)
+    if layer:
+        model = keras.Sequential([keras.Input((4,)), model, layers.Activation(name)])
+    message = f"of layer '{model.layers[-1].name}': expected logits, .* ends in a {name}: take"
+    with pytest.raises(ValueError, match=message):
+        as_loss(model, K.CategoricalCrossentropy(from_logits=True))
+    as_loss(model, K.CategoricalCrossentropy())
+
+
+class SoftenedChain(keras.Sequential):
+    """A Sequential model whose own call goes on."""
+
+    def call(self, x, training=None, mask=None):
+        return keras.ops.softmax(super().call(x, training=training))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_chain_with_a_call_of_ones_own_may_end_in_something_else(nested):
+    model = SoftenedChain([keras.Input((4,)), layers.Dense(CLASSES)])
+    if nested:
+        x = keras.Input((4,))
+        model = keras.Model(x, model(x))
+    x, labels = draw()
+    weights, loss = as_loss(model, "sparse_categorical_crossentropy")
+    logits = x @ weights[0] + weights[1]
+    expected = K.sparse_categorical_crossentropy(labels["class"], logits, from_logits=True)
+    found = float(loss(weights, (x, labels["class"])))
+    assert found == pytest.approx(float(tf.reduce_mean(expected)), rel=1e-12)
+
+
+@pytest.mark.parametrize("names", [("z", "a"), ("a", "z")])
+def test_outputs_by_name_are_judged_by_name_whatever_their_order(names):
+    x, soft, plain = keras.Input((4,)), *names
+    kinds = {soft: layers.Dense(CLASSES, "softmax")(x), plain: layers.Dense(CLASSES)(x)}
+    model, sparse = keras.Model(x, kinds), K.SparseCategoricalCrossentropy
+    weights, loss = as_loss(model, {plain: sparse(from_logits=True), soft: sparse()})
+    inputs, labels = draw()
+    logits = [inputs @ weights[i] + weights[i + 1] for i in (0, 2)]
+    each = [K.sparse_categorical_crossentropy(labels["class"], y, from_logits=True) for y in logits]
+    found = float(loss(weights, (inputs, dict.fromkeys(names, labels["class"]))))
+    assert found == pytest.approx(float(sum(map(tf.reduce_mean, each))), rel=1e-12)
+    for wrong in (sparse(), sparse(from_logits=True)):
+        with pytest.raises(ValueError, match=r"expected (logits|probabilities), found an output"):
+            as_loss(model, dict.fromkeys(names, wrong))
+
+
+def test_losses_may_be_named_by_the_layers_of_listed_outputs():
+    _, listed = two_heads()
+    x, y = two_inputs(0)
+    batch = list(x.values()), list(y.values())
+    weights, loss = as_loss(listed, NAMES)
+    _, other = as_loss(listed, list(NAMES.values()))
+    assert float(loss(weights, batch)) == pytest.approx(float(other(weights, batch)), rel=1e-12)
+    with pytest.raises(ValueError, match=r"outputs \['kind', 'size'\] .* for \['kind', 'sizes'\]"):
+        as_loss(listed, {"kind": NAMES["kind"], "sizes": "mse"})
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_labels_of_sequences_are_of_the_kind_that_the_loss_takes(by_name):
+    model = keras.Sequential([keras.Input((5, 2)), layers.Dense(CLASSES, "softmax")])
+    generator = np.random.default_rng(0)
+    x, classes = generator.normal(size=(SIZE, 5, 2)), generator.integers(0, CLASSES, (SIZE, 5))
+    hot, column = np.eye(CLASSES)[classes], classes[..., None]
+    sparse, plain = "sparse_categorical_crossentropy", "categorical_crossentropy"
+    if not by_name:
+        sparse, plain = K.SparseCategoricalCrossentropy(), K.CategoricalCrossentropy()
+    (weights, loss), (_, other) = as_loss(model, sparse), as_loss(model, plain)
+    found = [loss(weights, (x, y)) for y in (classes, column)] + [other(weights, (x, hot))]
+    np.testing.assert_allclose(found, found[0], rtol=1e-12)
+    with pytest.raises(ValueError, match=r"expected integers \(6, 5\) .* found shape \(6, 5, 3\)"):
+        loss(weights, (x, hot))
+    for y in (classes, column):
+        with pytest.raises(ValueError, match=r"expected one-hot labels \(6, 5, 3\) .* found shape"):
+            other(weights, (x, y))
+
+
+@pytest.mark.filterwarnings("ignore:In loss categorical_crossentropy")
+def test_one_output_of_a_loss_of_classes_has_labels_of_either_kind():
+    """With a single class they cannot be told apart, and nothing is refused."""
+    x, _ = draw()
+    model = dense("sigmoid", 1)
+    for loss in (K.CategoricalCrossentropy(), K.SparseCategoricalCrossentropy()):
+        weights, found = as_loss(model, loss)
+        assert np.isfinite(found(weights, (x, np.zeros((SIZE, 1), int))))
+
+
+def test_where_no_output_has_a_loss_there_is_no_scalar():
+    x = keras.Input((4,))
+    model = keras.Model(x, [layers.Dense(3)(x), layers.Dense(2)(x)])
+    batch = np.ones((2, 4)), [np.zeros((2, 3)), np.zeros((2, 2))]
+    weights, loss = as_loss(model, [None, "mse"])
+    expected = np.mean((batch[0] @ weights[2] + weights[3]) ** 2)
+    assert float(loss(weights, batch)) == pytest.approx(expected, rel=1e-12)
+    weights, loss = as_loss(model, [None, None])
+    with pytest.raises(ValueError, match="loss: expected a scalar, found shape None: give the"):
+        loss(weights, batch)
+
+
+def test_without_a_loss_the_classes_of_every_place_are_whole_numbers():
+    model = keras.Sequential([keras.Input((5, 2)), layers.Dense(CLASSES)])
+    generator = np.random.default_rng(0)
+    x, classes = generator.normal(size=(SIZE, 5, 2)), generator.integers(0, CLASSES, (SIZE, 5))
+    (weights, loss), (_, given) = as_loss(model), as_loss(model, SPARSE())
+    expected = float(given(weights, (x, classes)))
+    for y in (classes, classes[..., None], tf.constant(classes, tf.uint8)):
+        assert float(loss(weights, (x, y))) == pytest.approx(expected, rel=1e-12)
+    hot = np.eye(CLASSES, dtype=int)[classes]
+    for y in (classes[:, 0], hot, classes[..., None, None], classes * 1.0, classes > 0, [classes]):
+        with pytest.raises(ValueError, match=r"a loss: expected integers \(6, 5\), found"):
+            loss(weights, (x, y))
+
+
+@pytest.mark.parametrize(
+    ("ending", "found"),
+    [
+        (lambda y: y[:, 0], r"outputs of shape \(6,\)"),
+        (lambda y: y[:, :1], r"outputs of shape \(6, 1\)"),
+        (lambda y: [y, y], "several outputs"),
+        (lambda y: {"y": y}, "several outputs"),
+    ],
+)
+def test_without_a_loss_other_outputs_than_logits_are_refused_in_the_call(ending, found):
+    """Those of a model with a call of its own are not known before."""
+    model = Own(ending)
+    x, labels = draw()
+    model(x)
+    weights, loss = as_loss(model)
+    with pytest.raises(ValueError, match=rf"without a loss: expected logits .*, found {found}: "):
+        loss(weights, (x, labels["class"]))
+
+
+def test_the_weights_that_a_model_was_compiled_with_are_not_those_of_a_given_loss():
+    model = dense()
+    x, labels = draw()
+    model.compile("sgd", "mse", loss_weights=[0.25])
+    (weights, loss), (_, given) = as_loss(model), as_loss(model, "mse")
+    _, halved = as_loss(model, "mse", loss_weights=[0.5])
+    outputs = tf.tanh(x @ weights[0] + weights[1]) @ weights[2] + weights[3]
+    expected = float(tf.reduce_mean((outputs - labels["real"]) ** 2))
+    for share, found in ((0.25, loss), (1.0, given), (0.5, halved)):
+        value = float(found(weights, (x, labels["real"])))
+        assert value == pytest.approx(share * expected, rel=1e-12)
