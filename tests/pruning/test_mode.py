@@ -1,5 +1,6 @@
 """The mode in which a model is run: statistics, random numbers, float types; no side effects."""
 
+import functools
 import inspect
 import threading
 
@@ -370,10 +371,10 @@ def test_a_step_and_its_pull_back_see_the_same_masks():
 class Drawing(layers.Layer):
     """A layer that draws and normalises."""
 
-    def __init__(self):
+    def __init__(self, norm=layers.BatchNormalization):
         super().__init__()
         self.seed_generator = keras.random.SeedGenerator(0)
-        self.norm = layers.BatchNormalization()
+        self.norm = norm()
 
     def build(self, shape):
         self.norm.build(shape)
@@ -900,3 +901,213 @@ def test_a_variable_that_a_layer_shares_with_others_is_read_in_the_type_that_is_
         keras.Sequential([keras.Input((4,)), same, Adding()]), dtype="float64"
     )
     np.testing.assert_array_equal(outputs(weights, x), x + 1)
+
+
+def test_values_are_there_for_every_variable_and_inside_only():
+    model = network(layers.Dense(2), shape=(4,))
+    variables = model.trainable_variables
+    before = [v.numpy() for v in variables]
+    with pytest.raises(ValueError, match="zip"):
+        mode.Values(variables, before[:-1])
+    with mode.Values(variables, [tf.cast(b + 1, "float64") for b in before]):
+        for variable, value in zip(variables, before, strict=True):
+            np.testing.assert_array_equal(variable.value, value + np.float64(1))
+    for variable, value in zip(variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+class Whole(layers.Layer):
+    """A layer of whole numbers, which notes what it is given."""
+
+    def __init__(self, seen):
+        super().__init__(dtype="int32")
+        self.note = seen.append  # of a list Keras would keep a copy
+
+    def call(self, x):
+        self.note((x.dtype, self.compute_dtype, self.variable_dtype))
+        return x
+
+
+@pytest.mark.parametrize("form", ["chain", "model", "chain in a model"])
+def test_whole_numbers_stay_what_they_are_whatever_the_float_type(form):
+    seen, words = [], keras.Input((3,), dtype="int32")
+    table = layers.Embedding(5, 2)
+    if form == "model":
+        made = table(Whole(seen)(words))
+    else:
+        chain = keras.Sequential([keras.Input((3,), dtype="int32"), Whole(seen), table])
+        made = chain(words)
+    model = chain if form == "chain" else keras.Model(words, made)
+    weights, outputs = as_outputs(model, dtype="float64")
+    x = np.array([[0, 4, 2]], "int32")
+    seen.clear()
+    np.testing.assert_array_equal(outputs(weights, x), weights[0].numpy()[x])
+    assert seen == [(tf.int32, "int32", "int32")]
+
+
+def test_the_type_of_a_layer_of_whole_numbers_is_no_float_type():
+    model = keras.Sequential([keras.Input((3,), dtype="int32"), Whole([]), layers.Embedding(5, 2)])
+    assert mode.float_type(model) == ("float32", None)
+    assert mode.float_type(model, "float64") == ("float64", "float64")
+
+
+def test_a_weight_of_another_type_than_its_layer_is_computed_in_what_is_asked_for():
+    class Own(layers.Layer):
+        def build(self, shape):
+            self.scale = self.add_weight(shape=(3,), dtype="float64")
+
+        def call(self, x):
+            return x * keras.ops.cast(self.scale, x.dtype)
+
+    model = keras.Sequential([keras.Input((3,)), Own()])
+    assert mode.float_type(model) == ("float64", "float64")
+    assert mode.float_type(model, "float32") == ("float32", "float32")
+
+
+class Statistics(layers.BatchNormalization):
+    """A batch normalisation by another name."""
+
+
+def test_of_all_layers_that_draw_none_may_hold_statistics():
+    """Not the second one either, nor a normalisation of a class of one's own."""
+    drawing = Drawing()
+    model = network(layers.Dropout(0.5), drawing, layers.Dropout(0.5), shape=(5,))
+    with pytest.raises(ValueError, match=rf"layer '{drawing.name}': .* found 'batch_norm.* inside"):
+        as_outputs(model)
+    drawing = Drawing(Statistics)
+    with pytest.raises(ValueError, match=rf"layer '{drawing.name}': .* found 'statistics.* inside"):
+        as_outputs(network(drawing, shape=(5,)))
+
+
+@pytest.mark.parametrize(
+    ("package", "stays"),
+    [
+        ("keras.src.ops.nn", True),
+        ("tensorflow.python.ops.math_ops", True),
+        ("keras", True),
+        ("tensorflow_probability.python", False),
+        ("kerastuner", False),
+        ("mine.keras", False),
+    ],
+)
+def test_only_what_keras_and_tensorflow_compile_stays_compiled(package, stays):
+    def plain(*args, **kwargs):
+        return "plain", args, kwargs
+
+    def original(function, *args, **kwargs):
+        assert function is compiled
+        return "compiled", args, kwargs
+
+    plain.__module__ = package
+    compiled = tf.function(plain, autograph=False)
+    found = mode._inline(original, compiled, 1, 2, of=3)
+    assert found == ("compiled" if stays else "plain", (1, 2), {"of": 3})
+
+
+class Doubling:
+    """What can be called, and is no function."""
+
+    def __call__(self, x):
+        return 2 * x
+
+
+def untranslatable():
+    """Return functions that double, and whose source cannot be looked up or translated."""
+    names = {}
+    exec("def written(x):\n    return 2 * x", {"__name__": "mine"}, names)
+    partial = functools.partial(lambda factor, x: factor * x, 2)
+    return [names["written"], eval("lambda x: 2 * x"), partial, Doubling()]
+
+
+@pytest.mark.parametrize("number", range(4), ids=["written", "lambda", "partial", "object"])
+def test_what_cannot_be_translated_is_run_as_it_is(number):
+    class Compiling(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.step = tf.function(untranslatable()[number])
+
+        def call(self, x):
+            return self.step(x)
+
+    same = layers.Dense(4, use_bias=False, kernel_initializer="identity")
+    model = keras.Sequential([keras.Input((4,)), same, Compiling()])
+    weights, outputs = as_outputs(model)
+    x = np.ones((2, 4), "float32")
+    np.testing.assert_array_equal(outputs(weights, x), 2 * x)
+    np.testing.assert_array_equal(outputs([3 * w for w in weights], x), 6 * x)
+
+
+def elsewhere(call):
+    """Return what a call returns in another thread."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_all_that_a_call_is_given_arrives_here_and_in_other_threads():
+    class Owner:
+        def number(self, x, *, more=0):
+            return x + more
+
+        @property
+        def size(self):
+            return 1
+
+    class Other:
+        def number(self, x, *, more=0):
+            return -x - more
+
+    owner, other, kept = Owner(), Other(), vars(Owner)["size"]
+    with (
+        replaced(Owner, "number", lambda original, *args, **kwargs: 10 * original(*args, **kwargs)),
+        replaced(Owner, "size", lambda original, self: original(self) + 1),
+    ):
+        assert (owner.number(1, more=2), owner.number(x=1), owner.size) == (30, 10, 2)
+        assert elsewhere(lambda: (owner.number(1, more=2), owner.size)) == (3, 1)
+        assert other.number(1, more=2) == -3
+        with replaced(Other, "number", lambda original, *args, **kwargs: original(*args, more=5)):
+            assert (other.number(1, more=2), owner.number(1, more=2)) == (-6, 30)
+        assert other.number(1, more=2) == -3
+    assert (owner.number(1, more=2), owner.size) == (3, 1)
+    assert vars(Owner)["size"] is kept
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_replacement_that_raises_is_taken_back(nested):
+    class Owner:
+        def number(self):
+            return 1
+
+    original = Owner.number
+
+    def broken(original, self):
+        raise RuntimeError("broken")
+
+    def run():
+        with replaced(Owner, "number", broken):
+            Owner().number()
+
+    if nested:
+        with replaced(Owner, "number", lambda original, self: original(self) + 1):
+            with pytest.raises(RuntimeError, match="broken"):
+                run()
+            assert Owner().number() == 2
+    else:
+        with pytest.raises(RuntimeError, match="broken"):
+            run()
+    assert Owner.number is original
+    assert Owner().number() == 1
+
+
+def test_what_else_a_layer_that_is_off_is_called_with_arrives():
+    """A causal mask, a mask of what is there, and a first state."""
+    words = keras.Input((5, 4))
+    x = layers.MultiHeadAttention(2, 3, dropout=0.5)(words, words, use_causal_mask=True)
+    x = layers.GRU(3, dropout=0.5)(x, initial_state=layers.Dense(3)(words[:, 0]))
+    y = layers.LSTM(3, dropout=0.5)(layers.Masking()(words))
+    model = keras.Model(words, layers.Concatenate()([x, y]))
+    some = WORDS * (np.arange(5) < 3)[:, None]
+    weights, outputs = as_outputs(model)
+    np.testing.assert_allclose(outputs(weights, some), model(some, training=False), atol=1e-6)
