@@ -487,7 +487,7 @@ SLIGHTLY = {"SNIP": 1 + 1e-9, "GraSP": 1 + 1e-4, "ProsPr": 1 + 1e-8, "SynFlow": 
 
 
 def with_one_off(monkeypatch, column, place, factor):
-    """Let a score return one of its tensors, or a meta-gradient of a model, times a factor."""
+    """Let a score return one of its tensors times a factor."""
     score = getattr(works.scores, SCORED[column])
 
     def off(*args, **options):
@@ -953,7 +953,7 @@ def test_every_kind_of_model_that_is_saved_is_this_network():
 
 
 def small():
-    """Return a small compiled model, and batches that fit it."""
+    """Return a small compiled model."""
     model = works.KINDS["Sequential"]()
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
