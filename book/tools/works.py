@@ -519,7 +519,7 @@ def by_file(model, folder):
 
 
 def by_checkpoint(model, folder):
-    """Let a callback of Keras save the best model, and load it."""
+    """Let a callback of Keras save the model, and load it."""
     saves = keras.callbacks.ModelCheckpoint(folder / "model.keras", monitor="loss")
     model.fit(*examples(model, 1)[0], callbacks=[saves], verbose=0)
     return keras.saving.load_model(folder / "model.keras")
