@@ -1,5 +1,6 @@
 """The study of precision: a row by hand, and its plan."""
 
+import json
 import types
 
 from prosper_utils.pruning import networks, scores
@@ -125,3 +126,9 @@ def test_a_case_that_is_stored_stands_for_no_other():
     assert name == "precision"
     assert cases == sweep_precision.plan()
     assert left(pd.DataFrame(cases[:7])) == cases[7:]
+
+
+def test_the_stored_results_are_of_this_configuration():
+    stored = results.load("precision")[1]["configuration"]
+    expected = json.loads(json.dumps(sweep_precision.configuration()))
+    assert stored == expected | {"data": "cifar10", "sha256": stored["sha256"]}

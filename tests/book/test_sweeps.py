@@ -44,6 +44,8 @@ def test_what_is_left_is_asked_of_the_plan_as_it_is_then():
     cases += [{"n": 1, "m": 1}, {"n": 2, "m": 1}]
     assert left(pd.DataFrame()) == cases
     assert left(pd.DataFrame([{"n": 2, "m": 9}])) == cases[:1]
+    with pytest.raises(KeyError, match="n"):  # rows that do not say which case they are
+        left(pd.DataFrame([{"m": 9}]))
 
 
 def test_every_case_is_run_once():
