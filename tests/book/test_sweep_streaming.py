@@ -496,11 +496,11 @@ def test_it_is_a_command(monkeypatch, capsys, digits):
 
 
 def test_masks_are_compared_as_they_are_made_over_all_layers():
-    """Of 20 weights 2 are kept, wherever they are, and one of them is the same."""
-    a, b = [np.arange(10.0), np.arange(10.0, 20)], [np.arange(10.0), np.arange(10.0, 20)]
-    b[0][3] = 30.0
+    """Of 20 weights 2 are kept, wherever they are: the last two, and not one of each layer."""
+    a, b = ([part, np.arange(10.0, 20)] for part in (np.arange(10.0), np.arange(10.0)[::-1]))
+    assert sweep_streaming.overlap(a, b, 0.9) == 1
+    b[1][0] = 30.0
     assert sweep_streaming.overlap(a, b, 0.9) == 1 / 3
-    assert sweep_streaming.overlap(a, a, 0.9) == 1
 
 
 def test_a_curvature_is_traced_once_for_all_weights():
