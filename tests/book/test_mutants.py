@@ -15,8 +15,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import prosper_utils
 from prosper_utils.study import results
 
+import hypothesis
 import joblib
 import mutants
 import pandas as pd
@@ -1142,6 +1144,33 @@ def test_a_trial_goes_to_its_folder_and_leaves_what_it_found(tmp_path, monkeypat
         "called": {"t": {"f": 1}},
         "failed": "t",
     }
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_trial_imports_the_package_of_its_folder_anew(monkeypatch, capsys, elsewhere):
+    ours = Path(prosper_utils.__file__).parents[1]
+    folder, asked, profiles = str(ours / "copy") if elsewhere else str(ours), [], []
+    loaded = ("prosper_utils", "prosper_utils.pruning", "prosper_utils_other", "keras")
+    found = SimpleNamespace(modules=dict.fromkeys(loaded), path=["before"])
+    environment = SimpleNamespace(environ={})
+    settings = SimpleNamespace(
+        register_profile=lambda name, phases: profiles.append((name, [p.name for p in phases])),
+        load_profile=profiles.append,
+    )
+    monkeypatch.setattr(trial, "sys", found)
+    monkeypatch.setattr(trial, "os", environment)
+    monkeypatch.setattr(hypothesis, "settings", settings)
+    monkeypatch.setattr(pytest, "main", lambda *given, **more: asked.append((given, more)) or 4)
+    plugin = trial.Plugin({})
+    assert trial._pytest(folder, ["one.py", "two.py"], plugin) == (1 if elsewhere else 4)
+    said = f"expected the package in {folder}, found {prosper_utils.__file__}\n"
+    assert capsys.readouterr().out == (said if elsewhere else "")
+    assert list(found.modules) == ["prosper_utils_other", "keras"]
+    assert found.path == [folder, "before"]
+    assert environment.environ == {"PYTHONPATH": folder}
+    assert profiles == [("trial", ["explicit", "reuse", "generate", "target"]), "trial"]
+    options = ["-x", "-q", "--tb=short", "-p", "no:cacheprovider", "-o", "addopts="]
+    assert asked == [(([*options, "one.py", "two.py"],), {"plugins": [plugin]})]
 
 
 def test_a_trial_ends_with_the_first_failure_and_takes_no_options_of_the_project(project):
