@@ -705,8 +705,10 @@ def test_tables_and_times_of_nothing():
     for models, x, batches in (({}, X, [1]), ({"a": model}, X[:0], [1]), ({"a": model}, X, [0])):
         with pytest.raises(ValueError, match="table: expected some models, inputs and batch sizes"):
             deploy.table(models, x, batches=batches)
-    with pytest.raises(ValueError, match=r"labels: expected shape \(4,\), found \(3,\)"):
-        deploy.table({"a": model}, X, np.zeros(3))
+    for shape in ((3,), (4, 1), (4, 10), ()):
+        found = re.escape(f"labels: expected shape (4,), found {shape}")
+        with pytest.raises(ValueError, match=found):
+            deploy.table({"a": model}, X, np.zeros(shape))
 
 
 def test_all_representative_inputs_say_how_far_numbers_go():
