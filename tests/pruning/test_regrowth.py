@@ -944,9 +944,9 @@ def test_a_state_without_what_was_moved_is_refused_and_changes_nothing(tmp_path)
         np.testing.assert_array_equal(a, b)
 
 
-def one_layer(*shape):
+def one_layer(*shape, dtype="float32"):
     """Return a network of one kernel, all of whose weights are kept but for those of a corner."""
-    model = keras.Sequential([keras.Input(shape[:1]), keras.layers.Dense(*shape[1:])])
+    model = keras.Sequential([keras.Input(shape[:1]), keras.layers.Dense(*shape[1:], dtype=dtype)])
     mask = np.ones(shape, bool)
     mask[0] = False
     return model, mask
@@ -1044,11 +1044,14 @@ def test_earning_anew_begins_without_credit_and_with_the_other_decay():
 
 
 def test_a_loop_that_has_not_regrown_is_saved_and_loaded(tmp_path):
-    """The path may be a string; what the file is written as first is gone."""
-    model, mask = one_layer(4, 3)
+    """To the last digit; the path may be a string, and what is written first is gone."""
+    model, mask = one_layer(4, 3, dtype="float64")
     optimizer = OPTIMIZERS["momentum"]()
     optimizer.build(model.trainable_variables)
     loop = regrowth.Regrowth(model, [mask], until=10)
+    (kernel,) = kernels(model)
+    kernel.assign(np.where(mask, 1 + 1e-12 * np.arange(12).reshape(4, 3), 0))
+    optimizers.slots(optimizer, kernel)["momentums"].assign(1 / (1 + kernel.numpy()))
     before, path = state(loop, optimizer), str(tmp_path / "state.npz")
     loop.save(path, optimizer)
     assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]
