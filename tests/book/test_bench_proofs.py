@@ -167,16 +167,22 @@ def test_what_passed_since_the_last_look_goes_where_it_is_and_at_the_end_to_the_
 def test_nobody_looks_any_more_once_it_has_ended(looks, monkeypatch, fails):
     _, asked = looks
     monkeypatch.setattr(bench_proofs.collections.Counter, "total", lambda counter: 1.0)
-    before = signal.getsignal(signal.SIGPROF)
+
+    def other(*given):
+        """Look, as somebody else did before."""
 
     def run():
-        assert signal.getsignal(signal.SIGPROF) is not before
+        assert signal.getsignal(signal.SIGPROF) is not other
         if fails:
             raise KeyError("an error")
 
-    with pytest.raises(KeyError) if fails else contextlib.nullcontext():
-        bench_proofs.shares(run)
-    assert signal.getsignal(signal.SIGPROF) is before
+    before = signal.signal(signal.SIGPROF, other)
+    try:
+        with pytest.raises(KeyError) if fails else contextlib.nullcontext():
+            bench_proofs.shares(run)
+        assert signal.getsignal(signal.SIGPROF) is other
+    finally:
+        signal.signal(signal.SIGPROF, before)
     assert asked[-1] == (signal.ITIMER_PROF, 0)
 
 

@@ -12,8 +12,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as operations
+from scipy import sparse
 from test_networks import Subclassed
 
 layers = keras.layers
@@ -469,6 +472,20 @@ def test_only_vectors_of_one_length_are_united():
     for count in (2, 4):
         with pytest.raises(ValueError, match="zip"):
             labels.unite(labels.new(3), labels.new(count))
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=15))
+def test_united_are_those_that_are_connected_whatever_the_order(edges):
+    labels = channels.Labels()
+    vector = labels.new(10)
+    for i, j in edges:
+        united = labels.unite(vector[[i]], vector[[j]])
+        assert united.tolist() == [i]
+    ends = np.reshape(edges, (-1, 2)).astype(int).T
+    graph = sparse.coo_array((np.ones(len(edges)), ends), (10, 10))
+    _, parts = sparse.csgraph.connected_components(graph, directed=False)
+    lowest = [int(np.argmax(parts == part)) for part in parts]
+    assert [labels.root(label) for label in vector.tolist()] == lowest
 
 
 def test_nested_and_shared_models():
