@@ -344,10 +344,11 @@ def test_sum_of_logarithms_and_sign_equal_the_product(factors):
     assert gamma.steps == len(factors)
 
 
-def test_logarithms_do_not_underflow_where_the_product_does():
-    gamma = given_factors(np.full((10_000, 1), 0.98, np.float32))
-    assert gamma.product()[0] == 0
-    assert np.exp(gamma.log_product()[0]) == 0  # to exponentiate is to underflow again
+def test_logarithms_and_signs_do_not_underflow_where_the_product_does():
+    gamma = given_factors(np.array([[0.98, -0.98]] * 9_999 + [[0.98, 0.98]], np.float32))
+    np.testing.assert_array_equal(gamma.product()[0], [0, 0])
+    np.testing.assert_array_equal(gamma.sign()[0], [1, -1])
+    assert not np.any(np.exp(gamma.log_product()[0]))  # to exponentiate is to underflow again
     np.testing.assert_allclose(gamma.log_product()[0], 10_000 * np.log(0.98), rtol=1e-3)
 
 

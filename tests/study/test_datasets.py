@@ -1,10 +1,13 @@
 """Data: what is taken from where, what a broken file says, and batches without end."""
 
+import contextlib
 import hashlib
 import itertools
 import os
 import threading
 import time
+import zipfile
+import zlib
 
 from prosper_utils.study import datasets
 
@@ -571,7 +574,7 @@ def test_the_digits_are_the_same_at_every_call():
 
 def test_a_variable_that_is_empty_names_no_file(nowhere, monkeypatch, capsys):
     monkeypatch.setenv("PROSPER_MNIST", "")
-    monkeypatch.setattr(keras.datasets.mnist, "load_data", failing)
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", failing(OSError))
     assert datasets.load().name == "digits"
     assert "(MNIST: the download failed (OSError))" in capsys.readouterr().out
 
@@ -591,7 +594,7 @@ def test_where_nothing_can_be_kept_the_digits_are_there(nowhere, monkeypatch, tm
     """The folder of Keras is a file, so not even the failure can be noted."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(keras.datasets.mnist, "load_data", failing)
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", failing(OSError))
     assert datasets.load().name == "digits"
 
 
@@ -669,3 +672,28 @@ def test_a_download_is_given_the_seconds_of_its_data_set(nowhere, monkeypatch, n
     assert datasets._file(name) == (None, f"no download within {seconds} seconds")
     assert waited == [seconds]
     assert (nowhere / f"{name}.failed").read_text() == f"no download within {seconds} seconds"
+
+
+@pytest.mark.parametrize(
+    "error", [zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError]
+)
+def test_whatever_breaks_in_a_file_it_is_named(mnist_file, monkeypatch, error):
+    """In the archive or in one of its parts."""
+
+    class Broken(dict):
+        def __getitem__(self, part):
+            raise error("it breaks here")
+
+    for opened in (contextlib.nullcontext(Broken(arrays())), None):
+
+        def load(path, *, allow_pickle, opened=opened):
+            assert not allow_pickle
+            if opened is None:
+                raise error("it breaks here")
+            return opened
+
+        monkeypatch.setattr(np, "load", load)
+        mnist_file.touch()
+        message = r"some-mnist.npz: expected a whole .npz file, found one that breaks: it breaks"
+        with pytest.raises(ValueError, match=message):
+            datasets.load()

@@ -211,3 +211,14 @@ def test_the_rows_of_a_sweep_are_those_with_an_error_and_a_sparsity():
     assert found.to_dict("records") == [
         {"sparsity": 0.9, "seed": 0, "error": 5.0, "network": "net, tanh", "arm": "SNIP, floor"}
     ]
+
+
+def test_cells_come_in_the_order_of_the_sweep():
+    parts = [
+        sweep({(arm, "as is", s): mean + NOISE for s in (0.95, 0.9) for arm, mean in pairs})
+        for pairs in ((("a", 1), ("b", 2)), (("b", 2), ("a", 1)))
+    ]
+    table = pd.concat([parts[0].assign(network="z"), parts[1].assign(network="y")])
+    found = findings.family(findings.arms(table), "a", "b")
+    assert list(found) == [("z", 0.95), ("z", 0.9), ("y", 0.95), ("y", 0.9)]
+    assert [interval.mean for interval in found.values()] == pytest.approx([-1] * 4)
