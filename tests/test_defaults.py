@@ -20,16 +20,21 @@ DEFAULTS = json.loads(Path(__file__).with_name("defaults.json").read_text())
 
 
 def simple(value):
-    """Return whether a value is a number, a word, or a tuple of them."""
+    """Return whether a value is None, a number, a word, a function, or a tuple of them."""
     if isinstance(value, tuple):
         return all(map(simple, value))
-    return isinstance(value, numbers.Number | str)
+    return value is None or inspect.isfunction(value) or isinstance(value, numbers.Number | str)
+
+
+def written(value):
+    """Return a value as it would be written, a function by its name."""
+    return value.__name__ if inspect.isfunction(value) else repr(value)
 
 
 def defaults(call):
     """Return the simple defaults of a call as they would be written, or nothing."""
-    parameters = inspect.signature(call).parameters.values()
-    return ", ".join(f"{p.name}={p.default!r}" for p in parameters if simple(p.default))
+    given = {p.name: p.default for p in inspect.signature(call).parameters.values()}
+    return ", ".join(f"{name}={written(v)}" for name, v in given.items() if simple(v))
 
 
 def parts(name, value):

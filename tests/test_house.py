@@ -145,6 +145,12 @@ def test_docstrings_set_values_as_code_and_formulas_as_mathematics(path):
     assert [found for text in prose for found in re.findall(plain, text)] == []
 
 
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by it, and stops where another is imported already."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted({*names})
+
+
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_no_first_line_of_returns_has_a_colon(path):
     """What stands before it would be shown as a type."""
