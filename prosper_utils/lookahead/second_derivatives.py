@@ -211,10 +211,11 @@ def _judge(loss, weights, batch, found):
     try:
         error = difference(exact, [tf.cast(w, tf.float64) for w in weights], batch, bound=BOUND)
     except Exception as problem:
+        said = (str(problem) or "without a word").splitlines()[0]
         raise ValueError(
             f"second derivatives: expected operations that are known to have right ones, found "
             f"{_listed(found)}; and no comparison with differences in float64 was possible "
-            f"({type(problem).__name__}: {str(problem).splitlines()[0]}).  {REMEDY}"
+            f"({type(problem).__name__}: {said}).  {REMEDY}"
         ) from problem
     if not error <= BOUND:
         raise ValueError(
