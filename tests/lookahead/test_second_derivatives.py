@@ -1,5 +1,6 @@
 """The check of second derivatives: what is right passes, what is wrong is refused by name."""
 
+import concurrent.futures
 import contextlib
 import functools
 import gc
@@ -427,13 +428,23 @@ def test_smaller_differences_are_tried_where_the_first_are_too_large():
     assert difference(lambda w, _: tf.reduce_sum(tf.sin(1e4 * w[0])), weights, ()) < 1e-6
 
 
-def test_why_no_comparison_was_possible_is_said_in_one_line():
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (TypeError("single precision only\nand so on"), "TypeError: single precision only"),
+        (RuntimeError("no"), "RuntimeError: no"),
+        (tf.errors.InvalidArgumentError(None, None, "no"), "InvalidArgumentError: no"),
+        (ZeroDivisionError("no"), "ZeroDivisionError: no"),
+        (AssertionError(), "AssertionError: without a word"),
+    ],
+)
+def test_why_no_comparison_was_possible_is_said_in_one_line(problem, said):
     def loss(weights, batch):
         if weights[0].dtype == tf.float64:
-            raise TypeError("single precision only\nand so on")
+            raise problem
         return tf.reduce_sum(tf.nn.softsign(weights[0]))
 
-    with pytest.raises(ValueError, match=r"possible \(TypeError: single precision only\)\.  Use"):
+    with pytest.raises(ValueError, match=rf"possible \({said}\)\.  Use"):
         second_derivatives.check_structure(loss, [tf.ones(3)], tf.zeros(1))
 
 
@@ -512,7 +523,7 @@ def test_an_error_as_large_as_the_bound_is_within_it():
     error = difference(*arguments)
     assert error > 0
     check(*arguments, directions=1, bound=error)
-    with pytest.raises(ValueError, match="second derivatives: expected"):
+    with pytest.raises(ValueError, match=r"May be at fault: nothing known$"):
         check(*arguments, directions=1, bound=np.nextafter(error, 0))
 
 
@@ -548,8 +559,19 @@ def test_what_is_accepted_outside_is_accepted_inside_too():
     weights = [tf.constant([0.1, -0.5])]
     with accept("one"), accept("other"):
         check_structure(scoped, weights, ())
-    with accept("one"), pytest.raises(ValueError, match="other"):
+    stated = r"a gradient is stated by hand \(custom_gradient\)"
+    with accept("one"), pytest.raises(ValueError, match=f", from other: {stated}\\.  Use"):
         check_structure(scoped, weights, ())
+    with pytest.raises(ValueError, match=f", from one: {stated}; other: {stated}\\.  Use"):
+        check_structure(scoped, weights, ())
+
+
+def test_what_is_accepted_in_one_thread_is_refused_in_another():
+    weights = [tf.constant([0.1, -0.5])]
+    with accept("one", "other"), concurrent.futures.ThreadPoolExecutor(1) as pool:
+        check_structure(scoped, weights, ())
+        with pytest.raises(ValueError, match="a gradient is stated by hand"):
+            pool.submit(check_structure, scoped, weights, ()).result()
 
 
 def test_after_an_error_nothing_is_accepted_any_more():
@@ -721,3 +743,160 @@ def test_directions_are_about_as_large_as_the_weights(size):
     found = second_derivatives._direction(generator, tf.fill((1000,), tf.constant(size)))
     assert np.sqrt(np.mean(np.square(found))) == pytest.approx(size or 1, rel=0.1)
     assert np.max(np.abs(found)) < 6 * (size or 1)
+
+
+@pytest.mark.parametrize(
+    ("slope", "curvature", "bound", "error", "sizes"),
+    [
+        (3.0, 3.0, 1e-6, 0.0, (1e-5,)),
+        (3.0, 4.0, 0.3, 0.25, (1e-5,)),  # |6 - 8| / 8 along v = 2
+        (3.0, 4.0, 0.2, 0.25, (1e-5, 1e-7, 1e-8, 1e-9, 1e-4)),
+        (5.0, 5.0, 0.5, 0.4, (1e-5,)),  # |12 - 20| / (10 * 2): the slope alone is wrong
+        (3.0, 0.0, 0.5, 1.0, (1e-5, 1e-7, 1e-8, 1e-9, 1e-4)),
+    ],
+)
+def test_one_direction_by_hand(slope, curvature, bound, error, sizes):
+    """The loss is 1.5 w^2 at w = 2, with a gradient and a Hessian product as they are given."""
+    tried = []
+
+    def first(weights):
+        w = float(weights[0][0])
+        tried.append(w - 2)
+        return 1.5 * w**2, np.array([slope * w])
+
+    def second(weights, v):
+        return np.array([curvature * float(v[0][0])])
+
+    one, v = ([tf.constant([2.0], tf.float64)] for _ in range(2))
+    found = second_derivatives._along((first, second), one, v, bound)
+    assert found == pytest.approx(error, rel=1e-6, abs=1e-8)
+    steps = [s * 2 * h for h in sizes for s in (1, -1)]
+    assert tried == pytest.approx([0, *steps], abs=1e-14)
+
+
+def test_the_largest_error_of_directions_that_are_drawn_one_after_the_other(monkeypatch):
+    errors, calls = iter([0.1, 0.3, 0.2]), []
+
+    def along(functions, weights, v, bound):
+        calls.append((v, bound))
+        return next(errors)
+
+    monkeypatch.setattr(second_derivatives, "_along", along)
+    weights = [tf.constant([3.0, -3.0], tf.float64), tf.constant([[0.0]], tf.float64)]
+    assert difference(None, weights, (), directions=3, bound=0.25, seed=5) == 0.3
+    draw = np.random.default_rng(5)
+    for v, bound in calls:
+        assert bound == 0.25
+        np.testing.assert_allclose(v[0], 3 * draw.normal(size=2), rtol=1e-14)
+        np.testing.assert_allclose(v[1], draw.normal(size=(1, 1)), rtol=1e-14)
+    assert len(calls) == 3
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Let differences find the error that is appended; return it, and how they were asked."""
+    errors, calls = [], []
+
+    def difference(*given, **options):
+        calls.append((given, options))
+        return errors[-1]
+
+    monkeypatch.setattr(second_derivatives, "difference", difference)
+    return errors, calls
+
+
+def test_a_check_hands_on_what_it_is_given(measured):
+    errors, calls = measured
+    weights = [tf.ones(2, tf.float64)]
+    errors.append(0.5)
+    assert check("loss", weights, "batch", directions=2, bound=0.5, seed=7) == 0.5
+    errors.append(1e-7)
+    assert check("loss", weights, "batch") == 1e-7
+    assert calls == [
+        (("loss", weights, "batch"), {"directions": 2, "bound": 0.5, "seed": 7}),
+        (("loss", weights, "batch"), {"directions": 3, "bound": 1e-6, "seed": 0}),
+    ]
+    errors.append(np.nan)
+    shapes, batch = ((2, 2), (2,), (2, 3), (3,)), (np.ones((1, 2)), [0])
+    with pytest.raises(ValueError, match=r"relative error of at most 0\.5 .* found nan"):
+        check(tiny_loss, [tf.ones(shape) for shape in shapes], batch, bound=0.5)
+
+
+def test_a_loss_is_judged_by_its_double_at_the_weights_in_double_precision(measured):
+    errors, calls = measured
+
+    def loss(weights, batch):
+        return tf.reduce_sum(right(weights[0]))
+
+    loss.in_float64 = lambda: "the double"
+    weights, batch = [tf.constant([0.1, -0.5])], (np.ones(2),)
+    for error in (np.nan, np.nextafter(1e-6, 1), np.inf):
+        errors.append(error)
+        with pytest.raises(ValueError, match=f"a relative error of {error:.2g}, from the loss"):
+            check_structure(loss, weights, batch)
+    errors.append(1e-6)
+    check_structure(loss, weights, batch)
+    assert len(calls) == 4
+    for (exact, fine, of), options in calls:
+        assert (exact, options) == ("the double", {"bound": 1e-6})
+        assert of is batch
+        assert [w.dtype.name for w in fine] == ["float64"]
+        np.testing.assert_array_equal(fine[0], tf.cast(weights[0], tf.float64))
+
+
+FLOW = {
+    "cond": lambda x, on: tf.cond(on > 0, lambda: right_once(x), lambda: x),
+    "cond, other branch": lambda x, on: tf.cond(on > 0, lambda: x, lambda: right_once(x)),
+    "case": lambda x, on: tf.switch_case(tf.cast(on, tf.int32), [lambda: x, lambda: right_once(x)]),
+    "loop": lambda x, on: tf.while_loop(
+        lambda m, _: m < 2, lambda m, x: (m + 1, right_once(x)), (0, x)
+    )[1],
+    "map": lambda x, on: tf.map_fn(right_once, x),
+    "function": lambda x, on: tf.function(right_once)(x),
+    "function in a function": lambda x, on: tf.function(lambda x: tf.function(right_once)(x))(x),
+}
+
+
+@pytest.mark.parametrize("kind", FLOW)
+def test_control_flow_and_compiled_functions_are_looked_into(kind):
+    def loss(weights, batch):
+        return tf.reduce_sum(FLOW[kind](weights[0], batch))
+
+    found = suspects(loss, [tf.ones(2)], tf.ones([]))
+    assert second_derivatives.CUSTOM in [what for _, what in found]
+
+
+def test_a_compiled_function_is_no_fault_by_itself():
+    def loss(weights, batch):
+        return tf.reduce_sum(tf.function(tf.tanh)(weights[0]))
+
+    assert suspects(loss, [tf.ones(2)], ()) == []
+
+
+def test_a_place_is_the_scope_with_layers_as_the_model_names_them():
+    for name, place in (
+        ("op", "the loss"),
+        ("body/op", "body"),
+        ("net_1/body_12/op_3", "net_1/body"),
+        ("body_x/body_1_2/op", "body_x/body_1"),
+    ):
+        assert second_derivatives._place(name, ["body", "body_1"]) == place
+
+
+def test_the_form_of_a_batch_is_kept_with_shapes_and_types():
+    given = {"a": [1.0, (None, np.ones((2, 3), "int8"))], "b": tf.ones(4)}
+    assert second_derivatives._specs(given) == {
+        "a": [tf.TensorSpec([], tf.float64), (None, tf.TensorSpec([2, 3], tf.int8))],
+        "b": tf.TensorSpec([4], tf.float32),
+    }
+
+
+def test_what_may_be_at_fault_is_said_once_for_each_place_in_order():
+    weights, custom = [tf.ones(2)], second_derivatives.CUSTOM
+    assert suspects(scoped, weights, ()) == [("one", custom), ("other", custom)]
+
+    def twice(weights, batch):
+        return tf.reduce_sum(right_once(right_once(weights[0])) + tf.stop_gradient(weights[0]))
+
+    stopped = second_derivatives.SUSPECTS["StopGradient"]
+    assert suspects(twice, weights, ()) == [("the loss", custom), ("the loss", stopped)]
