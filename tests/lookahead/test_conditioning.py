@@ -17,7 +17,8 @@ from prosper_utils.lookahead.conditioning import (
     suspect,
     vector,
 )
-from prosper_utils.lookahead.meta_gradient import cotangents, meta_gradient
+from prosper_utils.lookahead.conditioning import relative_error as error_of_arrays
+from prosper_utils.lookahead.meta_gradient import Cotangents, cotangents, meta_gradient
 from prosper_utils.pruning.networks import lenet5
 from prosper_utils.study.checks import relative_error
 
@@ -431,3 +432,100 @@ def test_the_norm_of_large_scores_in_single_precision_does_not_overflow():
     found = vector(values, [np.float32([0.5]), np.float32([[1.0, 1.0]])], [1, 0])
     np.testing.assert_array_equal(found, [1.0, 3.0, 1.0])
     assert found.dtype == np.float64
+
+
+MODULE = "prosper_utils.lookahead.conditioning."
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    """Let two sweeps and a gradient be what is written here; return the calls of all three."""
+    as_tensors = lambda parts, dtype: [tf.constant(part, dtype) for part in parts]  # noqa: E731
+    sweeps, calls = [([3, 1], [100], [0, -4]), ([3, 1], [0], [0, -2])], []
+
+    def swept(*given, **options):
+        calls.append((given, options))
+        of = given[1][0].dtype
+        first = as_tensors(sweeps[of == tf.float64], of)
+        last, at = as_tensors(([1, 0], [50], [0, -2]), of), as_tensors(([9, 9], [8], [7, 7]), of)
+        return Cotangents(first, last, at, np.array([7.0, 6.0, 5.0]))
+
+    def gradient(*given):
+        calls.append((given, {}))
+        return None, as_tensors(([1, 0], [7], [0, -1]), tf.float64)
+
+    monkeypatch.setattr(MODULE + "cotangents", swept)
+    monkeypatch.setattr(MODULE + "loss_and_gradient", gradient)
+    return calls
+
+
+def test_the_report_of_two_sweeps_and_a_gradient_by_hand(by_hand):
+    weights = [tf.constant(w) for w in ([1.0, 2.0], [4.0], [3.0, -1.0])]
+    batches, fine = [np.zeros(1), np.ones(1)], in_double(weights)
+    options = {"learning_rate": 0.25, "momentum": 0.5, "method": "checkpointed"}
+    report = conditioning(
+        "loss", weights, batches, scored=[0, 2], sparsity=0.5, double=(fine, "fine loss"), **options
+    )
+    assert [s.numpy().tolist() for s in report.scores] == [[3.0, 2.0], [400.0], [0.0, 4.0]]
+    assert report.norms.tolist() == [7.0, 6.0, 5.0]
+    assert report.ratio == pytest.approx(np.sqrt(29 / 5))  # (3, 2, 0, 4) and (1, 0, 0, 2)
+    assert report.rounding == pytest.approx(1 / np.sqrt(2))  # (1, 0, 0, 2) for (1, 0, 0, 1)
+    assert report.error == pytest.approx(2 / np.sqrt(17))  # (3, 2, 0, 4) for (3, 2, 0, 2)
+    assert report.determined == 0.5
+    (first, same), ((fine_loss, last, batch), _), (second, also) = by_hand
+    assert same == also == options
+    assert (first[0], fine_loss, second[0]) == ("loss", "fine loss", "fine loss")
+    assert first[1] is weights
+    assert second[1] is fine
+    assert [b is c for b, c in zip(batches, first[2], strict=True)] == [True, True]
+    assert [b is c for b, c in zip(batches, second[2], strict=True)] == [True, True]
+    assert batch is batches[-1]
+    assert [w.dtype.name for w in last] == ["float64"] * 3
+    assert [w.numpy().tolist() for w in last] == [[9.0, 9.0], [8.0], [7.0, 7.0]]
+
+
+def test_the_report_of_one_sweep_by_hand(by_hand):
+    weights = [tf.constant(w) for w in ([1.0, 2.0], [4.0], [3.0, -1.0])]
+    report = conditioning("loss", weights, [np.zeros(1)], learning_rate=0.25)
+    assert report[3:] == (None, None, None)
+    # (3, 2, 400, 0, 4) and (1, 0, 200, 0, 2)
+    assert report.ratio == pytest.approx(np.sqrt((29 + 400**2) / (5 + 200**2)))
+    stacked = np.zeros((2, 1)), np.zeros(2)
+    conditioning("loss", weights, stacked, learning_rate=0.25)
+    (_, options), (given, _) = by_hand
+    assert options == {"learning_rate": 0.25, "momentum": 0.0, "method": "reverse"}
+    assert given[2] is stacked  # no list of slices
+
+
+def test_what_is_checked_is_handed_on_as_it_is(monkeypatch):
+    calls = []
+
+    def recorded(*given, **options):
+        calls.append((given, options))
+        return reported()
+
+    monkeypatch.setattr(MODULE + "conditioning", recorded)
+    options = {"learning_rate": 0.5, "momentum": 0.1, "method": "m", "scored": [1], "double": "d"}
+    checked("loss", "weights", "batches", sparsity=0.25, always=True, **options)
+    checked("loss", "weights", "batches", sparsity=0.0, learning_rate=0.5)
+    checked("loss", "weights", "batches", learning_rate=0.5)
+    assert [given for given, _ in calls] == [("loss", "weights", "batches")] * 3
+    assert [found for _, found in calls] == [
+        {"sparsity": 0.25, "always": True, **options},
+        {"sparsity": 0.0, "always": False, "learning_rate": 0.5},
+        {"sparsity": 0.9, "always": False, "learning_rate": 0.5},
+    ]
+
+
+def test_an_error_is_relative_to_what_is_exact():
+    cases = [([1, 2], [1, 0]), ([1, 0], [1, 2]), ([0, 0], [0, 0]), ([3, 4], [0, 0]), ([2], [2])]
+    found = [error_of_arrays(*map(np.array, case)) for case in cases]
+    assert found == [2.0, pytest.approx(2 / np.sqrt(5)), 0.0, np.inf, 0.0]
+
+
+def test_a_mask_that_is_suspect_and_was_measured_to_be_determined_is_not_warned_of(monkeypatch):
+    report = reported(ratio=1e9, rounding=1.0, error=1e-5, determined=1.0)
+    monkeypatch.setattr(MODULE + "conditioning", lambda *_, **options: report)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert checked(None, None, None) is report.scores
