@@ -209,3 +209,17 @@ def test_half_the_learning_rate_leaves_a_quarter_beyond_first_order(reference, c
         predicted = np.linalg.norm(first) / np.linalg.norm(w * g)
         gaps.append(abs(predicted - relative_error(streamed(*arguments), truth)))
     assert 3 < gaps[0] / gaps[1] < 5
+
+
+def test_step_errors_take_weights_and_batches_as_the_streamed_score_does(reference):
+    weights, batches, _ = reference
+    for bad in ([tf.ones(2, tf.int32)], [], [tf.ones(2), tf.ones(2, tf.float64)]):
+        with pytest.raises(ValueError, match="one float type"):
+            step_errors(tiny_loss, bad, batches, 0.1, row_sums)
+    with pytest.raises(ValueError, match="at least 1"):
+        step_errors(tiny_loss, weights, [], 0.1, row_sums)
+    stacked = tuple(np.stack(part) for part in zip(*batches[:3], strict=True))
+    expected = step_errors(tiny_loss, weights, batches[:3], 0.1, row_sums)
+    for form in (stacked, tf.data.Dataset.from_tensor_slices(stacked)):
+        found = step_errors(tiny_loss, weights, form, 0.1, row_sums)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)

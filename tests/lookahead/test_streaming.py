@@ -1,5 +1,7 @@
 """Streaming: every curvature against the explicit Hessian, the product against its laws."""
 
+import functools
+
 from prosper_utils.lookahead import streaming
 from prosper_utils.lookahead.meta_gradient import loss_and_gradient, meta_gradient
 from prosper_utils.lookahead.streaming import (
@@ -296,8 +298,9 @@ def test_hutchinson_draws_new_probes_in_an_order_that_its_seed_fixes():
     np.testing.assert_array_equal(runs[0], runs[1])
     assert not np.array_equal(runs[0][0], runs[0][1])
     assert not np.array_equal(runs[0], runs[2])
-    with pytest.raises(ValueError, match="at least 1 probe, found 0"):
-        hutchinson(0, 0)
+    for few in (0, -1):
+        with pytest.raises(ValueError, match=f"at least 1 probe, found {few}"):
+            hutchinson(few, 0)
 
 
 def test_one_probe_begins_the_sequence_of_its_seed_each_time():
@@ -518,6 +521,8 @@ def test_a_curvature_that_is_not_finite_raises(bad):
     with pytest.raises(ValueError, match=r"weights\[1\] in step 1, found NaN or infinite"):
         gamma.update([tf.ones(2)] * 2, [tf.ones(2), tf.constant([1.0, bad])])
     np.testing.assert_allclose(gamma.product(), np.full((2, 2), 0.9))  # left as it was
+    np.testing.assert_allclose(gamma.log_product(), np.full((2, 2), np.log(0.9)), rtol=1e-6)
+    assert gamma.steps == 1
 
 
 def test_a_fault_in_compiled_steps_is_named_and_nothing_is_taken_up():
@@ -558,6 +563,7 @@ def test_compiled_steps_raise_the_error_of_the_curvature():
     [
         lambda loss, weights, batch: [w.numpy() for w in weights],
         lambda loss, weights, batch: [np.asarray(w) ** 2 for w in weights],
+        lambda loss, weights, batch: [w * float(tf.reduce_sum(w)) for w in weights],
     ],
 )
 def test_a_curvature_that_cannot_be_traced_is_refused_in_words(curvature):
@@ -607,8 +613,8 @@ def test_bad_input_and_divergence_are_named(reference):
 
 
 def test_flat_and_split_are_inverse():
-    tensors = [tf.constant([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), tf.constant([7.0, 8.0])]
-    np.testing.assert_array_equal(flat(tensors), np.arange(1, 9))
+    tensors = [tf.constant(t) for t in ([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [7.0, 8.0], 9.0)]
+    np.testing.assert_array_equal(flat(tensors), np.arange(1, 10))
     assert relative_error(split(flat(tensors), tensors), tensors) == 0
 
 
@@ -723,3 +729,161 @@ def test_no_other_steps_are_counted_than_there_are_batches(count):
         ):
             gamma.follow(weights, form, count)
     assert gamma.steps == 0
+
+
+def test_gauss_newton_of_two_inputs_by_hand():
+    """Of linear logits it is the mean of x^2 p (1 - p), and zero for what they do not depend on."""
+    draw = np.random.default_rng(0)
+    x = {"a": draw.normal(size=(3, 2)), "b": draw.normal(size=3)}
+    kernel, bias = draw.normal(size=(2, 4)), draw.normal(size=4)
+
+    def logits(weights, x):
+        return x["a"] @ weights[0] + x["b"][:, None] * weights[1]
+
+    weights = [tf.constant(w) for w in (kernel, bias, np.ones(2))]
+    batch = tf.nest.map_structure(tf.constant, x), None
+    found = gauss_newton_diagonal(logits)(None, weights, batch)
+    z = np.exp(x["a"] @ kernel + x["b"][:, None] * bias)
+    p = z / z.sum(axis=1, keepdims=True)
+    expected = [(x["a"] ** 2).T @ (p * (1 - p)) / 3, (x["b"] ** 2) @ (p * (1 - p)) / 3, np.zeros(2)]
+    for part, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(part, right, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("off", "refused"), [(3e-3, False), (-3e-3, False), (5e-3, True), (-5e-3, True)]
+)
+def test_logits_that_the_others_move_are_told_from_rounding_by_their_size(off, refused):
+    """By a thousandth of the largest in the batch, here 4, whatever their signs are."""
+
+    def logits(weights, x):
+        return x @ weights[0] + off * tf.cast(tf.shape(x)[0] > 1, tf.float64)
+
+    weights = [tf.constant([[-4.0, -1.0]], tf.float64)]
+    arguments = None, weights, (tf.ones((3, 1), tf.float64), None)
+    if refused:
+        with pytest.raises(ValueError, match="logits of one example that do not depend on"):
+            gauss_newton_diagonal(logits)(*arguments)
+    else:
+        p = 1 / (1 + np.exp(3))
+        (found,) = gauss_newton_diagonal(logits)(*arguments)
+        np.testing.assert_allclose(found, [[p * (1 - p)] * 2], rtol=1e-12)
+
+
+def test_logits_that_are_all_zero_depend_on_no_other_example():
+    weights, x = [tf.zeros((1, 2))], tf.ones((3, 1))
+    (found,) = gauss_newton_diagonal(lambda w, x: x @ w[0])(None, weights, (x, None))
+    np.testing.assert_allclose(found, [[0.25, 0.25]])
+
+
+@pytest.mark.parametrize("hidden", [[], [4]])
+def test_second_order_backpropagation_with_bent_logits_and_inputs_of_another_type(hidden):
+    draw = np.random.default_rng(1)
+    chained = [dense(units, "sigmoid") for units in hidden]
+    model = keras.Sequential([keras.Input((5,), dtype="float64"), *chained, dense(3, "tanh")])
+    weights, loss = as_loss(model)
+    weights = [tf.constant(draw.normal(size=w.shape)) for w in weights]
+    batch = draw.normal(size=(7, 5)).astype("float32"), np.arange(7, dtype="int32") % 3
+    found = dense_diagonal(model)(loss, weights, batch)
+    assert relative_error(found, explicit_diagonal(loss, weights, batch)) < 1e-12
+
+
+class Own(layers.Dense):
+    """A layer that may compute something else."""
+
+
+def test_second_order_backpropagation_refuses_what_it_cannot_know_and_any_frozen_layer():
+    slanted = functools.partial(keras.activations.leaky_relu, negative_slope=0.3)
+    frozen = network([dense(3, "tanh")])[0]
+    frozen.layers[-1].trainable = False
+    for model, message in (
+        (network([Own(3, "tanh", dtype="float64", name="at_fault")])[0], "found Own 'at_fault'"),
+        (network([dense(4, slanted, name="at_fault")])[0], "elementwise activation in 'at_fault'"),
+        (network([dense(4, layers.LeakyReLU(), name="own")])[0], "activation in 'own'"),
+        (frozen, f"expected trainable weights in '{frozen.layers[-1].name}'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dense_diagonal(model)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_as_many_steps_are_made_as_are_counted(count):
+    weights, batches = separable_run(0, 3)
+    batches = [tuple(batch) for batch in batches]
+    one = StreamingGamma(separable, weights, 0.1, row_sums)
+    expected = step_by_step(one, weights, batches[:count])
+    for form in (batches, tuple(map(tf.stack, zip(*batches, strict=True))), tuple(batches)):
+        gamma = StreamingGamma(separable, weights, 0.1, row_sums)
+        found = gamma.follow(weights, form, count)
+        assert isinstance(found, list)
+        assert gamma.steps == count
+        for a, b in zip(
+            [*found, *gamma.product(), *gamma.log_product()],
+            [*expected, *one.product(), *one.log_product()],
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
+
+
+def test_a_curvature_whose_shape_is_known_late_has_to_fit_then():
+    def loss(weights, batch):
+        return tf.reduce_sum(weights[0] * batch)
+
+    def curvature(loss, weights, batch):
+        return [tf.boolean_mask(weights[0], batch > 0)]
+
+    weights, fine, bad = [tf.ones(2)], tf.ones(2), tf.constant([1.0, -1.0])
+    gamma = StreamingGamma(loss, weights, 0.1, curvature)
+    gamma.follow(weights, [fine, fine])
+    np.testing.assert_allclose(gamma.product(), [[0.9 * 0.91] * 2], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"expected shapes \[\(2,\)\], found \[\(1,\)\]"):
+        gamma.follow(weights, [fine, bad])
+    np.testing.assert_allclose(gamma.product(), [[0.9 * 0.91] * 2], rtol=1e-6)
+    assert gamma.steps == 2
+
+
+def test_a_curvature_that_fails_in_compiled_steps_only_is_refused_too():
+    def curvature(loss, weights, batch):
+        return [w * (1.0 if tf.executing_eagerly() else np.nan) for w in weights]
+
+    gamma = StreamingGamma(lambda w, b: tf.reduce_sum(w[0] * b), [tf.ones(2)], 0.1, curvature)
+    with pytest.raises(ValueError, match="curvature: expected 2 finite ones, found NaN"):
+        gamma.follow([tf.ones(2)], [tf.ones(2)] * 3, 2)
+    assert gamma.steps == 0
+    np.testing.assert_array_equal(gamma.product(), [[1.0, 1.0]])
+
+
+def test_a_fault_in_a_batch_with_names_is_named_by_its_step():
+    def loss(weights, batch):
+        return tf.reduce_sum(weights[0] * batch[0]["a"])
+
+    def curvature(loss, weights, batch):
+        return [batch[0]["a"] * weights[0]]
+
+    weights, batches = [tf.ones(2, tf.float64)], [({"a": np.ones(2)}, np.ones(2)) for _ in range(3)]
+    batches[1][0]["a"][1] = np.nan
+    gamma = StreamingGamma(loss, weights, 0.1, curvature)
+    with pytest.raises(ValueError, match=r"for weights\[0\] in step 1, found NaN"):
+        gamma.follow(weights, batches)
+
+
+def test_a_product_is_begun_with_float_tensors_only():
+    for bad in ([tf.ones(2, tf.int32)], [tf.ones(2), tf.ones(2, tf.float64)], []):
+        with pytest.raises(ValueError, match="one float type"):
+            StreamingGamma(separable, bad, 0.1, row_sums)
+
+
+def test_only_batches_that_have_to_be_copied_are_taken_up_in_chunks(monkeypatch):
+    taken, chunks = [], streaming.chunks
+
+    def noted(batches, **options):
+        taken.append(options)
+        return chunks(batches, **options)
+
+    monkeypatch.setattr(streaming, "chunks", noted)
+    weights, batches = separable_run(0, 3)
+    batches = [tuple(batch) for batch in batches]
+    tensors = tuple(map(tf.stack, zip(*batches, strict=True)))
+    for form in (tensors, tuple(part.numpy() for part in tensors), batches):
+        StreamingGamma(separable, weights, 0.1, row_sums).follow(weights, form, 3)
+    assert taken == [{"end": 3, "at_least": n} for n in (3, 64, 64)]
