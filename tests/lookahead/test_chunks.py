@@ -131,3 +131,10 @@ def test_sample_weights_of_a_chunk_are_of_one_kind_too():
     batches = [(x, y, w) for w in weights for _ in range(2)]
     parts = chunks([*batches, batches[0]], at_least=8)
     assert [len(part) for part in parts] == [2, 2, 2]
+
+
+def test_before_an_end_at_the_beginning_there_are_no_steps():
+    numbers = np.arange(5)
+    assert chunks((numbers, numbers), end=0) == []
+    assert chunks([(m, m) for m in numbers], end=0) == []
+    assert chunks([(m, m) for m in numbers], first=2, end=2) == []

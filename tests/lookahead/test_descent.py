@@ -103,7 +103,9 @@ def test_what_is_stacked(batches, stacked):
     assert is_stacked(batches) is stacked
 
 
-@pytest.mark.parametrize("batches", [(X, [1, 2]), ([X], Y), (X, (X, Y)), ({"a": [1]}, Y)])
+@pytest.mark.parametrize(
+    "batches", [(X, [1, 2]), ([X], Y), (X, (X, Y)), ({"a": [1]}, Y), (X, Y, None)]
+)
 def test_what_may_be_stacked_or_not_is_refused(batches):
     names = ", ".join(type(part).__name__ for part in batches)
     with pytest.raises(ValueError, match=f"found a tuple of {names}, which may be either"):
@@ -134,7 +136,7 @@ def test_every_form_of_batches_becomes_a_list_in_order():
         found = batch_list(batches)
         assert [float(x[0][0, 0]) for x in found] == [1.0, 2.0, 3.0]
         assert [np.asarray(x[1]).tolist() for x in found] == [Y.tolist()] * 3
-        assert len(batch_list(batches, 2)) == 2
+        assert [float(x[0][0, 0]) for x in batch_list(batches, 2)] == [1.0, 2.0]
     names = batch_list(({"a": stacked[0]}, {"b": stacked[1]}))
     assert [batch[0]["a"][0, 0] for batch in names] == [1.0, 2.0, 3.0]
     x = tf.ones((3, 5, 17))  # TensorFlow copies its own slices of such an odd size
@@ -162,7 +164,12 @@ def test_what_need_not_end_is_taken_by_number_only():
         ((X[:0], Y[:0]), None, "at least 1 .* found 0"),
         ([(X, Y), (X[:0], Y[:0])], None, r"batch 1: expected examples, found shape \(0, 2\)"),
         ([(X, Y), (X[:, :0], Y)], None, r"batch 1: expected examples, found shape \(4, 0\)"),
+        ([(X, Y), (X, Y[:0])], None, r"batch 1: expected examples, found shape \(0,\)"),
+        ([(X, Y), (X, Y, Y[:0])], None, r"batch 1: expected examples, found shape \(0,\)"),
+        ([(X, Y), ({"a": X, "b": X[:0]}, Y)], None, r"batch 1: .*, found shape \(0, 2\)"),
+        ([(X, Y)], 0, "at least 1 .* found 0"),
         ([(X, Y), (X, [1, 0.5])], None, "batch 1: .*found a float of Python's"),
+        ([(X, Y), (X, Y, {"a": 0.5})], None, "batch 1: .*found a float of Python's"),
     ],
 )
 def test_too_few_batches_and_bad_ones_are_named(batches, count, said):

@@ -168,6 +168,8 @@ def test_states_and_batches_must_match():
     states = roll_out(affine, state, batches)
     with pytest.raises(ValueError, match="expected 2 states for 1 batches, found 3"):
         pull_back(affine, states, batches[:1], state)
+    with pytest.raises(ValueError, match="expected 3 states for 2 batches, found 2"):
+        pull_back(affine, states[1:], batches, state)
 
 
 def test_no_influence_pushes_zero_forward():
@@ -197,3 +199,36 @@ def test_one_tensor_as_two_parts_of_a_state_is_two():
     np.testing.assert_allclose(pulled, [2 * x**2, x**2 + 1], rtol=1e-14)
     _, pushed = push_forward(step, pair, [batch], (batch, 3 * batch))
     np.testing.assert_allclose(pushed, [2 * x**2 + 3 * x**2, 3 + 0 * x], rtol=1e-14)
+
+
+def coupled(state, batch):
+    """Map a vector in single and a number in double precision, each by both."""
+    (w, [b]), (x, y) = state, batch
+    return tf.sin(w) * x + tf.cast(b, w.dtype), [b * y + tf.cast(tf.reduce_sum(w), b.dtype)]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_state_of_several_types_is_the_same_listed_and_stacked(steps):
+    draw = np.random.default_rng(0)
+    x, y = (
+        tf.constant(draw.normal(size=(steps, 2)), tf.float32),
+        tf.constant(draw.normal(size=steps)),
+    )
+    listed = [(x[m], y[m]) for m in range(steps)]
+    state = tf.constant([0.5, -1.0]), [tf.constant(2.0, tf.float64)]
+    other = tf.constant([1.0, 3.0]), [tf.constant(-2.0, tf.float64)]
+    found = []
+    for batches in (listed, (x, y)):
+        states = roll_out(coupled, state, batches)
+        pulled = pull_back(coupled, states, batches, other)
+        last, pushed = push_forward(coupled, state, batches, other)
+        found.append([advance(coupled, state, batches), last, pulled, pushed])
+        if batches is listed:
+            kept = [tf.stack(part) for part in zip(*map(tf.nest.flatten, states), strict=True)]
+    for part, expected in zip(tf.nest.flatten(states), kept, strict=True):
+        np.testing.assert_allclose(part.stack(), expected, rtol=1e-6)
+    for a, b in zip(*found, strict=True):
+        assert [type(part) for part in (a, a[1])] == [tuple, list]
+        for part, same in zip(tf.nest.flatten(a), tf.nest.flatten(b), strict=True):
+            assert part.dtype == same.dtype
+            np.testing.assert_allclose(part, same, rtol=1e-6)
