@@ -866,13 +866,6 @@ def test_control_flow_and_compiled_functions_are_looked_into(kind):
     assert second_derivatives.CUSTOM in [what for _, what in found]
 
 
-def test_a_compiled_function_is_no_fault_by_itself():
-    def loss(weights, batch):
-        return tf.reduce_sum(tf.function(tf.tanh)(weights[0]))
-
-    assert suspects(loss, [tf.ones(2)], ()) == []
-
-
 def test_a_place_is_the_scope_with_layers_as_the_model_names_them():
     for name, place in (
         ("op", "the loss"),

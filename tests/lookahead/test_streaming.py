@@ -825,23 +825,6 @@ def test_as_many_steps_are_made_as_are_counted(count):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
 
 
-def test_a_curvature_whose_shape_is_known_late_has_to_fit_then():
-    def loss(weights, batch):
-        return tf.reduce_sum(weights[0] * batch)
-
-    def curvature(loss, weights, batch):
-        return [tf.boolean_mask(weights[0], batch > 0)]
-
-    weights, fine, bad = [tf.ones(2)], tf.ones(2), tf.constant([1.0, -1.0])
-    gamma = StreamingGamma(loss, weights, 0.1, curvature)
-    gamma.follow(weights, [fine, fine])
-    np.testing.assert_allclose(gamma.product(), [[0.9 * 0.91] * 2], rtol=1e-6)
-    with pytest.raises(ValueError, match=r"expected shapes \[\(2,\)\], found \[\(1,\)\]"):
-        gamma.follow(weights, [fine, bad])
-    np.testing.assert_allclose(gamma.product(), [[0.9 * 0.91] * 2], rtol=1e-6)
-    assert gamma.steps == 2
-
-
 def test_a_curvature_that_fails_in_compiled_steps_only_is_refused_too():
     def curvature(loss, weights, batch):
         return [w * (1.0 if tf.executing_eagerly() else np.nan) for w in weights]
