@@ -15,7 +15,14 @@ from prosper_utils.lookahead.meta_gradient import (
     directional,
     meta_gradient,
 )
-from prosper_utils.lookahead.streaming import StreamingGamma, row_sums, streamed
+from prosper_utils.lookahead.streaming import (
+    StreamingGamma,
+    diagonal,
+    hutchinson,
+    row_sums,
+    step_errors,
+    streamed,
+)
 from prosper_utils.lookahead.trajectory import length
 from prosper_utils.pruning.networks import as_loss, dense_300_100, lenet5, resnet8
 from prosper_utils.study import datasets
@@ -24,7 +31,7 @@ from prosper_utils.study.checks import relative_error
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import right_once, tiny_loss
+from conftest import Sequence, right_once, tiny_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -181,6 +188,24 @@ def test_one_graph_whatever_the_number_of_steps(reference):
     assert len(traces) == 5
 
 
+@pytest.mark.parametrize("name", ["directional", "follow"])
+def test_nothing_is_traced_again_for_more_steps_or_another_learning_rate(name):
+    weights, batches = [tf.constant([0.5, -1.0], tf.float64)], [np.ones(2)] * 9
+    traces, seen = [], []
+
+    def counted(weights, batch):
+        traces.append(batch)
+        return tf.reduce_sum(weights[0] ** 2 * batch)
+
+    for steps, rate in ((2, 0.1), (5, 0.2), (8, 0.3)):
+        if name == "follow":
+            StreamingGamma(counted, weights, rate, row_sums).follow(weights, batches[:steps])
+        else:
+            directional(counted, weights, batches[: steps + 1], weights, learning_rate=rate)
+        seen.append(len(traces))
+    assert seen[0] == seen[1] == seen[2] > 0
+
+
 def test_batches_may_differ_in_size(reference):
     weights, batches, _ = reference
     batches = [(x[: 4 - m % 2], y[: 4 - m % 2]) for m, (x, y) in enumerate(batches)]
@@ -190,11 +215,16 @@ def test_batches_may_differ_in_size(reference):
         assert relative_error(found, expected) < 1e-12
 
 
-@pytest.mark.parametrize("method", STREAMING)
-def test_streaming_methods_are_those_of_streaming(reference, method):
+@pytest.mark.parametrize(
+    ("method", "curvature"),
+    [("row_sums", row_sums), ("diagonal", diagonal), ("hutchinson", hutchinson(1, 0))],
+)
+def test_streaming_methods_are_those_of_streaming(reference, method, curvature):
     weights, batches, _ = reference
+    if method == "hutchinson":
+        curvature.generator.reset_from_seed(0)
     found = meta_gradient(tiny_loss, weights, batches, learning_rate=0.1, method=method)
-    again = streamed(tiny_loss, weights, batches, 0.1, STREAMING[method]())
+    again = streamed(tiny_loss, weights, batches, 0.1, curvature)
     assert relative_error(found, again) == 0
     assert STREAMING[method]() is STREAMING[method]()  # so that it is compiled once
     exact = meta_gradient(tiny_loss, weights, batches, learning_rate=0.1)
@@ -555,3 +585,132 @@ def test_second_derivatives_have_to_be_right_along_a_direction_if_there_is_a_ste
     for steps in (1, 2):
         with pytest.raises(ValueError, match="a gradient is stated by hand"):
             directional(loss, weights, [batch] * (steps + 1), ones, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_was_released_differs_in_the_first_hessian_only(reference, method):
+    """Without momentum there is no buffer to take as a constant, and first order has no Hessian."""
+    weights, batches, _ = reference
+    for momentum in (0.0, 0.9) if method == "first_order" else (0.0,):
+        found, expected = (
+            cotangents(
+                tiny_loss,
+                weights,
+                batches[:4],
+                learning_rate=0.5,
+                momentum=momentum,
+                method=method,
+                momentum_start=start,
+            )
+            for start in ("as_released", "true")
+        )
+        for name in ("first", "last", "weights"):
+            assert relative_error(getattr(found, name), getattr(expected, name)) < 1e-14
+        np.testing.assert_allclose(found.norms, expected.norms, rtol=1e-14)
+
+
+@pytest.mark.parametrize("method", EXACT)
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_nan_names_the_step_with_a_buffer_that_is_a_constant_too(reference, method, broken):
+    weights, batches, _ = reference
+    batches = [(np.array(x), y) for x, y in batches[:3]]
+    batches[broken][0][0, 0] = np.nan
+    where = f"inner step {broken} of 2" if broken < 2 else "after 2 inner steps: .* loss nan"
+    options = {"momentum": 0.9, "method": method, "momentum_start": "as_released"}
+    with pytest.raises(ValueError, match=f"^{where}"):
+        meta_gradient(tiny_loss, weights, batches, learning_rate=0.1, **options)
+
+
+SWEEPS = {
+    **{
+        method: functools.partial(meta_gradient, learning_rate=0.1, method=method)
+        for method in (*METHODS, "row_sums")
+    },
+    "directional": lambda loss, weights, batches: [
+        directional(loss, weights, batches, weights, learning_rate=0.1)
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep_takes_batches_of_every_form(reference, name):
+    weights, batches, _ = reference
+    batches = batches[:4]
+    stacked = tuple(np.stack(part) for part in zip(*batches, strict=True))
+    expected = SWEEPS[name](tiny_loss, weights, batches)
+    for form in (
+        stacked,
+        tuple(map(tf.constant, stacked)),
+        tuple(batches),
+        tf.data.Dataset.from_tensor_slices(stacked),
+        Sequence(batches),
+    ):
+        assert relative_error(SWEEPS[name](tiny_loss, weights, form), expected) < 1e-14
+
+
+class Scaled:
+    """A loss as a method, as an object that is called, and as a function with an argument more."""
+
+    def method(self, weights, batch):
+        return tf.reduce_sum(weights[0] ** 3 * batch)
+
+    def __call__(self, weights, batch):
+        return self.method(weights, batch)
+
+    def more(self, scale, weights, batch):
+        return scale * self.method(weights, batch)
+
+
+@pytest.mark.parametrize("name", ["reverse", "row_sums"])
+def test_a_loss_may_be_anything_that_is_called(name):
+    """Of diagonal Hessians both are exact: w (1 - 6 a w x) 3 w'^2 x, at w' = w - 3 a w^2 x."""
+    own, w, x = Scaled(), np.array([0.5, -1.0]), np.array([1.0, 2.0])
+    expected = w * (1 - 0.6 * w * x) * 3 * (w - 0.3 * w**2 * x) ** 2 * x
+    for loss in (own.method, own, functools.partial(own.more, 1.0)):
+        (found,) = SWEEPS[name](loss, [tf.constant(w)], [x, x])
+        np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_weights_come_to_a_loss_as_a_list():
+    kinds = set()
+
+    def loss(weights, batch):
+        kinds.add(type(weights))
+        return tf.reduce_sum(weights[0] ** 2 * batch)
+
+    def curvature(loss, weights, batch):
+        kinds.add(type(weights))
+        return row_sums(loss, weights, batch)
+
+    weights, batches = (tf.constant([1.0, 2.0], tf.float64),), [np.ones(2)] * 3
+    for call in SWEEPS.values():
+        call(loss, weights, batches)
+    for call in (streamed, step_errors):
+        call(loss, weights, batches, 0.1, curvature)
+    assert kinds == {list}
+    with pytest.raises(ValueError, match="found the loss nan"):
+        meta_gradient(loss, weights, [np.full(2, np.nan)], learning_rate=0.1)
+    assert kinds == {list}
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "expected"),
+    [
+        ("list", {}, [1, 5, 5, 5]),
+        ("arrays", {}, [1, 5, 5, 5]),
+        ("tensors", {}, [16]),
+        ("tensors", {"momentum": 0.5}, [1, 5, 5, 5]),
+        ("list", {"method": "first_order"}, [1, 5, 5, 5]),
+        ("list", {"method": "checkpointed"}, [4] * 7),
+    ],
+)
+def test_what_has_to_be_copied_is_copied_so_many_batches_at_a_time(
+    watched, monkeypatch, form, options, expected
+):
+    lengths, _ = watched
+    monkeypatch.setattr(sys.modules[meta_gradient.__module__], "COPIED", 5)
+    w, batches = random_quadratics(0, 17)
+    stacked = tuple(np.stack(part) for part in zip(*batches, strict=True))
+    forms = {"list": batches, "arrays": stacked, "tensors": tuple(map(tf.constant, stacked))}
+    meta_gradient(quadratic, [tf.constant(w)], forms[form], learning_rate=0.01, **options)
+    assert lengths == expected
