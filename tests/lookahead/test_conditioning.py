@@ -447,7 +447,7 @@ def by_hand(monkeypatch):
         calls.append((given, options))
         of = given[1][0].dtype
         first = as_tensors(sweeps[of == tf.float64], of)
-        last, at = as_tensors(([1, 0], [50], [0, -2]), of), as_tensors(([9, 9], [8], [7, 7]), of)
+        last, at = as_tensors(([2, 1], [50], [0, -1]), of), as_tensors(([9, 9], [8], [7, 7]), of)
         return Cotangents(first, last, at, np.array([7.0, 6.0, 5.0]))
 
     def gradient(*given):
@@ -468,8 +468,8 @@ def test_the_report_of_two_sweeps_and_a_gradient_by_hand(by_hand):
     )
     assert [s.numpy().tolist() for s in report.scores] == [[3.0, 2.0], [400.0], [0.0, 4.0]]
     assert report.norms.tolist() == [7.0, 6.0, 5.0]
-    assert report.ratio == pytest.approx(np.sqrt(29 / 5))  # (3, 2, 0, 4) and (1, 0, 0, 2)
-    assert report.rounding == pytest.approx(1 / np.sqrt(2))  # (1, 0, 0, 2) for (1, 0, 0, 1)
+    assert report.ratio == pytest.approx(np.sqrt(29) / 3)  # (3, 2, 0, 4) and (2, 2, 0, 1)
+    assert report.rounding == pytest.approx(np.sqrt(5 / 2))  # (2, 2, 0, 1) for (1, 0, 0, 1)
     assert report.error == pytest.approx(2 / np.sqrt(17))  # (3, 2, 0, 4) for (3, 2, 0, 2)
     assert report.determined == 0.5
     (first, same), ((fine_loss, last, batch), _), (second, also) = by_hand
@@ -488,8 +488,8 @@ def test_the_report_of_one_sweep_by_hand(by_hand):
     weights = [tf.constant(w) for w in ([1.0, 2.0], [4.0], [3.0, -1.0])]
     report = conditioning("loss", weights, [np.zeros(1)], learning_rate=0.25)
     assert report[3:] == (None, None, None)
-    # (3, 2, 400, 0, 4) and (1, 0, 200, 0, 2)
-    assert report.ratio == pytest.approx(np.sqrt((29 + 400**2) / (5 + 200**2)))
+    # (3, 2, 400, 0, 4) and (2, 2, 200, 0, 1)
+    assert report.ratio == pytest.approx(np.sqrt((29 + 400**2) / (9 + 200**2)))
     stacked = np.zeros((2, 1)), np.zeros(2)
     conditioning("loss", weights, stacked, learning_rate=0.25)
     (_, options), (given, _) = by_hand
