@@ -592,27 +592,45 @@ def test_all_inputs_and_all_outputs_count():
         np.testing.assert_array_equal(found, mask > 0)
 
 
-IDENTITIES = [
-    *[layers.ReLU(), layers.LeakyReLU(), layers.ELU(), layers.PReLU(), layers.Softmax()],
-    *[layers.Activation("tanh"), layers.Identity(), layers.BatchNormalization()],
-    *[layers.Rescaling(1 / 255, 0.5), layers.Normalization(mean=0.5, variance=4.0)],
-    *[layers.Dropout(0.5), layers.SpatialDropout1D(0.5), layers.GaussianDropout(0.5)],
-    *[layers.GaussianNoise(1.0), layers.AlphaDropout(0.5), layers.ActivityRegularization(0.1)],
-    *[keras.ops.relu, keras.ops.tanh, keras.ops.sigmoid, keras.ops.gelu, keras.ops.exp],
-    *[keras.ops.abs, keras.ops.square, keras.ops.sqrt, keras.ops.negative, keras.ops.silu],
-    lambda x: keras.ops.clip(x, -1.0, 0.5),
-]
+IDENTITIES = {
+    "ReLU": lambda x: layers.ReLU()(x),
+    "LeakyReLU": lambda x: layers.LeakyReLU()(x),
+    "ELU": lambda x: layers.ELU()(x),
+    "PReLU": lambda x: layers.PReLU()(x),
+    "Softmax": lambda x: layers.Softmax()(x),
+    "Activation": lambda x: layers.Activation("tanh")(x),
+    "Identity": lambda x: layers.Identity()(x),
+    "BatchNormalization": lambda x: layers.BatchNormalization()(x),
+    "Rescaling": lambda x: layers.Rescaling(1 / 255, 0.5)(x),
+    "Normalization": lambda x: layers.Normalization(mean=0.5, variance=4.0)(x),
+    "Dropout": lambda x: layers.Dropout(0.5)(x),
+    "SpatialDropout1D": lambda x: layers.SpatialDropout1D(0.5)(x),
+    "GaussianDropout": lambda x: layers.GaussianDropout(0.5)(x),
+    "GaussianNoise": lambda x: layers.GaussianNoise(1.0)(x),
+    "AlphaDropout": lambda x: layers.AlphaDropout(0.5)(x),
+    "ActivityRegularization": lambda x: layers.ActivityRegularization(0.1)(x),
+    "relu": keras.ops.relu,
+    "tanh": keras.ops.tanh,
+    "sigmoid": keras.ops.sigmoid,
+    "gelu": keras.ops.gelu,
+    "exp": keras.ops.exp,
+    "abs": keras.ops.abs,
+    "square": keras.ops.square,
+    "sqrt": keras.ops.sqrt,
+    "negative": keras.ops.negative,
+    "silu": keras.ops.silu,
+    "clip": lambda x: keras.ops.clip(x, -1.0, 0.5),
+}
 
 
-def test_what_bends_or_scales_each_number_counts_as_the_identity():
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_what_bends_or_scales_each_number_counts_as_the_identity(name):
     generator = np.random.default_rng(4)
-    model = between(lambda x: x)
+    model, other = between(IDENTITIES[name]), between(lambda x: x)
     values = [tf.constant(generator.random(k.shape)) for k in kernels(model)]
-    expected = paths.passing(paths.flow(model), values)
-    for link in IDENTITIES:
-        found = paths.passing(paths.flow(between(link)), values)
-        for a, b in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(a, b)
+    found, expected = (paths.passing(paths.flow(m), values) for m in (model, other))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(
