@@ -229,18 +229,6 @@ def test_there_must_be_axioms(call):
         call()
 
 
-@pytest.mark.parametrize("name", ["", "A1", "1*", "a\n"])
-def test_names_of_axioms_are_one_character(name):
-    with pytest.raises(ValueError, match="axioms: expected a letter or a digit as a name, found"):
-        read_database("", AXIOMS | {name: parse("p")})
-
-
-@pytest.mark.parametrize("name", ["*", " ", "$", "é"])
-def test_names_of_axioms_must_be_labels(name):
-    with pytest.raises(ValueError, match="axioms: expected a letter or a digit as a name, found"):
-        export_proofs(["DD211"], AXIOMS | {name: parse("p")})
-
-
 def test_a_missing_checker_is_named(monkeypatch):
     monkeypatch.setattr(metamath, "PROGRAM", "metamath-is-not-here")
     with pytest.raises(FileNotFoundError, match="metamath-is-not-here: expected the checker"):
@@ -515,12 +503,6 @@ def test_a_goal_must_be_among_what_is_proved(database):
         check(database, [parse("CpCqCrr"), parse("CpCqCrCss")])
 
 
-def test_a_table_needs_labels_too():
-    table = Table({"*": parse("CpCqp")}, lambda x, y: None)
-    with pytest.raises(ValueError, match="axioms: expected a letter or a digit"):
-        export_table(table)
-
-
 APPROVAL = """The source has 16 statements; 6 are $a and 2 are $p.
 All proofs in the database were verified in 0.00 s.
 """
@@ -598,13 +580,13 @@ def test_a_table_is_written_with_premises_first():
     assert [label for label, _ in read_database(text)] == ["th1", "th2", "th3"]
 
 
-@pytest.mark.parametrize("name", ["ab", "", "a ", "1\n"])
+@pytest.mark.parametrize("name", ["", "A1", "a ", "1\n", "*", "$", "é"])
 def test_a_name_of_an_axiom_is_one_letter_or_digit_and_nothing_else(name):
     axioms = {"1": parse("CpCqp"), name: parse("Cpp")}
     table = Table(axioms, lambda x, y: None)
     calls = (lambda: export_table(table), lambda: read_database("", axioms))
     for call in (*calls, lambda: export_proofs([], axioms)):
-        with pytest.raises(ValueError, match="expected a letter or a digit as a name, found"):
+        with pytest.raises(ValueError, match="axioms: expected a letter or a digit as a name"):
             call()
 
 
@@ -634,9 +616,7 @@ def test_the_checker_reads_the_database_in_a_folder_of_its_own(monkeypatch):
     ((command, text, options),) = seen
     commands = ["set scroll continuous", 'read "database.mm"', "verify proof *", "exit"]
     assert (command, text) == (["metamath", *commands], "the text")
-    assert options.pop("stdin") == metamath.subprocess.DEVNULL
-    assert options.pop("text")
-    assert options in ({"capture_output": True}, {"capture_output": True, "check": False})
+    assert options["stdin"] == metamath.subprocess.DEVNULL
 
 
 @pytest.mark.parametrize(
