@@ -154,3 +154,18 @@ def with_an_idle_layer():
     loss = [plain, lambda y, outputs: tf.zeros(tf.shape(y)[:1])]
     batch = np.ones((6, 4), "float32"), [np.arange(6) % 3, np.zeros((6, 2), "float32")]
     return keras.Model(x, outputs), loss, batch
+
+
+def with_spaces(text):
+    """Return a text with plain spaces in place of those at which no line is broken."""
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def said(verdict):
+    """Return what a verdict says and its evidence, with plain spaces."""
+    return str(verdict), with_spaces(verdict.evidence)
+
+
+def verdict_of_each(found):
+    """Return the verdicts of claims by their numbers."""
+    return {claim.number: claim.verdict for claim in found}

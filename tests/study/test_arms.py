@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sweep_regrowth
+from conftest import said
 
 
 @pytest.fixture
@@ -93,8 +94,7 @@ def test_goals_are_compared_setting_by_setting(stored):
     stored(proofs=runs("blend", [20, 22]) + runs("fixed", [2, 3], 0))
     assert arms.goals("fixed") == paired({0: 2, 1: 3}, {0: 20, 1: 22})
     verdict = arms.fewer({"fixed": Interval(-18, -19, -17, 1e-6)})
-    said = "difference in goals: fixed: −18.0 [−19.0, −17.0] *"
-    assert (verdict.word, verdict.evidence.replace("\N{NO-BREAK SPACE}", " ")) == ("holds", said)
+    assert said(verdict) == ("holds", "difference in goals: fixed: −18.0 [−19.0, −17.0] *")
 
 
 def runs_of(arm, numbers, steps=2):

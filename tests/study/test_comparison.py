@@ -17,6 +17,7 @@ from prosper_utils.study.comparison import (
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import with_spaces
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -113,7 +114,7 @@ def test_intervals_as_texts_do_not_break():
     }
     for found, expected in texts.items():
         assert " " not in found
-        assert found.replace("\N{NO-BREAK SPACE}", " ") == expected
+        assert with_spaces(found) == expected
 
 
 def test_a_rank_correlation_takes_what_rounding_parts_for_a_tie():

@@ -6,6 +6,7 @@ from prosper_utils.study.comparison import paired
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import with_spaces
 
 
 def sweep(errors, **columns):
@@ -195,7 +196,7 @@ def test_all_intervals_stand_in_one_table_with_gaps_where_nothing_was_run():
         ("first", "CIFAR-10"): {},
         ("second", "MNIST"): {("dense", 0.9): lower},
     }
-    table = findings.cells(found).map(lambda text: text.replace("\N{NO-BREAK SPACE}", " "))
+    table = findings.cells(found).map(with_spaces)
     assert [*table.columns] == ["90%", "99.5%"]
     less, none = "−1.0 [−1.2, −0.8] *", "+0.0 [−2.5, +2.5]"
     assert dict(zip(table.index, table.to_numpy().tolist(), strict=True)) == {

@@ -11,6 +11,7 @@ from prosper_utils.study.verdicts import Verdict
 import pandas as pd
 import pytest
 import sweep_regrowth
+from conftest import said, verdict_of_each
 from test_arms import give, rows_of_runs, runs_of
 
 BETTER, OPEN, WORSE = (Interval(m, m - 1, m + 1, p) for m, p in ((-3, 1e-6), (0, 1), (3, 1e-6)))
@@ -291,10 +292,6 @@ def test_a_search_that_stores_no_goals_is_no_rival_in_other_domains(monkeypatch)
     assert hopes.carries_over().word == "holds"
 
 
-def verdict_of_each(found):
-    return {claim.number: claim.verdict for claim in found}
-
-
 @pytest.mark.parametrize(
     ("lowest", "words"), [(0.2, "holds if an object has weight"), (0.6, "holds")]
 )
@@ -463,11 +460,6 @@ def test_lemmas_are_put_in_order_by_the_credit_of_the_extra_support(monkeypatch)
     ]
     give(monkeypatch, proofs_credit=rows)
     assert hopes.lemma_order().word == "holds"
-
-
-def said(verdict):
-    """Return what a verdict says and its evidence, with spaces in place of those in intervals."""
-    return str(verdict), verdict.evidence.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_the_evidence_is_the_goals_of_the_arms_that_a_statement_names(runs):

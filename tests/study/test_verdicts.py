@@ -16,6 +16,7 @@ from prosper_utils.study.verdicts import (
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import with_spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,9 +139,7 @@ def test_with_few_cases_each_is_evidence():
     found = verdicts.each(lower, {"a": around(-2), "b": around(0)}, "goals")
     assert str(found) == "holds if a"
     assert found.evidence.startswith("goals: a: −2.0")
-    assert found.evidence.replace("\N{NO-BREAK SPACE}", " ").endswith(
-        "b: +0.0 [−1.0, +1.0]; else not shown"
-    )
+    assert with_spaces(found.evidence).endswith("b: +0.0 [−1.0, +1.0]; else not shown")
 
 
 def test_in_a_table_a_star_stays_with_its_interval():
