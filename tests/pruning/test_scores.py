@@ -665,43 +665,55 @@ def test_what_looks_at_no_loss_takes_each_option_of_one_and_leaves_it_aside(tiny
             score(**of_loss | {wrong: 1})
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_which_sweep_is_judged_and_by_which(monkeypatch, dtype):
-    """A sweep back with steps is judged, by float64 unless it is in float64 itself."""
-    model, seen = dense_300_100(units=(3, 2), dtype=dtype), []
+@pytest.fixture
+def sweeps(monkeypatch):
+    """Return what is called: whether it is judged, on how many batches, by which type, how."""
+    seen = []
 
     def noted(which):
-        def called(loss, weights, batches, **options):
-            double = options.pop("double", None)
-            seen.append((which, len(batches), None if double is None else double[0][0].dtype.name))
-            options.pop("scored", None)
-            seen.append(options)
+        def called(loss, weights, batches, *, double=None, scored=None, **options):
+            seen.append((which, len(batches), double and double[0][0].dtype.name, options))
             return weights
 
         return called
 
     monkeypatch.setattr("prosper_utils.lookahead.conditioning.checked", noted("judged"))
     monkeypatch.setattr(scores, "meta_gradient", noted("as it is"))
-    images = np.random.default_rng(0).normal(size=(3, 2, 28, 28, 1))
-    batches = [(x, np.arange(2)) for x in images]
-    given = {"learning_rate": 0.3, "momentum": 0.5}
-    double = "float64" if dtype == "float32" else None
-    for method, judged in (
-        ("reverse", True),
-        ("checkpointed", True),
-        ("unrolled", False),
-        ("first_order", False),
-    ):
-        prospr(model, batches, sparsity=0.7, steps=2, method=method, **given)
-        options = given | {"method": method} | ({"sparsity": 0.7} if judged else {})
-        kind = ("judged", 3, double) if judged else ("as it is", 3, None)
-        assert seen == [kind, options]
-        seen.clear()
-        prospr(model, batches, sparsity=0.7, steps=0, method=method, **given)
-        assert seen == [("as it is", 1, None), given | {"method": method}] * 3
-        seen.clear()
-    prospr(model, batches, steps=1, dtype="float64")
-    assert seen[0] == ("judged", 2, None)
+    return seen
+
+
+IMAGES = np.random.default_rng(0).normal(size=(3, 2, 28, 28, 1))
+JUDGED = {"reverse": True, "checkpointed": True, "unrolled": False, "first_order": False}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("method", JUDGED)
+def test_which_sweep_is_judged_and_by_which(sweeps, method, dtype):
+    """A sweep back with steps is judged, by float64 unless it is in float64 itself."""
+    model = dense_300_100(units=(3, 2), dtype=dtype)
+    batches = [(x, np.arange(2)) for x in IMAGES]
+    given = {"learning_rate": 0.3, "momentum": 0.5, "method": method}
+    prospr(model, batches, sparsity=0.7, steps=2, **given)
+    if JUDGED[method]:
+        double = "float64" if dtype == "float32" else None
+        assert sweeps == [("judged", 3, double, given | {"sparsity": 0.7})]
+    else:
+        assert sweeps == [("as it is", 3, None, given)]
+
+
+def test_a_sweep_that_is_asked_for_in_float64_is_judged_by_no_other(sweeps):
+    batches = [(x, np.arange(2)) for x in IMAGES]
+    prospr(dense_300_100(units=(3, 2)), batches, steps=1, dtype="float64")
+    ((which, count, double, _),) = sweeps
+    assert (which, count, double) == ("judged", 2, None)
+
+
+@pytest.mark.parametrize("method", JUDGED)
+def test_without_steps_no_sweep_is_judged(sweeps, method):
+    batches = [(x, np.arange(2)) for x in IMAGES]
+    given = {"learning_rate": 0.3, "momentum": 0.5, "method": method}
+    prospr(dense_300_100(units=(3, 2)), batches, sparsity=0.7, steps=0, **given)
+    assert sweeps == [("as it is", 1, None, given)] * 3  # each of the three batches is a run
 
 
 def test_iterative_snip_is_iterative_prospr_without_steps_whatever_it_is_given(monkeypatch):
