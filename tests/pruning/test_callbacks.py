@@ -136,10 +136,8 @@ def test_a_clone_which_has_the_name_is_another_model(kind):
 def test_a_loop_of_ones_own_is_told_as_the_one_that_it_is_derived_from(kind):
     """With the steps that are made and the optimizer that makes them."""
     seen = []
-    made = MAKE[kind](network())
-    own = type("Own", (kind,), {"after": lambda self, *args: seen.append(args)})
-    loop = own.__new__(own)
-    vars(loop).update(vars(made))
+    loop = MAKE[kind](network())
+    loop.__class__ = type("Own", (kind,), {"after": lambda self, *args: seen.append(args)})
     loop.moved = [(0, 1)]  # regrown before: nothing to warn of
     model, callback = loop.model, TELLS[kind](loop)
     fit(model, [callback])
