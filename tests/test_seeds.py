@@ -6,7 +6,7 @@ here.
 
 import itertools
 
-from prosper_utils.pruning import budgets, gates, masks, scores
+from prosper_utils.pruning import budgets, gates, masks, networks, scores
 from prosper_utils.study import controls, datasets
 
 import keras
@@ -39,6 +39,11 @@ def uniform_units(seed):
     return gates.uniform(model(), seed=seed)[2:5]
 
 
+def first_weights(seed):
+    """The first one of each kernel."""
+    return [np.ravel(kernel)[0] for kernel in networks.kernels(networks.lenet5(seed=seed))]
+
+
 def fresh_weights(seed):
     return controls.fresh(model(), seed).layers[0].kernel[0, :3]
 
@@ -64,6 +69,7 @@ DRAWS = {
     random_weights: [0.0856491, 0.2368105, 0.8012744],
     random_units: [0.8012745, 0.582162, 0.0941286],
     uniform_units: [0.9166667, 0.0833333, 0.4166667],
+    first_weights: [-0.1126120, -0.0122381, 0.0805176, 0.0938701, -0.1297146],
     fresh_weights: [-0.2408479, 0.1893243, 0.4284070],
     order: [[5, 1, 2, 4], [0, 7, 8, 6]],
     stacked: [7, 0, 2, 1],
