@@ -118,7 +118,8 @@ def measured(arm, budget=BUDGET, repeats=9):
     return row | {f"share_{name}": found.get(name, 0.0) for name in WHERE}
 
 
-if __name__ == "__main__":
+def main():
+    """Measure every way of searching on one thread, and store the rows."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     begin = time.perf_counter()
@@ -126,3 +127,7 @@ if __name__ == "__main__":
     configuration = {"budget": BUDGET, "largest_formula": LIMIT, "threads": 1}
     configuration |= {"step_size": BLEND.step_size, "keep": BLEND.keep, "compiled": COMPILED}
     results.save("proofs_speed", rows, configuration, seconds=time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    main()

@@ -60,9 +60,14 @@ def measured(repeats=15):
     return rows
 
 
-if __name__ == "__main__":
+def main():
+    """Measure what the loop costs on every network, and store the rows."""
     begin = time.perf_counter()
     rows = measured()
     configuration = {"every": EVERY, "sparsity": SPARSITY, "batch_size": BATCH_SIZE}
     configuration |= bench.OPTIONS
     results.save("bench_regrowth", rows, configuration, seconds=time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    main()

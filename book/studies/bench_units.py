@@ -92,9 +92,14 @@ def measured(name, data, repeats=9):
     return rows
 
 
-if __name__ == "__main__":
+def main():
+    """Measure every network on one thread, and store the rows."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     begin, digits = time.perf_counter(), datasets.digits()
     rows = [row for name in tqdm(NETWORKS) for row in measured(name, digits)]
     configuration = {"share": SHARE, "batch_size": BATCH_SIZE, "threads": 1}
     results.save("bench_units", rows, configuration, seconds=time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    main()

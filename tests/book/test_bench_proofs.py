@@ -3,8 +3,6 @@
 import collections
 import contextlib
 import functools
-import itertools
-import runpy
 import signal
 import sys
 import time
@@ -18,7 +16,6 @@ from prosper_utils.study import results
 import bench_proofs
 import numpy as np
 import pytest
-import sweep_proofs
 import tensorflow as tf
 from goals import GOALS
 
@@ -164,15 +161,15 @@ def test_what_passed_since_the_last_look_goes_where_it_is_and_at_the_end_to_the_
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_nobody_looks_any_more_once_it_has_ended(looks, monkeypatch, fails):
-    _, asked = looks
-    monkeypatch.setattr(bench_proofs.collections.Counter, "total", lambda counter: 1.0)
+def test_nobody_looks_any_more_once_it_has_ended(looks, fails):
+    passes, asked = looks
 
     def other(*given):
         """Look, as somebody else did before."""
 
     def run():
         assert signal.getsignal(signal.SIGPROF) is not other
+        passes(1.0)
         if fails:
             raise KeyError("an error")
 
@@ -278,27 +275,18 @@ def test_the_ways_are_those_of_their_names(monkeypatch):
 
 def test_the_command_stores_a_row_for_each_way(monkeypatch):
     saved, threads, now = [], [], iter([1.0, 7.5])
-    empty = SimpleNamespace(products=[0], many=len, at_once=len)
-    monkeypatch.setattr(bench_proofs.time, "perf_counter", lambda: next(now))
-    ticks = itertools.count()
-    monkeypatch.setattr(bench_proofs.time, "process_time", lambda: next(ticks))
+    times = SimpleNamespace(perf_counter=lambda: next(now))
+    monkeypatch.setattr(bench_proofs, "time", times)
     for kind in ("intra", "inter"):
         said = functools.partial(lambda kind, count: threads.append((kind, count)), kind)
         monkeypatch.setattr(tf.config.threading, f"set_{kind}_op_parallelism_threads", said)
-    monkeypatch.setattr(evolution, "evolve", lambda *given: None)
-    monkeypatch.setattr(evolution, "detachment_table", lambda **_: empty)
-    monkeypatch.setattr(search, "breadth_first", lambda *given: None)
-    monkeypatch.setattr(sweep_proofs, "LIGHT", lambda *given: None)
-    monkeypatch.setattr(
-        sweep_proofs, "PROVERS", dict.fromkeys(sweep_proofs.PROVERS, lambda *given: None)
-    )
-    monkeypatch.setattr(collections.Counter, "values", lambda counter: [1])
+    monkeypatch.setattr(bench_proofs, "measured", lambda arm: {"arm": arm, "threads": len(threads)})
     monkeypatch.setattr(results, "save", lambda *given, **options: saved.append((given, options)))
-    runpy.run_path(bench_proofs.__file__, run_name="__main__")
+    bench_proofs.main()
     (((name, rows, configuration), options),) = saved
     stored, provenance = results.load("proofs_speed")
     assert name == "proofs_speed"
-    assert [row["arm"] for row in rows] == [*stored.arm]
+    assert rows == [{"arm": arm, "threads": 2} for arm in stored.arm]
     assert configuration.pop("compiled") is COMPILED
     assert provenance["configuration"].pop("compiled") is True
     assert configuration == provenance["configuration"]

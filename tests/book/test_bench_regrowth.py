@@ -1,7 +1,7 @@
 """What is timed as the loop's cost: the same steps with and without it, and it does regrow."""
 
 import functools
-import runpy
+from types import SimpleNamespace
 
 from prosper_utils.pruning import masks, regrowth, scores
 from prosper_utils.pruning.networks import dense_300_100, kernels
@@ -151,10 +151,10 @@ def test_a_call_does_what_it_is_named_after(monkeypatch):
 def test_the_command_stores_the_rows_with_what_they_were_made_with(monkeypatch):
     saved = []
     now = iter([10.0, 14.5])
-    monkeypatch.setattr(bench_regrowth.time, "perf_counter", lambda: next(now))
-    monkeypatch.setattr(bench, "GREY", ())
+    monkeypatch.setattr(bench_regrowth, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    monkeypatch.setattr(bench_regrowth, "measured", lambda: ["the rows"])
     monkeypatch.setattr(results, "save", lambda *given, **options: saved.append((given, options)))
-    runpy.run_path(bench_regrowth.__file__, run_name="__main__")
+    bench_regrowth.main()
     configuration = {"every": 100, "sparsity": 0.99, "batch_size": 128, "learning_rate": 0.1}
-    assert saved == [(("bench_regrowth", [], configuration), {"seconds": 4.5})]
+    assert saved == [(("bench_regrowth", ["the rows"], configuration), {"seconds": 4.5})]
     assert results.load("bench_regrowth")[1]["configuration"] == configuration

@@ -1,12 +1,11 @@
 """What is timed of small networks: which they are, what a step is, what their rows say."""
 
-import runpy
 from types import SimpleNamespace
 
 from prosper_utils.lookahead.descent import sgd, start
 from prosper_utils.pruning import deploy, units
 from prosper_utils.pruning.masks import nonzero
-from prosper_utils.pruning.networks import IMAGE, as_loss, cross_entropy, kernels
+from prosper_utils.pruning.networks import as_loss, cross_entropy, kernels
 from prosper_utils.study import datasets, results
 
 import bench_units
@@ -47,18 +46,6 @@ def test_the_networks_are_those_that_are_stored(name):
         names = [f.__name__ for f in names if f is not None]
         assert names.count("relu") >= 2
         assert {*names} <= {"relu", "linear"}
-
-
-def test_what_is_measured_is_by_these_names():
-    assert [*bench_units.NETWORKS] == [
-        "VGG",
-        "LeNet-300-100",
-        "LeNet-5-Caffe",
-        "LeNet-5",
-        "ResNet-8",
-    ]
-    assert (WHOLE, CUT, EIGHTS) == ("whole", "a quarter", "a quarter, in eights")
-    assert (MASKED, ONE) == ("masked", "one unit a layer")
 
 
 def test_one_group_of_each_kind_is_kept_and_what_is_fixed():
@@ -193,29 +180,22 @@ def test_a_row_says_of_its_model_and_form_what_was_measured(monkeypatch):
 
 def test_the_command_stores_the_rows_of_all_networks(monkeypatch):
     saved, threads, now = [], [], iter([2.0, 5.5])
-    monkeypatch.setattr(bench_units.time, "perf_counter", lambda: next(now))
+
+    def measured(name, data):
+        assert (data, threads) == ("the digits", [1])
+        return [{"network": name, "model": model} for model in ("a", "b")]
+
+    monkeypatch.setattr(bench_units, "time", SimpleNamespace(perf_counter=lambda: next(now)))
     monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", threads.append)
-    monkeypatch.setattr(deploy, "table", lambda models, *_, **__: ([], ""))
-    monkeypatch.setattr(
-        deploy, "latency", lambda steps, *_, **__: {cut: {"median": 1.0} for cut in steps}
-    )
-    for name in ("vgg", "dense_300_100", "lenet5_caffe", "lenet5", "resnet8"):
-        monkeypatch.setattr(bench_units.networks, name, small_network)
+    monkeypatch.setattr(datasets, "digits", lambda: "the digits")
+    monkeypatch.setattr(bench_units, "measured", measured)
     monkeypatch.setattr(results, "save", lambda *given, **options: saved.append((given, options)))
-    runpy.run_path(bench_units.__file__, run_name="__main__")
+    bench_units.main()
     (((name, rows, configuration), options),) = saved
     stored, provenance = results.load("bench_units")
     assert name == "bench_units"
     assert configuration == provenance["configuration"]
     assert configuration == {"share": 0.25, "batch_size": 128, "threads": 1}
     assert options == {"seconds": 3.5}
-    assert threads == [1]
-    of = stored[stored.form == "training step"]
-    keys = ["network", "model", "form"]
-    assert [[row[key] for key in keys] for row in rows] == of[keys].to_numpy().tolist()
-
-
-def small_network(activation, shape=IMAGE):
-    """Return a network of one hidden layer, whatever it stands for."""
-    links = [keras.layers.Flatten(), keras.layers.Dense(64, activation), keras.layers.Dense(10)]
-    return keras.Sequential([keras.Input(shape), *links])
+    names = dict.fromkeys(stored.network)
+    assert rows == [{"network": n, "model": model} for n in names for model in ("a", "b")]
