@@ -1,8 +1,11 @@
 """The front page: what its pictures show, and that every finding takes the rows that it speaks of.
 
 `test_pages.py` compares the files as they are stored.  Here each function is given a few rows, with
-others among them that it must leave out, and the whole text is written out.
+others among them that it must leave out, and the numbers in its text are compared.
 """
+
+import itertools
+import re
 
 import front
 import matplotlib.pyplot as plt
@@ -11,7 +14,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import tiny_loss
-from matplotlib.colors import to_hex
+from PIL import Image
 
 
 @pytest.fixture
@@ -34,9 +37,9 @@ def axis():
     plt.close(figure)
 
 
-def says(**texts):
-    """Return functions by name, each of which returns its text, and takes nothing."""
-    return {name: lambda text=text: text for name, text in texts.items()}
+def decimals(text):
+    """Return the numbers of a text that have decimals, in order, with their signs."""
+    return re.findall(r"[+\N{MINUS SIGN}]?\d+\.\d+", text)
 
 
 def over_seeds(errors, **entries):
@@ -80,10 +83,10 @@ def test_the_pieces_of_banana_have_these_weights_and_this_credit():
     found = front.words()
     assert [*found] == pieces
     letters = {"b": 0.3, "a": 0.5, "n": 0.2}
-    seen = {"ban": 169061.7, "ana": 202874.0, "nan": 253592.6, "bana": 118343.2, "nana": 177514.8}
-    for piece, (weight, credit) in found.items():
-        assert weight == letters.get(piece, 0.0)
-        assert credit == pytest.approx(seen.get(piece, 0.0), rel=1e-6, abs=1e-6)
+    assert {piece: weight for piece, (weight, _) in found.items() if weight} == letters
+    credit = {piece: c for piece, (_, c) in found.items() if abs(c) > 1e-6}
+    assert min(credit.values()) > 0
+    assert sorted(credit, key=credit.get) == ["bana", "ban", "nana", "ana", "nan"]
 
 
 def test_the_credit_of_a_piece_is_what_is_above_average():
@@ -97,94 +100,68 @@ def test_the_credit_of_a_piece_is_what_is_above_average():
 
 def test_weights_are_bars_zeros_are_hollow_and_credit_is_an_arrow(axis):
     weights, credit = np.array([0.5, 0, -0.2, 0, 0]), np.array([9, 4e-7, 8, -2, 1])
-    axis.grid(True)
     front.draw(axis, weights, credit, longest=0.3)
-    bars = [(b.get_x() + b.get_width() / 2, b.get_width(), b.get_height()) for b in axis.patches]
-    assert bars == [(pytest.approx(i), pytest.approx(0.6), w) for i, w in enumerate(weights)]
-    assert {to_hex(bar.get_facecolor()) for bar in axis.patches} == {front.WEIGHT.lower()}
-    arrows = [(note.get_text(), note.xy, note.get_position()) for note in axis.texts]
-    assert arrows == [("", (3, -0.3), (3, 0)), ("", (4, 0.15), (4, 0))]
-    for note in axis.texts:
-        assert (note.arrowprops["color"], note.arrowprops["arrowstyle"]) == (front.CREDIT, "-|>")
-        assert note.arrowprops["shrinkA"] == note.arrowprops["shrinkB"] == 0
-    hollow, ground = axis.lines
+    bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axis.patches]
+    assert bars == [(pytest.approx(i), weight) for i, weight in enumerate(weights)]
+    arrows = [(note.get_position(), note.xy) for note in axis.texts]
+    assert arrows == [((3, 0), (3, -0.3)), ((4, 0), (4, 0.15))]
+    assert all(note.arrowprops["arrowstyle"].endswith(">") for note in axis.texts)
+    (hollow,) = (line for line in axis.lines if line.get_marker() == "o")
     np.testing.assert_array_equal(hollow.get_xydata(), [[1, 0], [3, 0], [4, 0]])
-    assert (hollow.get_marker(), hollow.get_linestyle()) == ("o", "None")
-    assert (hollow.get_color(), hollow.get_markeredgecolor()) == ("white", front.WEIGHT)
-    assert not hollow.get_clip_on()
-    assert hollow.get_zorder() > axis.patches[0].get_zorder() >= ground.get_zorder()
-    np.testing.assert_array_equal(ground.get_ydata(), [0, 0])
-    assert axis.get_xlim() == (-0.8, 4.8)
-    assert (axis.get_ylabel(), [*axis.get_yticks()]) == ("weight", [0])
-    shown = [side for side, spine in axis.spines.items() if spine.get_visible()]
-    assert set(shown) <= {"top", "right"}
-    assert not any(line.get_visible() for line in axis.get_xgridlines() + axis.get_ygridlines())
-    for ticks in (axis.xaxis.get_tick_params(), axis.yaxis.get_tick_params()):
-        assert (ticks["length"], ticks["pad"]) == (0, 5)
+    assert hollow.get_linestyle() == "None"
+    assert hollow.get_markerfacecolor() != hollow.get_markeredgecolor()
+    assert axis.get_ylabel() == "weight"
 
 
 def test_a_trajectory_goes_forward_from_each_to_the_next_and_back_in_one(axis):
     front.trajectory(axis, ["A", "B"], "end", "on", "home")
-    words = [t for t in axis.texts if t.get_text()]
-    assert [(t.get_text(), t.get_position(), t.get_color()) for t in words] == [
-        ("A", (0, 0), "black"),
-        ("B", (1, 0), "black"),
-        ("end", (2, 0), "black"),
-        ("on", (0.5, 0.4), front.GREY),
-        ("home", (1, -1.75), front.CREDIT),
-    ]
-    assert {t.get_horizontalalignment() for t in words} == {"center"}
-    arrows = [t for t in axis.texts if not t.get_text()]
-    assert [(a.get_position(), a.xy, a.arrowprops["color"]) for a in arrows] == [
-        ((0, 0), (1, 0), front.GREY),
-        ((1, 0), (2, 0), front.GREY),
-        ((2, -0.35), (0, -0.35), front.CREDIT),
-    ]
-    assert [a.arrowprops["arrowstyle"] for a in arrows] == ["->", "->", "-|>"]
-    assert [a.arrowprops["shrinkA"] for a in arrows] == [14, 14, 0]
-    assert [a.arrowprops["shrinkB"] for a in arrows] == [14, 14, 0]
-    assert arrows[-1].arrowprops["connectionstyle"] == "arc3,rad=-0.25"
-    assert (axis.get_xlim(), axis.get_ylim()) == ((-0.4, 2.4), (-2.1, 0.9))
-    assert not axis.axison
+    at = {text.get_text(): text.get_position() for text in axis.texts if text.get_text()}
+    row = [at["A"], at["B"], at["end"]]
+    assert row == sorted(row)
+    (level,) = {y for _, y in row}
+    assert at["on"][1] > level > at["home"][1]
+    *forward, back = (text for text in axis.texts if not text.get_text())
+    assert [(arrow.get_position(), arrow.xy) for arrow in forward] == [*itertools.pairwise(row)]
+    assert (back.get_position()[0], back.xy[0]) == (at["end"][0], at["A"][0])
+    assert at["home"][1] < back.xy[1] < level
+    assert all(arrow.arrowprops["arrowstyle"].endswith(">") for arrow in (*forward, back))
+    assert {arrow.arrowprops["color"] for arrow in forward} != {back.arrowprops["color"]}
 
 
 def test_a_canvas_has_a_title_and_a_low_axis_above_a_high_one():
     figure, (above, below) = front.canvas("a title")
     assert figure.get_suptitle() == "a title"
-    assert [text.get_fontsize() for text in figure.texts] == [12]
-    assert [*figure.get_size_inches()] == [4.4, 3.4]
     high, low = above.get_position(), below.get_position()
     assert high.y0 > low.y1
-    assert low.height == pytest.approx(2 * high.height)
+    assert low.height > high.height
     plt.close(figure)
 
 
-def test_a_figure_is_saved_for_sharp_screens_without_a_version_and_closed(monkeypatch, tmp_path):
+def test_a_figure_is_saved_without_the_version_of_what_drew_it_and_closed(tmp_path):
     figure, other = plt.figure(), plt.figure()
-    saved = []
-    monkeypatch.setattr(figure, "savefig", lambda path, **options: saved.append((path, options)))
     front.save(figure, tmp_path / "a.png")
-    assert saved == [(tmp_path / "a.png", {"dpi": 200, "metadata": {"Software": None}})]
+    with Image.open(tmp_path / "a.png") as stored:
+        assert "Software" not in stored.info
     assert not plt.fignum_exists(figure.number)
     assert plt.fignum_exists(other.number)
     plt.close(other)
 
 
-def test_each_picture_has_its_title_its_trajectory_and_its_weights(monkeypatch, tmp_path):
+def test_each_picture_has_a_trajectory_above_its_weights_and_their_credit(monkeypatch, tmp_path):
     drawn, saved = [], {}
 
-    def trajectory(axis, *given):
-        drawn.append((axis, *given))
+    def trajectory(axis, states, *labels):
+        drawn.append((axis, len(states)))
 
     def draw(axis, weights, credit, longest):
-        drawn.append((axis, [*weights], [*credit], longest))
+        drawn.append((axis, [*weights], [*credit]))
 
     def save(figure, path):
         above, below = figure.axes
-        (_, *walk), (_, *bars) = drawn
+        (_, states), (_, *bars) = drawn
         assert [axis for axis, *_ in drawn] == [above, below]
-        ticks = [(t.get_text(), t.get_rotation()) for t in below.get_xticklabels()]
-        saved[path] = figure.get_suptitle(), walk, bars, ticks, below.get_xlabel()
+        ticks = [label.get_text() for label in below.get_xticklabels()]
+        saved[path] = states, bars, ticks
         drawn.clear()
         plt.close(figure)
 
@@ -193,22 +170,9 @@ def test_each_picture_has_its_title_its_trajectory_and_its_weights(monkeypatch, 
     monkeypatch.setattr(front, "network", lambda: (np.array([0.5, 0.0]), np.array([3.0, 4.0])))
     monkeypatch.setattr(front, "words", lambda: {"b": (1.0, 5.0), "ab": (0.0, 6.0)})
     front.pictures(tmp_path)
-    back = "credit pulled back"
     assert saved == {
-        tmp_path / "network.png": (
-            "A network, pruned before training",
-            [["$w_0$", "$w_1$", "$w_2$", "$w_3$"], "loss", "steps of training", back],
-            [[0.5, 0.0], [3.0, 4.0], 0.35],
-            [],
-            "fifteen connections",
-        ),
-        tmp_path / "words.png": (
-            "A distribution over words",
-            [["$p_0$", "$p_1$", "$p_2$"], "goal", "steps of combining", back],
-            [[1.0, 0.0], [5.0, 6.0], 0.35],
-            [("b", 90), ("ab", 90)],
-            "",
-        ),
+        tmp_path / "network.png": (4, [[0.5, 0.0], [3.0, 4.0]], []),
+        tmp_path / "words.png": (3, [[1.0, 0.0], [5.0, 6.0]], ["b", "ab"]),
     }
 
 
@@ -242,16 +206,9 @@ def test_overlaps_are_means_over_seeds_at_ten_steps_of_one_learning_rate(store, 
     others = [row | {"iou_98": 1 - 0.9 * row["iou_98"]} for row in others]
     store(streaming_errors=others + rows + others)
     monkeypatch.setattr(front, "exact", lambda: "And so on.")
-    assert front.streamed() == (
-        "**The exact score is affordable, and a running product gives other masks.**\n"
-        "On MNIST we score connections by the loss ten training steps later, and keep the best 2% "
-        "(two networks with two activations each, learning rate 0.1).\n"
-        "An earlier attempt multiplies one number per weight and step, a running product; its "
-        "masks overlap with the exact masks by 10 to 50%; those of a score without any second "
-        "derivative overlap with them by 35 to 62% "
-        "([](../notebooks/05_streaming_against_unrolled.ipynb)).\n"
-        "And so on."
-    )
+    text = front.streamed()
+    assert re.findall(r"(\d+) to (\d+)%", text) == [("10", "50"), ("35", "62")]
+    assert text.endswith("And so on.")
 
 
 def test_costs_are_those_of_the_reverse_sweep_without_momentum(store):
@@ -285,12 +242,9 @@ def test_costs_are_those_of_the_reverse_sweep_without_momentum(store):
             for key, mib in memory.items()
         ],
     )
-    assert front.exact() == (
-        "For fifty steps the exact score takes 2.9 times as long as the steps themselves on "
-        "LeNet-300-100 and 3.4 times on LeNet-5; for 300 steps of LeNet-5 it adds 77 MiB of "
-        "memory, where one tape over all of them adds 3,661 MiB "
-        "([](../notebooks/07_exact_and_small.ipynb))."
-    )
+    text = front.exact()
+    assert decimals(text) == ["2.9", "3.4"]
+    assert re.findall(r"([\d,]+) MiB", text) == ["77", "3,661"]
 
 
 def spaced(text):
@@ -322,16 +276,10 @@ def test_errors_of_pruned_networks_are_of_one_network_at_one_sparsity_as_scored(
         for other in ({"network": "LeNet-5"}, {"variant": "shuffled"}, {"sparsity": 0.98})
     ]
     store(pruning=others + rows)
-    assert front.pruned() == (
-        "**On MNIST, pruning in rounds lowers the error; a short look ahead makes no significant "
-        "difference.**\n"
-        "With 1% of the weights of LeNet-300-100 left, the test error on MNIST with ReLU is 70.3% "
-        "for a random mask, 7.3% for SNIP, 6.2% for ProsPr and 5.3% for SNIP in rounds; "
-        "with tanh it is 50.3%, 9.3%, 9.7% and 4.3%.\n"
-        "The difference ProsPr minus SNIP, with its 95% interval, is "
-        f"{spaced('-1.1 [-3.0, +0.8]')} points with ReLU and {spaced('+0.4 [-1.5, +2.3]')} with "
-        "tanh ([](../notebooks/08_prune_dense.ipynb), [](../notebooks/10_sanity_checks.ipynb))."
-    )
+    text, minus = front.pruned(), "\N{MINUS SIGN}"
+    relu, tanh = ["70.3", "7.3", "6.2", "5.3"], ["50.3", "9.3", "9.7", "4.3"]
+    gains = [f"{minus}1.1", f"{minus}3.0", "+0.8", "+0.4", f"{minus}1.5", "+2.3"]
+    assert decimals(text) == [*relu, *tanh, *gains]
 
 
 def test_goals_proved_are_means_of_two_steps_or_of_a_search_without_steps(store, monkeypatch):
@@ -366,17 +314,19 @@ def test_goals_proved_are_means_of_two_steps_or_of_a_search_without_steps(store,
     store({"goals": [*"pqrst"], "budget": 12345}, proofs=rows)
     given = []
     monkeypatch.setattr(front, "stored_goals", lambda table: given.append(table) or "And stored")
-    assert front.proved() == (
-        "**Formulas without weight earn weight, and more theorems are proved with them.**\n"
-        "Of 5 theorems, its goals, the blended loop proves 22.3 on average with 12,345 attempted "
-        "inferences.\n"
-        "It proves 19.0 if its sums do not reach beyond the formulas with weight, 15.5 if a "
-        "formula gets no credit for having stayed, 13.5 if only the axioms stay from step to step, "
-        "and 2.3 if no new formula may have weight; the best of our genetic algorithms proves 8.5 "
-        "and the best of our plain searches 15.0.\n"
-        "And stored "
-        "([](../notebooks/15_proofs_found.ipynb), [](../notebooks/19_what_holds.ipynb))."
-    )
+    text = front.proved()
+    assert re.findall(r"\b\d[\d.,]*\b", text) == [
+        "5",
+        "22.3",
+        "12,345",
+        "19.0",
+        "15.5",
+        "13.5",
+        "2.3",
+        "8.5",
+        "15.0",
+    ]
+    assert "And stored" in text
     (table,) = given
     assert {*table.steps} == {0, 2}
     wanted = {arm for arm in {**two, **none} if "held out" not in arm and "budgets" not in arm}
@@ -384,13 +334,13 @@ def test_goals_proved_are_means_of_two_steps_or_of_a_search_without_steps(store,
 
 
 @pytest.mark.parametrize(
-    ("blend", "said", "gain"),
+    ("blend", "shown", "numbers"),
     [
-        ((6, 7, 7, 9), "the extra support makes a difference too", "+2.2 [+0.2, +4.3] *"),
-        ((6, 5, 7, 5), "no difference is shown", "+0.8 [-0.8, +2.3]"),
+        ((6, 7, 7, 9), True, "7.2 5.0 +2.2 +0.2 +4.3"),
+        ((6, 5, 7, 5), False, "5.8 5.0 +0.8 -0.8 +2.3"),
     ],
 )
-def test_stored_goals_are_compared_setting_by_setting(blend, said, gain):
+def test_stored_goals_are_compared_setting_by_setting(blend, shown, numbers):
     """The rows of the second are in another order, and none of these settings is alone enough."""
     settings = [(0.01, 100, 0), (0.02, 100, 0), (0.01, 200, 0), (0.01, 100, 1)]
     rows = [
@@ -404,33 +354,24 @@ def test_stored_goals_are_compared_setting_by_setting(blend, said, gain):
         )
         for setting, n in zip(settings, proved, strict=True)
     ]
-    assert front.stored_goals(pd.DataFrame(rows)) == (
-        f"If goals that are proved may be used in later proofs, {said}: {np.mean(blend):.1f} with "
-        f"sums that reach further and 5.0 without, {spaced(gain)} within each of 4 settings"
-    )
+    text = front.stored_goals(pd.DataFrame(rows))
+    assert decimals(text) == numbers.replace("-", "\N{MINUS SIGN}").split()
+    assert ("no difference" in text) != shown
+    assert "4 settings" in text
 
 
 def test_the_finding_on_regrowth_names_its_arms_and_differences_in_order(monkeypatch):
     found = {
-        ("regrowth",): (["1%", "2%", "3%", "4%"], "A"),
-        ("regrowth_fashion",): (["5%", "6%", "7%", "8%"], "B"),
-        ("regrowth_fashion", 0.95): (["9%"] * 4, "C"),
+        ("regrowth",): (["1.1%", "1.2%", "1.3%", "1.4%"], "+1.5"),
+        ("regrowth_fashion",): (["2.1%", "2.2%", "2.3%", "2.4%"], "+2.5"),
+        ("regrowth_fashion", 0.95): (["9.9%"] * 4, "+3.5"),
     }
     monkeypatch.setattr(front, "moving", lambda *given: found[given])
     monkeypatch.setattr(front, "on_colour", lambda: "And colour.")
-    assert front.regrown() == (
-        "**On MNIST, a very sparse network that may exchange its weights has lower error than with "
-        "any fixed mask of this book; on other images, at some sparsities.**\n"
-        "There we keep 1% of the weights of LeNet-300-100 from the first step to the last (ReLU).\n"
-        "The test error is 1% if the lightest weights are dropped again and again and others grown "
-        "by their credit, 2% with the best fixed mask and 3% if weights are grown at random; a "
-        "dense network that is pruned while it trains reaches 4%.\n"
-        "The difference between the first two, with its 95% interval, is A points "
-        "([](../notebooks/17_does_it_pay.ipynb)).\n"
-        "On clothes (Fashion-MNIST) the same four errors are 5%, 6%, 7% and 8%, and the difference "
-        "is B points; at 5% of the weights it is C.\n"
-        "And colour."
-    )
+    text = front.regrown()
+    first, second = ["1.1", "1.2", "1.3", "1.4", "+1.5"], ["2.1", "2.2", "2.3", "2.4", "+2.5"]
+    assert decimals(text) == [*first, *second, "+3.5"]
+    assert text.endswith("And colour.")
 
 
 @pytest.mark.parametrize(("given", "means"), [((), (3, 5, 4, 2)), ((0.95,), (6, 8, 7, 9))])
@@ -482,14 +423,9 @@ def test_errors_on_colour_images_are_of_one_network_at_two_sparsities(store):
         for other in ({"network": "ResNet-20"}, {"variant": "fresh"})
     ]
     store(colour=others + rows)
-    assert front.on_colour() == (
-        "On colour images (CIFAR-10), with 5% of the weights of a residual network and five epochs "
-        "of training, the error is 38.1% by credit, 40.1% with the best fixed mask, that of "
-        "SynFlow, 42.1% with that of SNIP, 44.1% with SNIP's shuffled in each layer, and 34.1% if "
-        "a dense network is pruned while it trains; the difference between the first two is "
-        f"{spaced('-2.0 [-2.0, -2.0]')} points, and with 2% of the weights, against ProsPr, it is "
-        f"{spaced('-2.0 [-2.0, -2.0]')} ([](../notebooks/12_colour_images.ipynb))."
-    )
+    text, gain = front.on_colour(), ["\N{MINUS SIGN}2.0"] * 3
+    assert decimals(text) == ["38.1", "40.1", "42.1", "44.1", "34.1", *gain, *gain]
+    assert re.findall("SynFlow|ProsPr", text) == ["SynFlow", "ProsPr"]
 
 
 def test_the_lead_is_credit_minus_the_best_fixed_mask_without_a_star():
@@ -499,9 +435,9 @@ def test_the_lead_is_credit_minus_the_best_fixed_mask_without_a_star():
 
 
 def test_findings_are_a_numbered_list_whose_lines_stand_under_one_another(monkeypatch):
-    texts = says(streamed="a\nb", pruned="c", proved="d\ne\nf", regrown="g")
-    for name, finding in texts.items():
-        monkeypatch.setattr(front, name, finding)
+    texts = {"streamed": "a\nb", "pruned": "c", "proved": "d\ne\nf", "regrown": "g"}
+    for name, text in texts.items():
+        monkeypatch.setattr(front, name, lambda text=text: text)
     assert front.findings() == "1. a\n   b\n2. c\n3. d\n   e\n   f\n4. g\n"
 
 
@@ -529,4 +465,3 @@ def test_what_is_read_and_written_is_in_the_book():
     front_page = front.ROOT / "book" / "front_page"
     assert front_page == front.FOLDER
     assert (front.ROOT / "_toc.yml").is_file()
-    assert (front.WEIGHT, front.CREDIT, front.GREY) == ("#0072B2", "#D55E00", "#595959")
