@@ -1,7 +1,6 @@
 """The study of precision: a row by hand, and its plan."""
 
 import json
-import types
 
 from prosper_utils.pruning import networks, scores
 from prosper_utils.study import datasets, results
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 import sweep_colour
 import sweep_precision
+from conftest import clock
 
 
 @pytest.fixture
@@ -82,16 +82,14 @@ def test_each_number_of_a_row_is_in_its_column(monkeypatch):
         "float32": [single, exact[::-1], exact[::-1]],
         "float64": [exact, first_order / 4, snip],
     }
-    asked, clock = [], iter((10.0, 11.5))
+    asked = []
 
     def scores(*case):
         asked.append(case)
         return found[case[-1]]
 
     monkeypatch.setattr(sweep_precision, "scores", scores)
-    monkeypatch.setattr(
-        sweep_precision, "time", types.SimpleNamespace(perf_counter=lambda: next(clock))
-    )
+    clock(monkeypatch, sweep_precision, 10.0, 11.5)
     case = {"network": "ResNet-8", "learning_rate": 0.01, "steps": 3, "seed": 2}
     (row,) = sweep_precision.one(case)
     assert asked == [("ResNet-8", 0.01, 3, 2, dtype) for dtype in ("float32", "float64")]

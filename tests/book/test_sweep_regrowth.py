@@ -3,7 +3,6 @@
 import functools
 import itertools
 import json
-import types
 
 from prosper_utils.pruning import masks, optimizers, regrowth
 from prosper_utils.pruning.networks import dense_300_100, kernels
@@ -17,7 +16,7 @@ import sweep_mnist
 import sweep_regrowth
 import sweeps
 import tensorflow as tf
-from conftest import ROOT
+from conftest import ROOT, clock
 
 CASE = {"network": "small", "variant": "as is", "sparsity": 0.9, "seed": 0}
 OPTIONS = {"rate": 0.1, "schedule": "cosine", "weight_decay": 0.0}
@@ -128,34 +127,17 @@ def test_trials_see_the_validation_images_and_no_other_case_does(short, monkeypa
     assert asked == [("small", "credit")]
 
 
-@pytest.mark.parametrize(
-    ("arm", "variant", "changes"),
-    [
-        ("credit", "as is", {}),
-        ("credit", "one step", {"decay": 0.0}),
-        ("credit", "every 10", {"every": 10}),
-        ("credit", "no persistence", {"weight": regrowth.last_step}),
-        ("credit", "one batch", {"credit": ...}),
-        ("credit", "lookahead, M = 10", {"credit": ...}),
-        ("random regrowth", "as is", {"credit": ...}),
-    ],
-)
-def test_an_arm_is_the_loop_with_its_changes(short, monkeypatch, arm, variant, changes):
-    seen = []
+def test_masks_move_every_so_many_steps_until_the_end_of_the_loop(short, monkeypatch):
+    loops = []
 
     class Seen(regrowth.Regrowth):
-        def __init__(self, model, first, **options):
-            seen.append((self, options))
-            super().__init__(model, first, **options)
+        def __init__(self, *given, **options):
+            loops.append(self)
+            super().__init__(*given, **options)
 
     monkeypatch.setattr(regrowth, "Regrowth", Seen)
-    monkeypatch.setitem(sweep_regrowth.LOOP, "every", 15)  # no divisor of the variant's
-    row = run(arm, variant=variant)
-    ((loop, options),) = seen
-    assert [step for step, _ in loop.moved] == list(range(loop.every, 31, loop.every))
-    credit = options.get("credit")
-    assert options == sweep_regrowth.LOOP | changes | ({"credit": credit} if credit else {})
-    assert (credit is None) == ("credit" not in changes)
+    row = run("credit", variant="every 10")
+    assert [step for step, _ in loops[0].moved] == [10, 20, 30]
     assert row["moved"] >= row["kept"] - row["stayed"] > 0
 
 
@@ -356,29 +338,29 @@ def test_a_lookahead_goes_on_with_its_batches(monkeypatch, digits):
 @pytest.mark.parametrize(
     ("network", "activation"), [("LeNet-300-100", "relu"), ("LeNet-5", "tanh")]
 )
-def test_a_network_trains_and_begins_with_its_activation(monkeypatch, network, activation):
+def test_a_network_trains_and_begins_with_its_activation(monkeypatch, digits, network, activation):
     built, build = [], sweep_mnist.NETWORKS[network]
 
     def noted(*how, **more):
         built.append((how, more))
         return build(*how, **more)
 
-    def look(model, train, case):
-        raise ValueError("seen")
+    def untouched(model, train, case):
+        return masks.in_force(model), 0, [1.0]
 
     monkeypatch.setitem(sweep_mnist.NETWORKS, network, noted)
     monkeypatch.setattr(training, "trainer", lambda model, optimizer: lambda: None)
-    monkeypatch.setattr(sweep_regrowth, "data", lambda: types.SimpleNamespace(train=None))
-    monkeypatch.setattr(sweep_regrowth, "prune_and_train", look)
-    row = run("SNIP", network=network, seed=5)
-    assert row["failure"] == "seen"
+    monkeypatch.setattr(training, "error", lambda model, data: 0.0)
+    monkeypatch.setattr(sweep_regrowth, "data", lambda: digits)
+    monkeypatch.setattr(sweep_regrowth, "prune_and_train", untouched)
+    assert run("SNIP", network=network, seed=5)["failure"] == ""
     assert built == [((activation,), {}), ((activation,), {"seed": 5})]
 
 
 @pytest.mark.parametrize("arm", ["magnitude", "credit"])
 def test_a_row_has_each_value_in_its_column(short, monkeypatch, digits, arm):
     """All weights are free before the arm begins, and the mean loss is that of the last epoch."""
-    clock, judged, given, asked = iter((10.0, 14.5)), [], [], []
+    judged, given, asked = [], [], []
     first = [np.zeros((784, 30)), np.zeros((30, 10)), np.ones((10, 10))]
     now = [np.zeros((784, 30)), np.ones((30, 10)), np.zeros((10, 10))]
     first[1][:2], now[2][3], now[0][5] = 1, 1, 1
@@ -397,9 +379,7 @@ def test_a_row_has_each_value_in_its_column(short, monkeypatch, digits, arm):
     monkeypatch.setattr(sweep_regrowth, "trained", trained)
     monkeypatch.setattr(sweep_regrowth, "prune_and_train", prune_and_train)
     monkeypatch.setattr(training, "error", lambda model, data: judged.append(data) or 6.25)
-    monkeypatch.setattr(
-        sweep_regrowth, "time", types.SimpleNamespace(perf_counter=lambda: next(clock))
-    )
+    clock(monkeypatch, sweep_regrowth, 10.0, 14.5)
     row = run(arm, OPTIONS | {"weight_decay": 5e-4})
     expected = {
         **{"network": "small", "arm": arm, "variant": "as is", "sparsity": 0.9, "seed": 0},
@@ -527,30 +507,46 @@ NINE = [
 SIX = ["SNIP", "iterative ProsPr", "SynFlow", "gradual magnitude", "random regrowth", "credit"]
 
 
-def cases_of(network, arms, sparsities, seeds, variants=("as is",)):
-    """Return the cases of a part of the grid as tuples, seed by seed."""
-    return [
-        (network, arm, variant, sparsity, seed)
-        for seed in seeds
-        for sparsity in sparsities
-        for arm in arms
-        for variant in variants
-    ]
+def planned(name):
+    """Return what a sweep runs if nothing is stored, as tuples, and the names of their entries."""
+    left, _ = sweep_regrowth.SWEEPS[name]
+    cases = left(pd.DataFrame())
+    return [tuple(case.values()) for case in cases], [*cases[0]]
 
 
 @pytest.mark.parametrize("clothes", [False, True])
-def test_the_plan_is_in_its_order_headline_cells_first(monkeypatch, clothes):
+@pytest.mark.parametrize("name", sweep_regrowth.SWEEPS)
+def test_the_stored_results_are_of_this_plan(monkeypatch, name, clothes):
+    """On clothes not all of it is stored."""
     monkeypatch.setattr(sweep_regrowth, "FASHION", clothes)
-    dense = "LeNet-300-100"
-    cases = cases_of(dense, NINE, (0.99, 0.95) if clothes else (0.99, 0.995), range(5))
-    if not clothes:
-        cases += cases_of(dense, NINE, (0.9, 0.95, 0.98), range(5))
-        cases += cases_of(dense, ["credit"], (0.99,), range(5), sweep_regrowth.VARIANTS)
-    cases += cases_of("LeNet-5", SIX, (0.99, 0.95), range(5))
-    found = sweep_regrowth.plan()
-    assert all(tuple(case) == sweep_regrowth.CASE for case in found)
-    assert [tuple(case.values()) for case in found] == cases
-    assert sweep_regrowth.SWEEPS["regrowth"][0](pd.DataFrame()) == found
+    cases, keys = planned(name)
+    table, _ = results.load(f"{name}_fashion" if clothes else name)
+    stored = {*table[keys].itertuples(index=False, name=None)}
+    assert len(stored) == len(table)
+    assert len({*cases}) == len(cases)
+    assert stored <= {*cases} if clothes else stored == {*cases}
+
+
+def test_headline_cells_are_planned_first():
+    cases, keys = planned("regrowth")
+    assert tuple(keys) == sweep_regrowth.CASE
+    headline = [
+        (network, variant) == ("LeNet-300-100", "as is") and sparsity in (0.99, 0.995)
+        for network, _, variant, sparsity, _ in cases
+    ]
+    assert headline == sorted(headline, reverse=True)
+
+
+def test_clothes_have_every_arm_at_two_sparsities(monkeypatch):
+    monkeypatch.setattr(sweep_regrowth, "FASHION", True)
+    cases, _ = planned("regrowth")
+    assert sorted(cases) == sorted(
+        (network, arm, "as is", sparsity, seed)
+        for network, arms in (("LeNet-300-100", NINE), ("LeNet-5", SIX))
+        for arm in arms
+        for sparsity in (0.95, 0.99)
+        for seed in range(5)
+    )
 
 
 def test_every_trial_is_made_on_seeds_that_no_case_has():
