@@ -2,26 +2,21 @@
 
 import dataclasses
 import functools
-import itertools
 import json
-import runpy
-import subprocess
-import sys
 import types
 
 from prosper_utils.blending import search, worth
 from prosper_utils.blending.detachment import AXIOMS, enumerate_theorems, parse, theorem
-from prosper_utils.blending.distributions import distribution, support
-from prosper_utils.blending.evolution import Settings, detachment_table, goal_weights, loops, padded
+from prosper_utils.blending.distributions import support
+from prosper_utils.blending.evolution import Settings, detachment_table, goal_weights, loops
 from prosper_utils.study import results
 
 import numpy as np
 import pandas as pd
 import pytest
 import sweep_proofs
-import sweeps
 import tensorflow as tf
-from conftest import ROOT
+from conftest import ROOT, clock
 from goals import GOALS
 
 BLEND = {"arm": "blend", "steps": 2, "step_size": 0.03, "keep": 40, "seed": 0}
@@ -188,13 +183,6 @@ def test_credit_is_compared_with_the_loss(monkeypatch):
     assert len({row["lemmas"] for row in rows}) == 1
 
 
-def test_it_is_a_command():
-    script = ROOT / "book" / "studies" / "sweep_proofs.py"
-    said = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
-    assert said.returncode == 0
-    assert "--minutes" in said.stdout
-
-
 @pytest.mark.parametrize("name", sweep_proofs.SWEEPS)
 def test_what_is_stored_is_not_stale(name):
     path = ROOT / "book" / "studies" / "results" / f"{name}.json"
@@ -292,14 +280,6 @@ def test_the_genetic_algorithm_has_the_trial_and_the_seed_of_its_case(monkeypatc
         assert row["options"] == " ".join(f"{key}={value}" for key, value in options.items())
 
 
-def test_a_trial_is_run_with_its_options_and_stored_with_its_number(monkeypatch):
-    calls = []
-    monkeypatch.setattr(sweep_proofs, "run_case", lambda **given: calls.append(given) or {})
-    case = {"arm": "genetic, usefulness", "seed": 100, "trial": 4}
-    assert sweep_proofs.one(case) == [{"trial": 4}]
-    assert calls == [case | {"trial": sweep_proofs.TRIALS[4]}]
-
-
 def test_the_uses_of_a_lemma_are_the_goals_whose_proofs_hold_it():
     case = {"arm": "blend", "steps": 2, "step_size": 0.03, "keep": 40, "seed": 0}
     row = sweep_proofs.run_case(**case, budget=3000)
@@ -325,12 +305,6 @@ def test_the_weights_before_a_loop_are_those_of_the_middle_setting():
     assert found == {table.objects[k]: p[k] for k in support(p)}
 
 
-def test_the_plan_is_what_is_stored():
-    table, _ = results.load("proofs")
-    stored = set(table[list(sweep_proofs.CASE)].itertuples(index=False, name=None))
-    assert stored == {tuple(case.values()) for case in sweep_proofs.plan()}
-
-
 def test_goals_are_held_out_by_the_seed_of_the_case(monkeypatch):
     seeds, halves = [], (["CCpqCpp"], list(GOALS))
     monkeypatch.setattr(sweep_proofs, "split", lambda seed: seeds.append(seed) or halves)
@@ -340,37 +314,6 @@ def test_goals_are_held_out_by_the_seed_of_the_case(monkeypatch):
         assert seeds.pop() == seed
         assert [entry.split(":")[0] for entry in row["hits"].split()] == halves[0]
         assert row["held_out"] > 1
-
-
-def test_credit_is_measured_at_the_setting_of_its_case(monkeypatch):
-    table, asked, seen = detachment_table(limit=25), [], []
-    for pair in itertools.product(range(3), repeat=2):
-        table.product(*pair)
-    p = padded(distribution(table.places, dict.fromkeys(table.axioms, 1 / 3)), table)
-    monkeypatch.setattr(sweep_proofs, "weights_at", lambda loop: asked.append(loop))
-    monkeypatch.setattr(
-        sweep_proofs, "probe", lambda weights: (table, p, range(len(table.objects)))
-    )
-    monkeypatch.setattr(
-        worth,
-        "drops",
-        lambda table, p, places, target, settings, mass: (
-            seen.append((settings, mass)) or np.arange(len(places))
-        ),
-    )
-    monkeypatch.setattr(
-        worth,
-        "credit",
-        lambda table, p, extra, target, settings: seen.append(settings) or np.arange(len(p)),
-    )
-    case = {"steps": 1, "keep": 7, "loop": 3}
-    rows = sweep_proofs.credit_case(case)
-    plain, modes = Settings(steps=1, keep=7), ("support", "identity", "fixed")
-    assert asked == [3]
-    assert seen == [(plain, 0.02), *(dataclasses.replace(plain, credit=mode) for mode in modes)]
-    assert [{key: row[key] for key in (*case, "mode")} for row in rows] == [
-        case | {"mode": mode} for mode in modes
-    ]
 
 
 def test_lemmas_are_what_is_generated_next_and_what_has_a_short_proof():
@@ -387,22 +330,31 @@ def test_lemmas_are_what_is_generated_next_and_what_has_a_short_proof():
 
 
 def test_the_searches_are_what_they_are_called():
-    plain = {}
-    for name, call in (sweep_proofs.SEARCHES | sweep_proofs.PROVERS).items():
-        partial = call if isinstance(call, functools.partial) else functools.partial(call)
-        plain[name] = partial.func, partial.keywords
-    light, short = search.lightest_first, {"weight": search.size_and_proof}
-    subsumes, by_age = {"subsumption": True}, {"subsumption": True, "by_age": 5}
-    assert plain == {
-        "breadth first": (search.breadth_first, {}),
-        "lightest first": (light, {}),
-        "light and short first": (light, short),
-        "breadth first, subsumption": (search.breadth_first, subsumes),
-        "lightest first, subsumption": (light, subsumes),
-        "lightest first, subsumption, by age": (light, by_age),
-        "light and short first, subsumption": (light, short | subsumes),
-        "light and short first, subsumption, by age": (light, short | by_age),
+    """On a small budget each finds formulas in an order of its own."""
+    light = functools.partial(search.lightest_first, weight=search.size_and_proof)
+    called = {
+        "breadth first": search.breadth_first,
+        "lightest first": search.lightest_first,
+        "light and short first": light,
     }
+    for name, plain in [*called.items()]:
+        called[f"{name}, subsumption"] = functools.partial(plain, subsumption=True)
+        if name != "breadth first":
+            options = {"subsumption": True, "by_age": 5}
+            called[f"{name}, subsumption, by age"] = functools.partial(plain, **options)
+    searches = sweep_proofs.SEARCHES | sweep_proofs.PROVERS
+    assert {*searches} == {*called}
+    orders = set()
+    for name, plain in called.items():
+        found, expected = (detachment_table(limit=25, budget=1000) for _ in range(2))
+        searches[name](found)
+        plain(expected)
+        assert found.objects == expected.objects, name
+        orders.add(tuple(found.objects))
+    assert len(orders) == len(called)
+
+
+def test_each_genetic_algorithm_has_the_fitness_of_its_name():
     assert sweep_proofs.GENETIC == {
         "genetic, similarity": {"fitness": "similarity"},
         "genetic, smallness": {"fitness": "smallness"},
@@ -429,7 +381,7 @@ def test_an_arm_is_named_apart_from_its_goals_and_budget(arm):
 @pytest.fixture
 def told(monkeypatch):
     """Let no search run: return what the parts of a case are told, and what its parts return."""
-    told, ticks = {}, itertools.count(100, 7)
+    told = {}
 
     def note(name, returned):
         def noted(*given, **options):
@@ -450,8 +402,7 @@ def told(monkeypatch):
     monkeypatch.setattr(search, "breed", note("breed", found))
     monkeypatch.setitem(sweep_proofs.SEARCHES, "breadth first", note("search", None))
     monkeypatch.setitem(sweep_proofs.PROVERS, "breadth first, subsumption", note("search", None))
-    times = types.SimpleNamespace(perf_counter=lambda: next(ticks))
-    monkeypatch.setattr(sweep_proofs, "time", times)
+    clock(monkeypatch, sweep_proofs, 100, 107, 200, 207, 300, 307)
     return told
 
 
@@ -511,7 +462,7 @@ def test_an_arm_of_the_loop_has_the_setting_of_its_case(told, name):
         }
 
 
-def test_the_genetic_algorithm_has_its_history_and_a_new_trial_for_each_fitness(told, monkeypatch):
+def test_the_genetic_algorithm_has_its_history_and_the_options_of_its_arm(told, monkeypatch):
     asked = []
     monkeypatch.setattr(
         sweep_proofs, "chosen_options", lambda name: asked.append(name) or {"population": 50}
@@ -557,9 +508,12 @@ def test_an_outcome_by_hand(monkeypatch):
     }
 
 
-def test_checkpoints_are_dense_at_the_beginning():
-    first, later = (100, 200, 500, 1000, 2000, 5000), range(10_000, 200_001, 10_000)
-    assert (*first, *later) == sweep_proofs.CHECKPOINTS
+def test_stored_curves_count_the_goals_that_are_met_at_the_checkpoints():
+    table, _ = results.load("proofs")
+    for curve, met in zip(table.curve, table.hits.fillna(""), strict=True):
+        when = [int(n) for _, n, _ in hits(met)]
+        expected = [sum(n <= c for n in when) for c in sweep_proofs.CHECKPOINTS]
+        assert [int(count) for count in curve.split()] == expected
 
 
 def test_lemmas_by_hand(monkeypatch):
@@ -614,7 +568,7 @@ def test_what_the_claims_need_comes_first():
     assert arms[: len(first)] == first
 
 
-@pytest.mark.parametrize("name", sweep_proofs.SWEEPS)
+@pytest.mark.parametrize("name", ["proofs_tuning", "proofs", "proofs_credit"])
 def test_each_sweep_has_the_cases_that_are_stored(name):
     left, work = sweep_proofs.SWEEPS[name]
     table, cases = results.load(name)[0], left(pd.DataFrame())
@@ -675,9 +629,7 @@ def test_a_row_of_credit_says_how_its_mode_agrees_with_the_loss(monkeypatch):
         told.append(given)
         return credit_of[given[-1].credit]
 
-    ticks = itertools.count(100, 6)
-    times = types.SimpleNamespace(perf_counter=lambda: next(ticks))
-    monkeypatch.setattr(sweep_proofs, "time", times)
+    clock(monkeypatch, sweep_proofs, 100, 106)
     monkeypatch.setattr(sweep_proofs, "weights_at", lambda loop: {"loop": loop})
     monkeypatch.setattr(
         sweep_proofs, "probe", lambda given: told.append(given) or (table, p, extra)
@@ -745,12 +697,3 @@ def test_a_table_of_a_probe_is_of_formulas_up_to_25_symbols(monkeypatch):
     )
     sweep_proofs.probe(dict.fromkeys(AXIOMS.values(), 1 / 3))
     assert asked == [{"limit": 25}, ((7,), {"limit": 25})]
-
-
-def test_it_is_the_command_of_all_three_sweeps(monkeypatch):
-    told = []
-    monkeypatch.setattr(sweeps, "command", lambda *given: told.append(given))
-    runpy.run_path(sweep_proofs.__file__, run_name="__main__")
-    assert told == [(sweep_proofs, sweep_proofs.SWEEPS, sweep_proofs.configuration)]
-    names = ["proofs_tuning", "proofs", "proofs_credit"]
-    assert list(sweep_proofs.SWEEPS) == names, "choices are made before they are used"

@@ -7,6 +7,7 @@ import os
 import runpy
 import signal
 import sys
+import threading
 import time
 import types
 
@@ -53,28 +54,30 @@ def test_every_case_is_run_once():
     assert sorted(row["square"] for (row,) in rows) == [0, 1, 4, 9, 16]
 
 
-def test_a_case_is_taken_when_a_process_is_free_and_yielded_as_it_ends(monkeypatch):
-    """Those that wait are not begun once the minutes are over."""
-    asked, made = [], []
-
-    class Seen(joblib.Parallel):
-        def __init__(self, *arguments, **options):
-            made.append((*arguments, options))
-            super().__init__(*arguments, **options)
+def test_a_case_is_taken_when_a_process_is_free_and_yielded_as_it_ends():
+    """Of two, the one with the first case is free again, and the other is not."""
+    asked, free = [], threading.Event()
 
     def cases():
-        for n in range(5):
+        for n in range(9):
             asked.append(n)
             yield {"n": n}
 
-    monkeypatch.setattr(joblib, "Parallel", Seen)
-    done = sweeps.in_parallel(one, cases(), 1)
-    assert next(done) == [{"n": 0, "square": 0, "seconds": 2.0}]
-    assert len(asked) < 5
-    assert [row["square"] for (row,) in done] == [1, 4, 9, 16]
+    def held_up(case):
+        if case["n"]:
+            free.wait(timeout=60)
+        return one(case)
+
+    with joblib.parallel_config("threading"):
+        done = sweeps.in_parallel(held_up, cases(), 2)
+        first = next(done)
+        taken = len(asked)
+        free.set()
+        later = [row["square"] for (row,) in done]
+    assert first == [{"n": 0, "square": 0, "seconds": 2.0}]
+    assert taken < 6
+    assert sorted(later) == [n**2 for n in range(1, 9)]
     assert list(sweeps.in_parallel(one, [])) == []
-    how = {"return_as": "generator_unordered", "pre_dispatch": "n_jobs"}
-    assert made == [(1, how), (-1, how)]
 
 
 def test_the_best_trial_has_the_lowest_mean_and_a_failure_counts_as_chance(tmp_path, monkeypatch):
@@ -277,13 +280,15 @@ def test_the_minutes_are_those_of_all_sweeps_together(here, monkeypatch):
 
 def test_the_bar_says_which_sweep_it_is_and_how_many_cases_are_left(here, monkeypatch):
     bars = []
-    monkeypatch.setattr(sweeps, "tqdm", lambda done, *of, **more: bars.append((of, more)) or done)
+
+    def tqdm(done, desc, total, **style):
+        bars.append((desc, total))
+        return done
+
+    monkeypatch.setattr(sweeps, "tqdm", tqdm)
     results.append("second", one({"n": 3}))
     here[0]({"first": (left, one), "second": (left, one)})
-    assert bars == [
-        (("first",), {"total": 5, "unit": "case"}),
-        (("second",), {"total": 4, "unit": "case"}),
-    ]
+    assert bars == [("first", 5), ("second", 4)]
 
 
 def test_the_scheduler_and_the_scripts_are_handed_on(here, monkeypatch):
@@ -404,7 +409,10 @@ def test_what_is_stored_is_of_the_present_configuration_and_nothing_is_left_out(
     assert stored
 
 
-@pytest.mark.parametrize("name", ["units", "regrowth", "colour", "precision", "domains"])
+OF_IMAGES = ["colour", "mnist", "precision", "regrowth", "units"]
+
+
+@pytest.mark.parametrize("name", [*OF_IMAGES, "domains", "proofs"])
 def test_a_command_hands_on_its_script_its_sweeps_and_what_determines_them(monkeypatch, name):
     """What trains on images says on which; trained networks of units are kept while it runs."""
     seen = []
@@ -414,7 +422,7 @@ def test_a_command_hands_on_its_script_its_sweeps_and_what_determines_them(monke
         assert name != "units" or os.path.isdir(seen[-1][-1])
 
     module = importlib.import_module(f"sweep_{name}")
-    of_images = {} if name == "domains" else {"data": "some", "sha256": "12"}
+    of_images = {"data": "some", "sha256": "12"} if name in OF_IMAGES else {}
     monkeypatch.setattr(sweeps, "command", command)
     monkeypatch.setattr(datasets, "fingerprint", lambda data: {"data": data, "sha256": "12"})
     for of_it in ("sweep_mnist", "sweep_colour"):
@@ -425,6 +433,8 @@ def test_a_command_hands_on_its_script_its_sweeps_and_what_determines_them(monke
     ((script, named, configuration, cache),) = seen
     assert script is module
     assert named is module.SWEEPS
+    choices = ["tuning" in each or "rates" in each for each in named]
+    assert choices == sorted(choices, reverse=True), "choices are made before they are used"
     assert configuration == module.configuration() | of_images
     assert (cache is None) == (name != "units")
     assert cache is None or not os.path.exists(cache)
