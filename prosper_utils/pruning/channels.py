@@ -423,6 +423,8 @@ def _merge(labels, layer, shape, *inputs, **kwargs):
 
 
 def _concatenate(labels, layer, shape, inputs, axis=None, **kwargs):
+    if not all(isinstance(x, Signal) for x in inputs):
+        raise Unclear("combines channels with constants")
     axis = layer.axis if axis is None else axis
     if axis in (-1, len(shape) - 1):
         return np.concatenate([x.labels for x in inputs])

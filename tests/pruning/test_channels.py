@@ -605,6 +605,10 @@ def softmax_like(x):
         (layers.Rescaling(2.0, [1.0, 2.0, 3.0, 4.0], name="odd"), "Rescaling 'odd' has constants"),
         (lambda x: keras.ops.add(np.ones(4, "f"), x), "Add 'add.*combines channels with"),
         (lambda x: x * np.arange(1.0, 5, dtype="f"), "Multiply 'multiply.*combines channels with"),
+        (
+            lambda x: keras.ops.concatenate([x, np.ones((1, 2), "f")], -1),
+            "Concatenate 'concatenate.*combines channels with constants",
+        ),
         (lambda x: keras.ops.mean(x, -1, keepdims=True), "Mean 'mean.*reduces over channels"),
         (lambda x: x * layers.Dense(1)(x), "Multiply 'multiply.*combines one channel with many"),
         (lambda x: layers.Dense(1)(x) * x, "Multiply 'multiply.*combines one channel with many"),
