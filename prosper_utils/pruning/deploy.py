@@ -21,7 +21,6 @@ every one of these files.
 
 import contextlib
 import io
-import itertools
 import pathlib
 import re
 import tempfile
@@ -192,7 +191,9 @@ def _check_options(model, sparse, quantised, representative):
 
 def _fits(shape, expected):
     """Return whether a shape is one of those expected, where None or -1 is any number."""
-    pairs = itertools.zip_longest(shape[1:], expected[1:], fillvalue="missing")
+    if len(shape) != len(expected):
+        return False
+    pairs = zip(shape[1:], expected[1:], strict=True)
     return all(b in (None, -1, a) for a, b in pairs)
 
 

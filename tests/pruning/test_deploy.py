@@ -684,6 +684,10 @@ def test_inputs_that_will_not_do():
     for bad in (X[..., 0], X[0], np.zeros((2, 28, 28, 1), complex)):
         with pytest.raises(ValueError, match=r"x: expected float32 of shape \(-1, 28, 28, 1\)"):
             deploy.predict(content(found), bad)
+    words = keras.Sequential([keras.Input((None,), dtype="int32"), layers.Embedding(9, 4)])
+    ever = deploy.lite(words)
+    with pytest.raises(ValueError, match=r"x: expected int32 of shape \(-1, -1\), found int64 of"):
+        deploy.predict(ever, np.arange(3))
     with pytest.raises(ValueError, match="x: expected at least one input"):
         deploy.predict(content(found), X[:0])
     with pytest.raises(ValueError, match="outputs: expected finite numbers, found NaN"):
