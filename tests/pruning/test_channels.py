@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import re
 
@@ -93,12 +94,28 @@ def test_a_transposed_convolution_is_counted_at_every_input():
         ),
         (layers.Conv2D(6, 3, groups=2, padding="same"), 9 * 2 * 6),
         (layers.Dense(5), 4 * 5),
+        (layers.DepthwiseConv2D(3, 2, depth_multiplier=2), 9 * 4 * 2),
+        (layers.SeparableConv2D(5, 3, 2, depth_multiplier=2), 9 * 4 * 2 + 4 * 2 * 5),
+        (layers.Conv2D(6, 3, 2, groups=2), 9 * 2 * 6),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_layer_is_counted_at_every_position(layer, per_position):
+def test_a_layer_is_counted_at_every_position_of_its_output(layer, per_position):
     model = build((3, 7, 4), layer)
-    assert channels.count_multiply_adds(model) == 3 * 7 * per_position
+    positions = 1 * 3 if getattr(layer, "padding", "same") == "valid" else 3 * 7
+    assert channels.count_multiply_adds(model) == positions * per_position
+
+
+def test_what_is_looked_up_is_not_multiplied():
+    links = layers.Embedding(5, 2, name="words"), layers.Flatten(), layers.Dense(1, name="dense")
+    model = build((3,), *links)
+    assert channels.count_multiply_adds(model) == 3 * 2
+    found = [(held(g), g.parameters, g.multiply_adds) for g in channels.groups(model)]
+    assert found == [
+        ({("words/embeddings", 1): (0,), ("dense/kernel", 0): (0, 2, 4)}, 5 + 3, 3),
+        ({("words/embeddings", 1): (1,), ("dense/kernel", 0): (1, 3, 5)}, 5 + 3, 3),
+        ({("dense/kernel", 1): (0,), ("dense/bias", 0): (0,)}, 6 + 1, 6),
+    ]
 
 
 def test_costs_where_the_input_size_is_not_known():
@@ -135,6 +152,28 @@ def test_an_inner_model_is_called_in_the_structure_it_was_made_with():
     assert len(channels.groups(nested(dict(zip("ab", outer, strict=True))))) == 3 + 3 + 4 + 2
     with pytest.raises(ValueError, match="inputs in the structure it was made with, found another"):
         channels.groups(nested(outer))
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_what_enters_an_inner_model_by_name_is_met_by_the_input_of_that_name(names):
+    widths = {"b": 2, "a": 3}
+    inputs, outer = ({n: keras.Input((w,), name=n) for n, w in widths.items()} for _ in range(2))
+    inner = keras.Model(
+        inputs, layers.Add()([layers.Dense(4, name=f"from_{n}")(x) for n, x in inputs.items()])
+    )
+    model = keras.Model(outer, layers.Dense(2)(inner({name: outer[name] for name in names})))
+    fixed = [held(g) for g in channels.groups(model) if g.fixed == (channels.INPUT,)]
+    assert sorted(fixed, key=str) == [{("from_a/kernel", 0): (i,)} for i in range(3)] + [
+        {("from_b/kernel", 0): (i,)} for i in range(2)
+    ]
+
+
+def test_an_inner_attention_that_is_called_by_name_is_counted_at_the_size_of_the_call():
+    inputs = keras.Input((None, 3))
+    x = layers.MultiHeadAttention(2, 4)(value=layers.Dense(5)(inputs), query=inputs)
+    model = build((6, 3), keras.Model(inputs, x), layers.Dense(1))
+    products = 3 * 5 + 3 * 2 * 4 + 2 * 5 * 2 * 4 + 2 * 4 * 3 + 3
+    assert channels.count_multiply_adds(model) == 6 * products
 
 
 @pytest.mark.parametrize("known_first", [True, False])
@@ -232,6 +271,17 @@ def test_concatenate_along_any_axis(axis):
 def test_kinds_are_told_apart_by_their_axes():
     model = build((3,), layers.Dense(2, use_bias=False))
     assert channels.kinds(channels.groups(model)) == [[0, 1, 2], [3, 4]]
+
+
+def test_kinds_are_told_apart_by_all_that_they_cut():
+    """The five channels that come first are added to two of one layer and three of another."""
+    inputs = keras.Input((3,))
+    first = layers.ReLU()(layers.ReLU()(layers.Dense(5, name="first")(inputs)))
+    parts = [layers.Dense(n, name=f"of_{n}")(inputs) for n in (2, 3)]
+    x = layers.Add()([first, layers.Concatenate()(parts)])
+    groups = channels.groups(keras.Model(inputs, layers.Dense(1)(x)))
+    assert {group.members[0].variable.path for group in groups[3:8]} == {"first/kernel"}
+    assert channels.kinds(groups) == [[0, 1, 2], [3, 4], [5, 6, 7], [8]]
 
 
 @pytest.mark.parametrize("merge", ["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"])
@@ -337,6 +387,7 @@ def attend(**options):
             "is not understood",
         ),
         ((5, 6, 4), attend(attention_axes=(2,)), "attends along more than one axis"),
+        ((5, 4), attend(output_shape=(2, 4)), "attends along more than one axis"),
         ((5, 6, 4), layers.Permute((2, 3, 1)), "moves the channels to another axis"),
         (
             (5, 4),
@@ -438,6 +489,30 @@ def test_heads_and_values_of_attention():
         f"mha/{part}/{name}" for part in ("query", "key", "value") for name in ("kernel", "bias")
     } | {"mha/attention_output/kernel"}
     assert any("divides by the root of its key dimension" in r for r in reasons(model))
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        lambda x: x[:, 0],
+        lambda x: x[:, ::2, -1],
+        lambda x: keras.ops.mean(x, -2),
+        lambda x: keras.ops.max(x, (-2, 1), keepdims=True),
+        lambda x: keras.ops.sum(x, [1]),
+        lambda x: keras.ops.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0))),
+        layers.Activation(layers.LeakyReLU(0.3)),
+        lambda x: layers.Multiply()(inputs=[x, tf.constant([[[[2.0]]]])]),
+        lambda x: layers.Permute((2, 1, 3))(x),
+        layers.GaussianNoise(0.1),
+        layers.SpatialDropout2D(0.1),
+        layers.UpSampling2D(),
+    ],
+)
+def test_what_works_on_other_axes_leaves_the_channels_free(link):
+    conv = layers.Conv2D(4, 1, name="conv")
+    model = build((5, 6, 3), conv, link, layers.Flatten(), layers.Dense(2))
+    assert [f["conv/kernel", 3] for f in free(model)] == [(0,), (1,), (2,), (3,)]
+    assert reasons(model) == {channels.INPUT, channels.OUTPUT}
 
 
 def test_reshape_moves_channels_apart_and_back():
@@ -596,10 +671,13 @@ def softmax_like(x):
         (layers.EinsumDense("ab,bc->ac", 4, name="odd"), "EinsumDense 'odd' is not understood"),
         (layers.LayerNormalization(name="odd"), "LayerNormalization 'odd' normalises over all"),
         (layers.Softmax(name="odd"), "Softmax 'odd' normalises over all"),
+        (layers.RMSNormalization(name="odd"), "RMSNormalization 'odd' normalises over all"),
+        (layers.UnitNormalization(name="odd"), "UnitNormalization 'odd' normalises over all"),
         (layers.Activation("softmax", name="odd"), "Activation 'odd' has the activation softmax"),
         (layers.Activation(softmax_like, name="odd"), "the activation softmax_like, which is not"),
         (layers.Dense(4, "softmax", name="odd"), "Dense 'odd' has the activation softmax"),
         (layers.Dense(8, "glu", name="odd"), "Dense 'odd' has the activation glu"),
+        (layers.Dense(4, layers.Softmax(), name="odd"), "Dense 'odd' has the activation Softmax,"),
         (layers.Normalization(name="odd"), "Normalization 'odd' holds statistics"),
         (layers.Rescaling([1.0, 2.0, 3.0, 4.0], name="odd"), "Rescaling 'odd' has constants"),
         (layers.Rescaling(2.0, [1.0, 2.0, 3.0, 4.0], name="odd"), "Rescaling 'odd' has constants"),
@@ -610,6 +688,11 @@ def softmax_like(x):
             "Concatenate 'concatenate.*combines channels with constants",
         ),
         (lambda x: keras.ops.mean(x, -1, keepdims=True), "Mean 'mean.*reduces over channels"),
+        (lambda x: x + keras.ops.mean(x), "Mean 'mean.*reduces over channels"),
+        (
+            lambda x: keras.ops.transpose(keras.ops.transpose(x)),
+            "Transpose 'transpose.*moves the channels to another axis",
+        ),
         (lambda x: x * layers.Dense(1)(x), "Multiply 'multiply.*combines one channel with many"),
         (lambda x: layers.Dense(1)(x) * x, "Multiply 'multiply.*combines one channel with many"),
         (lambda x: keras.ops.pad(x, [[0, 0], [0, 1]]), "Pad 'pad.*adds channels"),
@@ -627,6 +710,64 @@ def test_what_is_not_understood_fixes_its_channels_and_is_named(link, why):
     assert ("before/kernel", 1) in met  # a dense layer mixes its outputs only
     assert ("after/kernel", 0) in fixed - free_keys
     assert re.search(why, channels.report(model))
+
+
+def test_an_activation_is_known_if_it_takes_each_number_by_itself():
+    """Tried on all that Keras has: where one channel changes, the others stay."""
+    x = np.linspace(-3, 3, 8, dtype="float32").reshape(2, 4)
+    changed = x + np.array([0, 0, 0, 1], "float32")
+    tried = {}
+    for name, activation in inspect.getmembers(keras.activations, inspect.isfunction):
+        if name not in ("deserialize", "get", "serialize"):
+            given = (0.5, 0.0) if name == "threshold" else ()
+            before, after = (activation(tf.constant(v), *given).numpy() for v in (x, changed))
+            alone = before.shape == x.shape and np.array_equal(before[:, :3], after[:, :3])
+            tried[name] = alone
+            assert channels.elementwise(activation) == alone, name
+    mixing = {name for name, alone in tried.items() if not alone}
+    assert mixing >= {"softmax", "log_softmax", "glu", "sparsemax"}
+    assert len(tried) > 25
+
+
+@pytest.mark.parametrize(
+    ("activation", "known"),
+    [
+        (None, True),
+        (layers.ReLU(6.0), True),
+        (layers.LeakyReLU(), True),
+        (layers.ELU(), True),
+        (layers.Softmax(), False),
+        (layers.PReLU(), False),
+        (softmax_like, False),
+        (type("Own", (layers.ReLU,), {})(), False),
+    ],
+)
+def test_an_activation_may_be_a_layer_that_is_known(activation, known):
+    assert channels.elementwise(activation) is known
+
+
+@pytest.mark.parametrize(
+    ("norm", "weights"),
+    [
+        (layers.LayerNormalization, ["gamma", "beta"]),
+        (layers.RMSNormalization, ["scale"]),
+        (functools.partial(layers.GroupNormalization, 1), ["gamma", "beta"]),
+    ],
+)
+def test_weights_of_what_normalises_over_all_channels_are_fixed_with_them(norm, weights):
+    links = layers.Dense(4, name="before"), norm(name="norm"), layers.Dense(2)
+    found = [g for g in channels.groups(build((3,), *links)) if ("before/kernel", 1) in held(g)]
+    assert [len(g.fixed) for g in found] == [1] * 4
+    for name in weights:
+        assert [held(g)[f"norm/{name}", 0] for g in found] == [(0,), (1,), (2,), (3,)]
+
+
+def test_a_reason_is_given_once():
+    """Though the layer that fixes a channel meets it at twelve places."""
+    links = layers.Conv1D(2, 1, name="conv"), layers.Flatten(), layers.Softmax(name="odd")
+    found = [g for g in channels.groups(build((12, 3), *links)) if ("conv/kernel", 2) in held(g)]
+    why = "Softmax 'odd' normalises over all channels together, so that each counts for all others"
+    assert [g.fixed for g in found] == [(why,)] * 2
 
 
 def test_channels_first_and_moved_axes_are_fixed():
@@ -730,6 +871,51 @@ def test_the_report_begins_with_what_can_go_and_what_it_holds():
     ]
 
 
+def test_a_report_by_hand():
+    chain = layers.Conv1D(4, 1, name="conv"), layers.Flatten(), layers.Dense(3, name="dense")
+    model = build((2, 3), *chain)
+    expected = [
+        f"{model.name}, 43 parameters, 48 multiply-adds:",
+        "     4 of 10 groups can go, of 1 kind, with 93.0% of the parameters and 100.0% of the "
+        "multiply-adds",
+        "     3 FIXED: input of the network",
+        "     3 FIXED: output of the network",
+        "",
+        "     3 FIXED, each 4 parameters, 8 multiply-adds",
+        "       because: input of the network",
+        "       conv/kernel, axis 1",
+        "",
+        "     4 groups, each 10 parameters, 12 multiply-adds",
+        "       conv/kernel, axis 2",
+        "       conv/bias, axis 0",
+        "       and 1 more",
+        "",
+        "     3 FIXED, each 9 parameters, 8 multiply-adds",
+        "       because: output of the network",
+        "       dense/kernel, axis 1",
+        "       dense/bias, axis 0",
+    ]
+    assert channels.report(model, most=2).splitlines() == expected
+    whole = [*expected[:12], "       dense/kernel, axis 0, 2 each", *expected[13:]]
+    assert channels.report(model).splitlines() == whole
+    lines = channels.report(lenet5()).splitlines()
+    assert lines[0] == "lenet_5, 61,706 parameters, 416,520 multiply-adds:"
+    assert "   120 groups, each 485 parameters, 484 multiply-adds" in lines
+    assert "     6 groups, each 426 parameters, 59,600 multiply-adds" in lines
+
+
+def test_groups_that_cut_the_same_are_reported_each_with_its_own_reason():
+    inputs = [keras.Input((n,)) for n in (3, 2, 2)]
+    ends = [layers.Softmax(name=name)(x) for name, x in zip("pq", inputs[1:], strict=True)]
+    x = layers.Add()([layers.Dense(4, name="a")(inputs[0]), layers.Concatenate()(ends)])
+    lines = channels.report(keras.Model(inputs, layers.Dense(1)(x)), most=0).splitlines()
+    why = "normalises over all channels together, so that each counts for all others"
+    for name in "pq":
+        first = lines.index(f"       because: Softmax '{name}' {why}")
+        assert lines[first - 1] == "     2 FIXED, each 5 parameters, 4 multiply-adds"
+        assert lines[first + 1] == "       and 3 more"
+
+
 def test_the_report_of_what_cannot_go_or_has_no_known_size():
     model = build((3,), layers.Dense(2))
     assert channels.report(model).splitlines()[1] == "     0 of 5 groups can go, of 0 kinds"
@@ -813,6 +999,13 @@ def test_the_networks_of_keras(name):
     assert together == {v.path for v in model.variables if "seed" not in v.path}
 
 
+class Halved(keras.Model):
+    """A functional model that does less than its layers say."""
+
+    def call(self, x, training=None, mask=None):
+        return 0.5 * super().call(x, training=training, mask=mask)
+
+
 class Doubled(keras.Sequential):
     """A chain of layers that does more than its layers say."""
 
@@ -874,10 +1067,14 @@ def test_channels_that_are_picked_behind_an_ellipsis_are_fixed():
     assert free(model) == []
 
 
-def test_a_chain_with_a_call_of_its_own_is_no_graph():
-    chain = Doubled([keras.Input((3,)), layers.Dense(4), layers.Dense(3)], name="own")
-    with pytest.raises(ValueError, match=r"'own': expected .* found Doubled, which has a call of"):
-        channels.groups(chain)
-    model = build((3,), layers.Dense(3, name="before"), chain, layers.Dense(2))
-    assert any("Doubled 'own' is not understood" in r for r in reasons(model))
+@pytest.mark.parametrize("kind", [Doubled, Halved])
+def test_a_model_with_a_call_of_its_own_is_no_graph(kind):
+    inputs = keras.Input((3,))
+    links = [inputs, layers.Dense(4), layers.Dense(3)]
+    graph = (links,) if kind is Doubled else (inputs, links[2](links[1](inputs)))
+    own, found = kind(*graph, name="own"), kind.__name__
+    with pytest.raises(ValueError, match=f"'own': expected .* found {found}, which has a call of"):
+        channels.groups(own)
+    model = build((3,), layers.Dense(3, name="before"), own, layers.Dense(2))
+    assert any(f"{found} 'own' is not understood" in r for r in reasons(model))
     assert free(model) == []

@@ -3,11 +3,14 @@
 No time is asserted anywhere.
 """
 
+import contextlib
 import functools
+import pathlib
 import re
 import sys
 import types
 import warnings
+import zlib
 
 from prosper_utils.pruning import channels, deploy, masks, units
 from prosper_utils.pruning.networks import dense_300_100, kernels, lenet5, resnet8
@@ -269,6 +272,28 @@ def test_the_sparse_encoding_takes_what_the_docstring_says(by_sparsity):
     assert sparse[0.3] > by_sparsity[0.3][1]["LiteRT"]["bytes"]
 
 
+def test_a_size_is_that_of_a_zip_with_all_files_in_it(monkeypatch):
+    """Of each a header of 30 bytes and one of 46, both with its name, and 22 bytes at the end."""
+    numbers = np.random.default_rng(0).integers(0, 2, 30_000).astype("uint8").tobytes()
+    contents, asked = {"some/numbers": numbers, "zeros": bytes(5000)}, []
+
+    def files(model, forms, *, representative):
+        asked.append((model, forms, representative))
+        return {"one": contents, "other": {"empty": b""}}
+
+    def deflated(content):
+        made = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+        return len(made.compress(content) + made.flush())
+
+    monkeypatch.setattr(deploy, "files", files)
+    zipped = sum(76 + 2 * len(name) + deflated(text) for name, text in contents.items()) + 22
+    assert deploy.sizes("model", ["one"], representative="inputs") == {
+        "one": {"bytes": 35_000, "zipped": zipped},
+        "other": {"bytes": 0, "zipped": 76 + 10 + 2 + 22},
+    }
+    assert asked == [("model", ["one"], "inputs")]
+
+
 def test_integers_take_about_a_quarter():
     for case in ("dense", "lenet5"):
         found = held(case)[1]
@@ -362,6 +387,154 @@ def test_a_frozen_model_loses_its_masks_too():
     assert model.layers[2].kernel_constraint is None
 
 
+def test_a_model_that_was_never_compiled_is_as_it_was():
+    model = dense_300_100(units=(4, 4))
+    before = dict(vars(model))
+    deploy.files(model, [".keras"])
+    assert vars(model).keys() == before.keys()
+    for name in ("compiled", "train_function"):
+        assert vars(model).get(name) is before.get(name)
+    assert not model.compiled
+    assert getattr(model, "optimizer", None) is None
+
+
+def test_all_is_as_it_was_where_a_model_is_not_exported(monkeypatch):
+    model, logger, call = dense_300_100(units=(4, 4)), tf.get_logger(), keras.Layer.__call__
+    before, folders = logger.level, []
+
+    def fails(self, folder, *, verbose):
+        folders.append(pathlib.Path(folder))
+        assert folders[0].is_dir()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(keras.Model, "export", fails)
+    try:
+        logger.setLevel(17)
+        with pytest.raises(ZeroDivisionError):
+            deploy.lite(model)
+        assert logger.level == 17
+    finally:
+        logger.setLevel(before)
+    assert keras.Layer.__call__ is call
+    assert not folders[0].exists()
+
+
+# What the converter is told ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def converter(monkeypatch, tmp_path):
+    """Return what stands in for TensorFlow's converter, and a folder with two files for a model."""
+    made = types.SimpleNamespace(target_spec=types.SimpleNamespace(), convert=lambda: b"made")
+    monkeypatch.setattr(
+        tf.lite.TFLiteConverter,
+        "from_saved_model",
+        lambda folder: vars(made).setdefault("folder", folder) and made,
+    )
+    written({"z.pb": b"1", "variables/a.index": b"22"}, tmp_path)
+    monkeypatch.setattr(deploy, "_saved", lambda model: contextlib.nullcontext(tmp_path))
+    monkeypatch.setattr(deploy, "_try", lambda content: made.tried.append(content))
+    made.tried = []
+    return made
+
+
+KINDS = tf.lite.Optimize
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, []),
+        ({"sparse": True}, [KINDS.EXPERIMENTAL_SPARSITY]),
+        ({"quantised": "dynamic"}, [KINDS.DEFAULT]),
+        ({"quantised": "full"}, [KINDS.DEFAULT]),
+        ({"quantised": "full", "sparse": True}, [KINDS.EXPERIMENTAL_SPARSITY, KINDS.DEFAULT]),
+    ],
+)
+def test_the_converter_is_told_what_is_asked_for(converter, tmp_path, options, expected):
+    full = options.get("quantised") == "full"
+    x = np.arange(3 * 784).reshape(3, 28, 28, 1)
+    if full:
+        options = options | {"representative": x}
+    assert deploy.lite(dense_300_100(units=(2, 2)), **options) == b"made"
+    assert converter.folder == str(tmp_path)
+    assert converter.optimizations == expected
+    assert converter.tried == [b"made"]
+    integers = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]}
+    assert vars(converter.target_spec) == (integers if full else {})
+    assert hasattr(converter, "representative_dataset") == full
+    for _ in range(2 * full):  # it may be asked for more than once
+        found = list(converter.representative_dataset())
+        assert [(len(given), given[0].dtype, given[0].shape) for given in found] == [
+            (1, np.float32, (1, 28, 28, 1))
+        ] * 3
+        np.testing.assert_array_equal(np.concatenate([given for (given,) in found]), x)
+
+
+def test_representative_words_are_integers(converter):
+    links = [keras.Input((3,), dtype="int32"), layers.Embedding(5, 2), layers.Flatten()]
+    words = keras.Sequential([*links, layers.Dense(2)])
+    deploy.lite(words, quantised="full", representative=np.ones((2, 3)))
+    assert [x.dtype for (x,) in converter.representative_dataset()] == [np.int32] * 2
+
+
+def test_every_form_has_its_files_under_their_names(converter, monkeypatch):
+    model, told = dense_300_100(units=(2, 2)), []
+
+    def converted(given, folder, sparse=False, quantised=None, representative=None):
+        told.append((given is model, sparse, quantised, representative is X))
+        return b"%d" % len(told)
+
+    monkeypatch.setattr(deploy, "_keras_file", lambda given: b"whole" * (given is model))
+    monkeypatch.setattr(deploy, "_converted", converted)
+    expected = {
+        "LiteRT sparse int8": {"lenet_300_100.tflite": b"1"},
+        "LiteRT int8": {"lenet_300_100.tflite": b"2"},
+        "SavedModel": {"variables/a.index": b"22", "z.pb": b"1"},
+        "LiteRT dynamic int8": {"lenet_300_100.tflite": b"3"},
+        ".keras": {"lenet_300_100.keras": b"whole"},
+        "LiteRT sparse": {"lenet_300_100.tflite": b"4"},
+        "LiteRT": {"lenet_300_100.tflite": b"5"},
+    }
+    found = deploy.files(model, list(expected), representative=X)
+    assert list(found.items()) == list(expected.items())
+    assert list(found["SavedModel"]) == ["variables/a.index", "z.pb"]
+    assert [row[:3] for row in told] == [
+        (True, True, "full"),
+        (True, False, "full"),
+        (True, False, "dynamic"),
+        (True, True, None),
+        (True, False, None),
+    ]
+    assert [row[3] for row in told[:2]] == [True, True]
+    assert list(deploy.files(model)) == [
+        *(".keras", "SavedModel", "LiteRT", "LiteRT sparse", "LiteRT dynamic int8"),
+    ]
+    assert list(deploy.files(model, representative=X)) == [
+        *(".keras", "SavedModel", "LiteRT", "LiteRT sparse", "LiteRT dynamic int8", "LiteRT int8"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("'tf.Two' and 'tf.One', again 'tf.Two', and 'other.Op'", "tf.One, tf.Two"),
+        ("it is\n  broken " + "x" * 400, "it is broken " + "x" * 287),
+    ],
+)
+def test_what_the_converter_says_is_said_in_short(converter, said, found):
+    class ConverterError(Exception):
+        pass
+
+    def convert():
+        raise ConverterError(said)
+
+    converter.convert = convert
+    with pytest.raises(ValueError, match=f", on types that it has, found {found}$") as raised:
+        deploy.lite(dense_300_100(units=(2, 2)))
+    assert isinstance(raised.value.__cause__, ConverterError)
+
+
 # The runtime ------------------------------------------------------------------------------------
 
 
@@ -436,6 +609,33 @@ def test_the_small_runtime_is_taken_where_it_is_installed(monkeypatch):
     assert deploy.runtime() is tf.lite.Interpreter
 
 
+def test_what_refuses_a_file_is_named(monkeypatch):
+    def refuses(**options):
+        raise TypeError("no file")
+
+    refuses.__module__ = "some_runtime.interpreter"
+    monkeypatch.setattr(deploy, "runtime", lambda: refuses)
+    expected = "content: expected a LiteRT file that some_runtime loads, found one it refuses: no f"
+    with pytest.raises(ValueError, match=expected) as raised:
+        deploy.interpreter(b"")
+    assert isinstance(raised.value.__cause__, TypeError)
+
+
+@pytest.mark.parametrize("what", ["input", "output"])
+def test_one_input_and_one_output_in_floats_are_expected(what):
+    a, b, c = (
+        {"name": name, "quantization_parameters": {"scales": np.zeros(count)}}
+        for name, count in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert deploy._only(what, [a]) is a
+    with pytest.raises(ValueError, match=f"content: expected one {what}, found 2: a, b$"):
+        deploy._only(what, [a, b])
+    with pytest.raises(ValueError, match=f"content: expected one {what}, found 0"):
+        deploy._only(what, [])
+    with pytest.raises(ValueError, match=f"expected an {what} in floats, found one that is quant"):
+        deploy._only(what, [c])
+
+
 # Times and the table ----------------------------------------------------------------------------
 
 
@@ -488,6 +688,67 @@ def test_threads_are_handed_on(monkeypatch):
     deploy.predict(b"", np.ones((2, 2)), threads=3)
     deploy._run(None, "LiteRT", {"a.tflite": b""}, 4)
     assert given == [3, 4]
+
+
+def test_agreement_takes_as_many_inputs_at_a_time_as_is_said(monkeypatch):
+    sizes, x = {"file": [], "model": []}, np.eye(2)[[0, 1, 1, 0, 1]]
+
+    def taken(name):
+        return lambda part, **options: sizes[name].append((len(part), options)) or part
+
+    monkeypatch.setattr(deploy, "runner", lambda content, *, threads: taken("file"))
+    assert deploy.agreement(taken("model"), b"", x, batch=2) == (5, 5)
+    assert sizes["file"] == [(2, {}), (2, {}), (1, {})]
+    assert sizes["model"] == [(n, {"training": False}) for n in (2, 2, 1)]
+
+
+def test_each_form_is_run_as_it_would_be(monkeypatch):
+    model = dense_300_100(units=(4, 4))
+    given = []
+    monkeypatch.setattr(
+        deploy, "runner", lambda content, *, threads: given.append((content, threads)) or "run"
+    )
+    plain, compiled = (deploy._run(model, form, {}, 3) for form in (".keras", "SavedModel"))
+    assert not hasattr(plain, "get_concrete_function")
+    assert hasattr(compiled, "get_concrete_function")
+    x = inputs(model, 2)
+    np.testing.assert_array_equal(plain(x), model(x))
+    np.testing.assert_allclose(compiled(x), model(x), atol=1e-6)
+    assert deploy._run(model, "LiteRT sparse", {"a.tflite": b"made"}, 3) == "run"
+    assert given == [(b"made", 3)]
+
+
+def test_times_and_ratios_by_hand():
+    times = {2: {"low": 1.0, "median": 2.0, "high": 3.0}, 8: {"high": 6, "low": 4, "median": 5}}
+    expected = {"low_2": 1, "seconds_2": 2, "high_2": 3, "low_8": 4, "seconds_8": 5, "high_8": 6}
+    assert deploy._flat(times) == expected
+    columns = ("form", "bytes", "zipped", "seconds_2", "seconds_8")
+    numbers = [("a", 8, 6, 4, 3), ("b", 1, 1, 1, 1), ("a", 4, 2, 16, 3), ("a", 2, 12, 1, 6)]
+    rows = [dict(zip(columns, row, strict=True)) for row in numbers]
+    deploy._compare(rows, [2, 8])
+    ratios = ("smaller", "smaller_zipped", "faster_2", "faster_8")
+    assert [tuple(row[ratio] for ratio in ratios) for row in rows] == [
+        *((1, 1, 1, 1), (1, 1, 1, 1), (2, 3, 0.25, 1), (4, 0.5, 4, 0.5)),
+    ]
+
+
+def test_a_text_of_two_rows_by_hand():
+    names = ["model", "form", "bytes", "smaller", "zipped", "smaller_zipped"]
+    names += [f"{key}_{b}" for b in (1, 256) for key in ("seconds", "low", "high", "faster")]
+    names += ["agree", "accuracy"]
+    dense = ["dense", ".keras", 1_234_567, 1.0, 1_000, 1.0]
+    dense += [0.0123456, 0.01, 0.02, 1.0, 1.5, 1.25, 2.0, 1.0, 1.0, 0.98764]
+    small = ["s", "LiteRT", 49, 25.25, 40_000, 0.04]
+    small += [0.0001, 0.00005, 0.0002, 123.456, 0.25, 0.125, 0.5, 6.0, 0.5, 0.1]
+    rows = [dict(zip(names, row, strict=True)) for row in (dense, small)]
+    assert deploy.as_text(rows).splitlines() == [
+        "model  form         kB  smaller  zipped  smaller  ms for 1  (quartiles)  faster  "
+        "ms for 256       (quartiles)  faster    agree  accuracy",
+        "dense  .keras  1,234.6     1.0x     1.0     1.0x      12.3      (10-20)    1.0x  "
+        "   1.5e+03  (1.25e+03-2e+03)    1.0x  100.00%    98.76%",
+        "s      LiteRT      0.0    25.2x    40.0     0.0x       0.1   (0.05-0.2)  123.5x  "
+        "       250         (125-500)    6.0x   50.00%    10.00%",
+    ]
 
 
 def test_a_table_of_three_models():
@@ -631,6 +892,14 @@ X = np.zeros((4, 28, 28, 1), "float32")
         ({"quantised": "full"}, r"representative: expected inputs \(N, ...\), found None"),
         ({"representative": X}, "representative: expected None with quantised=None, found some"),
         (
+            {"quantised": "dynamic", "representative": X},
+            "representative: expected None with quantised='dynamic', found some",
+        ),
+        (
+            {"quantised": "full", "representative": 1.0},
+            r"representative: expected inputs of \[\(None, 28, 28, 1\)\], found \(\)",
+        ),
+        (
             {"quantised": "full", "representative": X[..., 0]},
             r"representative: expected inputs of \[\(None, 28, 28, 1\)\], found \(4, 28, 28\)",
         ),
@@ -701,12 +970,44 @@ def test_one_class_is_none():
         deploy.agreement(model, deploy.lite(model), x)
 
 
+def test_classes_are_predicted_from_finite_numbers_for_two_or_more():
+    np.testing.assert_array_equal(deploy._predicted(np.array([[1.0, 1.0], [0, 2]])), [0, 1])
+    for shape in ((3,), (3, 1), (3, 4, 1)):
+        said = re.escape(f"those of two classes or more, found shape {shape}")
+        with pytest.raises(ValueError, match=said):
+            deploy._predicted(np.ones(shape))
+    for bad in (np.nan, np.inf, -np.inf):
+        with pytest.raises(ValueError, match="expected finite numbers, found NaN or infinite ones"):
+            deploy._predicted(np.array([[0.0, 1.0], [bad, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected", "fits"),
+    [
+        ((7, 2, 3), (None, 2, 3), True),
+        ((7, 2, 3), (-1, -1, None), True),
+        ((7, 2, 3), (1, 2, 3), True),  # any number of examples does
+        ((7, 2, 3), (None, 2, 4), False),
+        ((7, 3, 3), (None, 2, 3), False),
+        ((7, 2), (None, 2, 3), False),
+        ((7, 2, 3), (None, 2), False),
+        ((7,), (None, 2), False),
+        ((7,), (None, None), False),
+        ((), (None, 2), False),
+    ],
+)
+def test_a_shape_fits_if_all_its_axes_do_and_there_are_as_many(shape, expected, fits):
+    assert deploy._fits(shape, expected) is fits
+
+
 def test_tables_and_times_of_nothing():
     model = dense_300_100(units=(2, 2))
     for options in ({"functions": {}}, {"repeats": 0}, {"number": 0}):
         with pytest.raises(ValueError, match="latency: expected some functions"):
             deploy.latency(**{"functions": {"a": np.sin}, "x": X} | options)
-    for models, x, batches in (({}, X, [1]), ({"a": model}, X[:0], [1]), ({"a": model}, X, [0])):
+    one = {"a": model}
+    bad = [({}, X, [1]), (one, X[:0], [1]), (one, X, [0]), (one, X, [4, 0]), (one, X, [])]
+    for models, x, batches in bad:
         with pytest.raises(ValueError, match="table: expected some models, inputs and batch sizes"):
             deploy.table(models, x, batches=batches)
     for shape in ((3,), (4, 1), (4, 10), ()):

@@ -51,6 +51,33 @@ def taken(count=STEPS + 1, size=7, seed=5):
 MODELS = {"plain": plain, "normalised": lambda: in_double(normalised)}
 
 
+def test_places_by_hand():
+    """Of the trainable weights 0 to 5: kernel, bias, gamma, beta, kernel, bias."""
+
+    def chain():
+        links = [layers.Dense(2), layers.BatchNormalization(), layers.Dense(1)]
+        return keras.Sequential([keras.Input((3,)), *links])
+
+    model, none = chain(), [[]]
+    inputs = [[(0, 0, [i])] for i in range(3)]
+    assert gates.places(model) == inputs + [[(4, 0, [i])] for i in range(2)] + none
+    hidden = [[(0, 1, [i]), (1, 0, [i])] for i in range(2)]
+    assert gates.places(model, "writers") == none * 3 + hidden + [[(4, 1, [0]), (5, 0, [0])]]
+    scales = [[(2, 0, [i]), (3, 0, [i])] for i in range(2)]
+    assert gates.places(model, "scales") == none * 3 + scales + none
+    model = chain()
+    model.layers[0].trainable = False  # where no group can go, a weight may be frozen
+    assert gates.places(model) == none * 3 + [[(2, 0, [i])] for i in range(2)] + none
+
+
+def test_places_of_words_by_hand():
+    links = [layers.Embedding(5, 2), layers.Flatten(), layers.Dense(1)]
+    model = keras.Sequential([keras.Input((3,)), *links])
+    assert gates.places(model) == [[(1, 0, [0, 2, 4])], [(1, 0, [1, 3, 5])], []]
+    writers = [[(0, 1, [0])], [(0, 1, [1])], [(1, 1, [0]), (2, 0, [0])]]
+    assert gates.places(model, "writers") == writers
+
+
 def after(model, batches, scale, rate=RATE):
     """Return the loss after steps from scaled weights, without the sweeps of the package."""
     weights, loss = as_loss(model)
@@ -166,6 +193,9 @@ def test_snip_is_the_meta_gradient_without_steps():
     expected = np.abs(gates.meta_gradient(model, batches, steps=0))
     free = np.isfinite(found)
     np.testing.assert_allclose(found[free], expected[free], rtol=1e-12)
+    single, batch = dense_with("tanh")  # in float32
+    found, expected = gates.snip(single, [batch]), gates.prospr(single, [batch], steps=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_snip_of_many_batches_is_that_of_all_examples():
@@ -264,6 +294,7 @@ def test_uniform_ranks_run_through_each_kind():
     for kind, size in zip(channels.kinds(channels.groups(model))[1:3], (30, 10), strict=True):
         assert sorted(found[kind]) == pytest.approx((np.arange(size) + 0.5) / size)
     assert not np.array_equal(found, gates.uniform(model, seed=2))
+    assert np.array_equal(found, gates.uniform(model, seed=1))
     assert not np.array_equal(gates.random(model, seed=1), gates.random(model, seed=2))
     assert np.array_equal(gates.random(model, seed=1), gates.random(model, seed=1))
 
@@ -284,6 +315,8 @@ def test_what_is_fixed_is_never_chosen_and_the_model_stays(name):
 def test_an_endless_supply_serves_the_scores():
     model, supply = plain(), itertools.cycle(taken(2))
     np.testing.assert_array_equal(gates.snip(model, supply), gates.snip(model, taken(1)))
+    supply = itertools.cycle(taken(2))
+    np.testing.assert_array_equal(gates.taylor(model, supply), gates.taylor(model, taken(1)))
 
 
 def test_bad_input():
@@ -363,7 +396,8 @@ def test_the_sweep_is_the_one_that_was_asked_for(monkeypatch, method):
 
     monkeypatch.setattr("prosper_utils.lookahead.conditioning.checked", checked)
     gates.meta_gradient(plain(), taken(2), steps=1, method=method, momentum=0.5)
-    assert [(options["method"], options["momentum"]) for options in seen] == [(method, 0.5)]
+    told = {"method": method, "momentum": 0.5, "learning_rate": 0.1}
+    assert seen == [told]  # in float64 already, it is not judged in another precision
 
 
 @pytest.mark.parametrize("method", gates.METHODS[:3])

@@ -157,6 +157,33 @@ def assert_alike(model, small, unread, x):
         assert np.max(np.abs(expected - whole) / spread) > 1e-3
 
 
+def test_a_tiny_network_by_hand():
+    """Of three units the second goes; what says so may be read once only."""
+    model = build((2,), layers.Dense(3), layers.Dense(2))
+    weights = [np.arange(6).reshape(2, 3), [6, 7, 8], np.arange(9, 15).reshape(3, 2), [15, 16]]
+    model.set_weights([np.array(w, "float32") for w in weights])
+    keep = [True, True, True, False, True, True, True]
+    masked = units.unread(model, iter(keep))
+    assert [mask.dtype for mask in masked] == [bool, bool]
+    assert [mask.tolist() for mask in masked] == [
+        [[True] * 3] * 2,
+        [[True, True], [False, False], [True, True]],
+    ]
+    small = units.shrink(model, iter(keep))
+    left = [[[0, 2], [3, 5]], [6, 8], [[9, 10], [13, 14]], [15, 16]]
+    assert [w.tolist() for w in small.get_weights()] == left
+    assert small.name == model.name
+    assert not small.compiled
+
+
+def test_inputs_and_outputs_stay_in_their_structure():
+    model = concatenating()
+    small = units.shrink(model, some(model))
+    assert small.name == model.name
+    found = small({"images": np.ones((3, 6, 6, 2))})
+    assert {name: y.shape for name, y in found.items()} == {"a": (3, 2), "b": (3, 1)}
+
+
 @pytest.mark.parametrize("make", NETWORKS)
 def test_nothing_removed_is_the_same_network(make):
     model = in_double(make)
@@ -606,6 +633,26 @@ def test_losses_by_names_that_are_dissolved_are_refused():
     small.fit(np.ones((4, 4)), [np.ones((4, 2)), np.ones((4, 3))], verbose=0)
 
 
+def test_losses_by_names_that_stay_are_taken_over():
+    """Those of layers that are no models, and keys of a dictionary of outputs."""
+    inputs = keras.Input((4,))
+    x = layers.Dense(6)(inputs)
+    outputs = {name: layers.Dense(n, name=name)(x) for name, n in (("a", 2), ("b", 3))}
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(2, name="leaf")], name="nest")
+    nested = keras.Model(inputs, {"a": inner(x), "b": outputs["b"]})
+    for model in (keras.Model(inputs, list(outputs.values())), nested):
+        losses = {"a": "mse", "b": "mae"}
+        model.compile("sgd", losses, loss_weights={"a": 2.0, "b": 10.0})
+        small = units.shrink(model, some(model), compiled=True)
+        given = np.ones((4, 4)), {"a": np.ones((4, 2)), "b": np.ones((4, 3))}
+        y = small(given[0])
+        a, b = (y[0], y[1]) if isinstance(y, list) else (y["a"], y["b"])
+        expected = 2 * np.mean((a - 1) ** 2) + 10 * np.mean(np.abs(b - 1))
+        truth = given[1] if model is nested else list(given[1].values())
+        found = small.evaluate(given[0], truth, verbose=0, return_dict=True)
+        assert found["loss"] == pytest.approx(expected, rel=1e-5)
+
+
 # Bad input ----------------------------------------------------------------------------------
 
 
@@ -646,6 +693,40 @@ def test_what_cannot_be_removed_is_named(untouched):
             refuse(model, [*[True] * (len(groups) - 1), 2])  # a single one, the last
         with pytest.raises(ValueError, match=r"output/kernel is not: output of the network"):
             refuse(model, [n not in (free, last) for n in range(len(groups))])
+
+
+def test_groups_are_not_mixed_with_booleans_and_nothing_is_not_a_list_of_groups(untouched):
+    model = untouched(dense_300_100(units=(4, 3)))
+    groups = channels.groups(model)
+    for refuse in (units.shrink, units.unread):
+        for keep in ([groups[0], *[True] * (len(groups) - 1)], [*groups[:-1], True]):
+            with pytest.raises(ValueError, match="keep: expected booleans, or groups, found Group"):
+                refuse(model, keep)
+        with pytest.raises(ValueError, match=f"one boolean per group, {len(groups)}, found 0"):
+            refuse(model, [])
+
+
+def test_a_fixed_group_is_named_with_all_that_fixes_it(untouched):
+    x = inputs = keras.Input((3,))
+    y = layers.Dense(4, name="free")(x)
+    z = layers.Dense(4, name="before")(y)
+    ends = [layers.Softmax(name=name)(z) for name in ("p", "q")]
+    model = untouched(keras.Model(inputs, layers.Add()(ends)))
+    groups = channels.groups(model)
+    bad = next(n for n, g in enumerate(groups) if len(g.fixed) == 2)
+    why = "'p' normalises over .* for all others; Softmax 'q' normalises over .* for all others$"
+    for refuse in (units.shrink, units.unread):
+        with pytest.raises(ValueError, match=f"one of axis 1 of before/kernel is not: .*{why}"):
+            refuse(model, [n != bad for n in range(len(groups))])
+
+
+def test_a_layer_that_is_not_made_as_small_as_its_weights_are_is_named(monkeypatch, untouched):
+    model = untouched(build((3,), layers.Dense(4, name="cut"), layers.Dense(2)))
+    monkeypatch.delitem(units.SIZES, layers.Dense)
+    keep = [n != 3 for n in range(9)]
+    said = "shrink: expected cut/kernel of shape (3, 3), found (3, 4)"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        units.shrink(model, keep)
 
 
 def test_groups_say_whose_they_are(untouched):
@@ -722,12 +803,39 @@ def test_however_a_layer_says_that_it_cannot_be_made_again(error):
 
 def test_what_is_not_understood_keeps_all_its_options():
     options = {"arguments": {"by": 2}, "mask": lambda x, mask: None, "trainable": False}
+    options |= {"output_shape": lambda shape: shape, "dtype": "float64"}
     link = layers.Lambda(lambda x, by: keras.ops.roll(x, by, -1), name="odd", **options)
     model = with_lambda(link)
     found = units.shrink(model, some(model)).get_layer("odd")
+    assert found is not link
+    assert found.dtype_policy.name == "float64"
     assert (found.function, found.mask, found.arguments, found.trainable) == (
         *(link.function, link.mask, link.arguments, link.trainable),
     )
+
+
+def test_what_is_not_understood_may_have_an_activation_that_is_no_option():
+    class Bent(layers.Layer):
+        activation = staticmethod(keras.ops.tanh)
+
+        def call(self, x):
+            return self.activation(x)
+
+    model = in_double(lambda: with_lambda(Bent(name="own")))
+    keep = some(model)
+    small = units.shrink(model, keep)
+    assert_alike(model, small, units.unread(model, keep), examples(model))
+
+
+def test_two_lambdas_of_one_name_get_two():
+    x = inputs = keras.Input((4,))
+    for _ in range(2):
+        inner = keras.Input((4,))
+        x = keras.Model(inner, layers.Lambda(abs, name="same")(inner))(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    small = units.shrink(model, [True] * len(channels.groups(model)))
+    names = [la.name for la in small.layers if isinstance(la, layers.Lambda)]
+    assert names == ["same", "same_1"]
 
 
 @pytest.mark.parametrize("groups", [-1, 3])
