@@ -3,6 +3,8 @@
 import ast
 import csv
 import functools
+import itertools
+import math
 import re
 import statistics
 import warnings
@@ -21,7 +23,6 @@ import pytest
 import tensorflow as tf
 import yaml
 from conftest import ROOT
-from matplotlib.colors import to_hex
 from matplotlib.patches import ArrowStyle
 from matplotlib.testing.compare import compare_images
 from PIL import Image
@@ -102,161 +103,128 @@ def axis():
         plt.close(figure)
 
 
-BLUE, ORANGE, GREY, BLACK = "#0072b2", "#b85100", "#595959", "#000000"
-STATES = "c", "w_0", "w_1", "w_2", "w_3"
-
-
 def words(axis):
-    """Return the words on an axis: {words: (x, y, colour)}."""
+    """Return the words on an axis: {words: (x, y)}."""
     found = [text for text in axis.texts if text.get_text()]
     assert len({text.get_text() for text in found}) == len(found)
-    return {t.get_text(): (*t.get_position(), to_hex(t.get_color())) for t in found}
+    return {text.get_text(): text.get_position() for text in found}
 
 
 def arrows(axis):
-    """Return the arrows on an axis: [(from where, to where, colour)]."""
+    """Return the arrows on an axis: [(from where, to where)]."""
     found = [text for text in axis.texts if not text.get_text()]
-    return [(a.xyann, a.xy, to_hex(a.arrow_patch.get_edgecolor())) for a in found]
+    for arrow in found:
+        assert type(arrow.arrow_patch.get_arrowstyle()) is ArrowStyle.get_styles()["-|>"]
+    return [(arrow.xyann, arrow.xy) for arrow in found]
 
 
-def test_words_and_arrows_are_drawn_where_they_belong(axis):
+def joined(axis):
+    """Return which words arrows go from and to; None for an end where there are none."""
+    places = words(axis)
+
+    def near(end):
+        nearest = min(places, key=lambda name: math.dist(places[name], end))
+        return nearest if math.dist(places[nearest], end) < 0.25 else None
+
+    return [(near(start), near(end)) for start, end in arrows(axis)]
+
+
+def row(axis, names):
+    """Return the height of words, which stand in one row from left to right."""
+    places = [words(axis)[name] for name in names]
+    assert places == sorted(places)
+    (height,) = {y for _, y in places}
+    return height
+
+
+def test_words_stand_where_they_belong_and_an_arrow_ends_at_its_end(axis):
     drawings.say(axis, 1, 2, "plain")
-    drawings.say(axis, 3, 4, "special", BLUE, fontsize=5, ha="left", va="top")
+    drawings.say(axis, 3, 4, "special", drawings.FORWARD, ha="left")
     drawings.box(axis, 5, 6, "framed")
-    drawings.arrow(axis, (0, 1), (2, 3), ORANGE)
-    drawings.arrow(axis, (4, 5), (6, 7), GREY, bend=0.5, gap=4)
-    assert words(axis) == {
-        "plain": (1, 2, BLACK),
-        "special": (3, 4, BLUE),
-        "framed": (5, 6, BLACK),
-    }
-    plain, special, framed, straight, bent = axis.texts
-    centred = ("center", "center")
-    assert (plain.get_ha(), plain.get_va()) == (framed.get_ha(), framed.get_va()) == centred
-    assert (special.get_ha(), special.get_va(), special.get_fontsize()) == ("left", "top", 5)
+    drawings.arrow(axis, (0, 1), (2, 3), drawings.BACK)
+    drawings.arrow(axis, (4, 5), (6, 7), drawings.GREY, bend=0.5)
+    assert words(axis) == {"plain": (1, 2), "special": (3, 4), "framed": (5, 6)}
+    assert arrows(axis) == [((0, 1), (2, 3)), ((4, 5), (6, 7))]
+    plain, special, framed, *_ = axis.texts
+    assert (plain.get_ha(), framed.get_ha(), special.get_ha()) == ("center", "center", "left")
     assert plain.get_bbox_patch() is None
-    assert to_hex(framed.get_bbox_patch().get_edgecolor()) == GREY
     assert framed.get_bbox_patch().get_facecolor()[3] == 0  # the ground shows through
-    assert arrows(axis) == [((0, 1), (2, 3), ORANGE), ((4, 5), (6, 7), GREY)]
-    for arrow, bend, gap in ((straight, 0, 11), (bent, 0.5, 4)):
-        patch = arrow.arrow_patch
-        assert (patch.shrinkA, patch.shrinkB) == (gap, gap)
-        assert patch.get_connectionstyle().rad == bend
-        assert type(patch.get_arrowstyle()) is ArrowStyle.get_styles()["-|>"]
 
 
 def test_the_factors_stand_between_the_states_and_the_gradients(axis):
     drawings.factors(axis)
+    names = "c", "w_0", "w_1", "w_2", "w_3", "F"
+    states = [f"${name}$" for name in names]
+    slopes = [rf"$\frac{{\partial F}}{{\partial {name}}}$" for name in names[:-1]] + ["1"]
+    factors = [r"$w_{\mathrm{init}}\!\odot$", "$J_0$", "$J_1$", "$J_2$", r"$\nabla L_3$"]
+    assert row(axis, states) > row(axis, factors) > row(axis, slopes)
+    places = words(axis)
+    for i, factor in enumerate(factors):
+        assert places[states[i]][0] < places[factor][0] < places[states[i + 1]][0]
+    for state, slope in zip(states, slopes, strict=True):
+        assert places[state][0] == places[slope][0]
+    on, back = itertools.pairwise(states), itertools.pairwise(reversed(slopes))
+    assert sorted(joined(axis)) == sorted([*on, *back])
+    assert [text.get_text() for text in axis.texts if text.get_bbox_patch()] == factors
+    assert places["forwards: $J_0$ first, $J_2$ last"][1] > row(axis, states)
+    assert places["backwards: $J_2$ first, $J_0$ last"][1] < row(axis, slopes)
 
-    def slope(state):
-        return rf"$\frac{{\partial F}}{{\partial {state}}}$"
 
-    assert words(axis) == {
-        **{f"${name}$": (i, 1, BLUE) for i, name in enumerate([*STATES, "F"])},
-        **{slope(name): (i, -1, ORANGE) for i, name in enumerate(STATES)},
-        "1": (5, -1, ORANGE),
-        r"$w_{\mathrm{init}}\!\odot$": (0.5, 0, BLACK),
-        "$J_0$": (1.5, 0, BLACK),
-        "$J_1$": (2.5, 0, BLACK),
-        "$J_2$": (3.5, 0, BLACK),
-        r"$\nabla L_3$": (4.5, 0, BLACK),
-        "forwards: $J_0$ first, $J_2$ last": (2.5, 1.75, BLUE),
-        "backwards: $J_2$ first, $J_0$ last": (2.5, -1.85, ORANGE),
+@pytest.mark.parametrize(("given", "steps"), [((), 3), ((4,), 4)])
+def test_the_cone_holds_what_has_weight_and_the_paths_back(axis, given, steps):
+    drawings.cone(axis, *given)
+    edge, *paths = (line for line in axis.lines if len(line.get_xdata()) > 1)
+    assert edge.get_xdata().tolist() == edge.get_ydata().tolist() == [*range(steps + 1)]
+    assert len({path.get_linestyle() for path in paths}) == len(paths) == 3
+    marks = {
+        line.get_ydata()[0]: line.get_marker() for line in axis.lines if len(line.get_xdata()) == 1
     }
-    forwards = [((i, 1), (i + 1, 1), BLUE) for i in range(5)]
-    backwards = [((i + 1, -1), (i, -1), ORANGE) for i in range(5)]
-    assert sorted(arrows(axis)) == sorted(forwards + backwards)
-    framed = [text.get_text() for text in axis.texts if text.get_bbox_patch()]
-    assert framed == [r"$w_{\mathrm{init}}\!\odot$", "$J_0$", "$J_1$", "$J_2$", r"$\nabla L_3$"]
-    assert (axis.get_xlim(), axis.get_ylim()) == ((-0.35, 5.35), (-2.2, 2.1))
-    assert not axis.axison
-
-
-def test_the_cone_holds_what_has_weight_and_the_paths_back(axis):
-    drawings.cone(axis)
-    assert words(axis) == {
-        "weight in $p_t$": (2.1, 0.7, BLACK),
-        "no weight,\nin the cone": (0.85, 2.05, BLACK),
-        "goal, $k = 0$": (3.16, 4, ORANGE),
-        "goal, $k = 1$": (3.16, 5, ORANGE),
-        "goal, $k = 2$": (3.16, 6, ORANGE),
-        "out of reach": (3.16, 7, BLACK),
-    }
-    lines = [
-        (line.get_xydata().tolist(), line.get_linestyle(), line.get_marker(), to_hex(line.get_c()))
-        for line in axis.lines
-    ]
-    assert lines == [
-        ([[0, 0], [1, 1], [2, 2], [3, 3]], "-", "None", BLUE),
-        ([[0, 3], [1, 3], [2, 3], [3, 4]], "-", "None", ORANGE),
-        ([[3, 4]], "None", "*", ORANGE),
-        ([[0, 3], [1, 3], [2, 4], [3, 5]], "--", "None", ORANGE),
-        ([[3, 5]], "None", "*", ORANGE),
-        ([[0, 3], [1, 4], [2, 5], [3, 6]], "-.", "None", ORANGE),
-        ([[3, 6]], "None", "*", ORANGE),
-        ([[3, 7]], "None", "x", BLACK),
-    ]
-    weight, beyond = axis.collections
-    below = {(0, 0), (1, 0), (2, 0), (3, 0), (1, 1), (2, 2), (3, 3)}
-    between = {(0, 0), (1, 1), (2, 2), (3, 3), (0, 3), (1, 4), (2, 5), (3, 6)}
-    for area, corners, colour, alpha in (
-        (weight, below, BLUE, 0.3),
-        (beyond, between, ORANGE, 0.13),
+    assert marks == {steps + 1: "*", steps + 2: "*", steps + 3: "*", 2 * steps + 1: "x"}
+    places = words(axis)
+    for rounds, path in enumerate(paths):
+        late = [steps + i for i in range(1, rounds + 2)]
+        assert path.get_ydata().tolist() == [steps] * (steps - rounds) + late
+        assert places[f"goal, $k = {rounds}$"][1] == late[-1]
+    assert places["out of reach"][1] == 2 * steps + 1
+    weight, beyond = (area.get_paths()[0] for area in axis.collections)
+    for area, other, inside in (
+        (weight, beyond, [places["weight in $p_t$"], (steps - 0.1, 0.1)]),
+        (beyond, weight, [places["no weight,\nin the cone"], (steps - 0.1, 2 * steps - 0.2)]),
     ):
-        assert {tuple(corner) for corner in area.get_paths()[0].vertices} == corners
-        assert to_hex(area.get_facecolor()[0]) == colour
-        assert area.get_alpha() == alpha
+        assert area.contains_points(inside).all()
+        assert not other.contains_points(inside).any()
+        assert not area.contains_point((1, steps + 1.1))
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("step $t$", "depth")
-    assert axis.get_xticks().tolist() == [0, 1, 2, 3]
-    assert axis.get_yticks().tolist() == list(range(8))
-    assert (axis.get_xlim(), axis.get_ylim()) == ((0, 4.35), (0, 7.3))
-    assert axis.spines["bottom"].get_bounds() == (0, 3)
-    assert not any(line.get_visible() for line in axis.get_xgridlines() + axis.get_ygridlines())
-    axis.figure.canvas.draw()
-    label, of_axis = axis.xaxis.label.get_window_extent(), axis.get_window_extent()
-    middle = (label.x0 + label.width / 2 - of_axis.x0) / of_axis.width
-    assert middle == pytest.approx(1.5 / 4.35, abs=0.01)
-
-
-def test_the_cone_may_have_other_steps(axis):
-    drawings.cone(axis, steps=4)
-    paths = [line.get_ydata().tolist() for line in axis.lines if len(line.get_ydata()) > 1]
-    assert paths == [[0, 1, 2, 3, 4], [4, 4, 4, 4, 5], [4, 4, 4, 5, 6], [4, 4, 5, 6, 7]]
-    assert words(axis)["out of reach"] == (4.16, 9, BLACK)
+    assert axis.get_xticks().tolist() == [*range(steps + 1)]
 
 
 def test_the_loop_goes_forwards_above_and_back_below(axis):
     drawings.loop(axis)
-    assert words(axis) == {
-        "$p_0$": (0, 1, BLUE),
-        "$p_1$": (1, 1, BLUE),
-        "$p_2$": (2, 1, BLUE),
-        "$w_0$": (0, -1, ORANGE),
-        "$w_1$": (1, -1, ORANGE),
-        "$w_2$": (2, -1, ORANGE),
-        "1 propagate, 3 recompute with $S$": (1, 1.42, BLUE),
-        "$S$": (1.02, 0.2, BLACK),
-        "2 support\nof the image": (1.02, -0.05, BLACK),
-        "4 feedback": (2.08, 0, ORANGE),
-        "5 pull back: credit": (1, -1.42, ORANGE),
-        "6 move\n7 at times,\npurge": (-0.08, 0, BLACK),
-    }
-    assert arrows(axis) == [
-        ((0, 1), (1, 1), BLUE),
-        ((1, -1), (0, -1), ORANGE),
-        ((1, 1), (2, 1), BLUE),
-        ((2, -1), (1, -1), ORANGE),
-        ((2, 1), (1.1, 0.2), GREY),
-        ((0.95, 0.2), (0.5, 1), GREY),
-        ((2, 1), (2, -1), ORANGE),
-        ((0, -1), (0, 1), GREY),
-    ]
-    sides = {text.get_text(): (text.get_ha(), text.get_va()) for text in axis.texts}
-    assert sides["4 feedback"] == ("left", "center")
-    assert sides["6 move\n7 at times,\npurge"] == ("right", "center")
-    assert sides["2 support\nof the image"] == ("center", "top")
-    assert (axis.get_xlim(), axis.get_ylim()) == ((-0.95, 3.0), (-1.65, 1.65))
-    assert not axis.axison
+    states, slopes = (["$p_0$", "$p_1$", "$p_2$"], ["$w_0$", "$w_1$", "$w_2$"])
+    above, below, places = row(axis, states), row(axis, slopes), words(axis)
+    assert above > places["$S$"][1] > below
+    for state, slope in zip(states, slopes, strict=True):
+        assert places[state][0] == places[slope][0]
+    ends = joined(axis)
+    assert sorted(end for end in ends if None not in end) == sorted(
+        [
+            *itertools.pairwise(states),
+            *itertools.pairwise(reversed(slopes)),
+            ("$p_2$", "$S$"),
+            ("$p_2$", "$w_2$"),
+            ("$w_0$", "$p_0$"),
+        ]
+    )
+    (used,) = (i for i, end in enumerate(ends) if None in end)
+    assert ends[used] == ("$S$", None)  # between two states: in what propagates
+    x, y = arrows(axis)[used][1]
+    assert places["$p_0$"][0] < x < places["$p_1$"][0]
+    assert y == above
+    assert places["1 propagate, 3 recompute with $S$"][1] > above
+    assert above > places["2 support\nof the image"][1] > below
+    assert places["5 pull back: credit"][1] < below
+    assert places["4 feedback"][0] > places["$p_2$"][0]
+    assert places["6 move\n7 at times,\npurge"][0] < places["$p_0$"][0]
 
 
 def test_each_drawing_is_stored_under_its_name_in_its_size(tmp_path, monkeypatch):
