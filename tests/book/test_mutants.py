@@ -34,27 +34,15 @@ def test_every_module_has_tests_that_are_there():
     wings = [ROOT / "prosper_utils" / wing for wing in mutants.WINGS]
     files = [f"{wing.name}/{p.stem}" for wing in wings for p in wing.glob("*.py")]
     assert {n for n in files if "__init__" not in n} - {*mutants.LOOKED_AT} == set(found)
-    for name, tests in found.items():
+    assert set(mutants.TESTS) <= set(found)
+    for name, (*own, defaults, seeds) in found.items():
         assert (ROOT / mutants.source(name)).is_file()
-        assert tests
-        assert all((ROOT / test).is_file() for test in tests)
-        assert any(test.startswith(f"tests/{name.split('/')[0]}/") for test in tests)
-    for tests in found.values():
-        assert tests[-2:] == ["tests/test_defaults.py", "tests/test_seeds.py"]
-    own = {name: tests[:-2] for name, tests in found.items()}
-    several = {
-        "lookahead/chunks": ["chunks", "meta_gradient", "streaming"],
-        "lookahead/descent": ["descent", "meta_gradient", "streaming"],
-        "lookahead/streaming": ["streaming", "bounds"],
-        "pruning/networks": ["networks", "losses", "mode"],
-        "pruning/replacement": ["mode"],
-        "study/hopes": ["journal", "attempt"],
-    }
-    names = {name: several.get(name, [name.split("/")[1]]) for name in found}
-    assert own == {
-        name: [f"tests/{name.split('/')[0]}/test_{test}.py" for test in of]
-        for name, of in names.items()
-    }
+        assert (defaults, seeds) == ("tests/test_defaults.py", "tests/test_seeds.py")
+        assert own
+        wing, module = name.split("/")
+        assert all((ROOT / test).is_file() for test in own)
+        assert all(test.startswith(f"tests/{wing}/") for test in own)
+        assert name in mutants.TESTS or own == [f"tests/{wing}/test_{module}.py"]
 
 
 def test_modules_are_those_of_the_wings_in_order(monkeypatch):
@@ -62,7 +50,6 @@ def test_modules_are_those_of_the_wings_in_order(monkeypatch):
     monkeypatch.setattr(Path, "glob", lambda *given: sorted(glob(*given), reverse=True))
     of_wings = {path.parent.name for path in package.glob("*/*.py")}
     assert of_wings == {"lookahead", "pruning", "blending", "study"}
-    assert mutants.LOOKED_AT == ("study/plots",)
     found = list(mutants.modules())
     wings = [name.split("/")[0] for name in found]
     assert list(dict.fromkeys(wings)) == ["lookahead", "pruning", "blending", "study"]
@@ -613,7 +600,7 @@ def test_the_seed_draws_the_sample_and_comes_from_the_command(lists, monkeypatch
     asked = []
     monkeypatch.setattr(mutants, "sample", lambda *given: asked.append(given[:3]) or (0, 0, []))
     monkeypatch.setattr(mutants, "modules", dict)
-    monkeypatch.setattr(mutants.os, "environ", {})
+    monkeypatch.setattr(mutants, "os", SimpleNamespace(environ={}))
     assert run_only(monkeypatch, "--sample", "5", "--seed", "7", "--jobs", "3") == 0
     assert asked == [(5, "7", 3)]
 
@@ -627,7 +614,7 @@ def run_only(monkeypatch, *arguments):
 def test_no_copy_outlives_the_command(tmp_path, monkeypatch, fails):
     folder = tmp_path / "copies"
     monkeypatch.setattr(mutants, "WORK", tmp_path)
-    monkeypatch.setattr(mutants.os, "environ", {})
+    monkeypatch.setattr(mutants, "os", SimpleNamespace(environ={}))
     monkeypatch.setattr(mutants, "stored", lambda *_: [])
 
     def judge(names, each, jobs, end, again):
@@ -872,23 +859,19 @@ def test_a_mutant_stands_in_the_copy_of_its_thread_while_tests_run(stand_in, mon
 
 @pytest.fixture
 def worked(monkeypatch):
-    """Note how `in_order` works: what is timed and judged, and the progress bars; a second each."""
-    found = SimpleNamespace(timed=[], judged=[], bars=[], work=[], now=0.0)
+    """Note what `in_order` times and judges, a second each, and with how many jobs."""
+    found = SimpleNamespace(timed=[], judged=[], jobs=[], now=0.0)
 
     def one(into, case, outcome):
         into.append(case)
         found.now += 1
         return outcome
 
-    def tqdm(cases, **bar):
-        found.bars.append(bar)
-        return cases
+    def parallel(jobs, parallel=joblib.Parallel, **options):
+        found.jobs.append(jobs)
+        return parallel(jobs, **options)
 
-    parallel = joblib.Parallel
-    monkeypatch.setattr(
-        joblib, "Parallel", lambda *a, **k: found.work.append((a, k)) or parallel(*a, **k)
-    )
-    monkeypatch.setattr(mutants, "tqdm", tqdm)
+    monkeypatch.setattr(joblib, "Parallel", parallel)
     monkeypatch.setattr(mutants, "time", SimpleNamespace(monotonic=lambda: found.now))
     monkeypatch.setattr(mutants, "timed", lambda name: one(found.timed, name, (ord(name), {})))
     monkeypatch.setattr(
@@ -904,14 +887,14 @@ def test_modules_are_timed_once_and_mutants_judged_in_order(worked):
     assert list(mutants.in_order(WAITING, 1, float("inf"))) == [False, True, True, False]
     assert worked.timed == ["b", "a"]
     assert worked.judged == [("b", 1, 98, {}), ("a", 2, 97, {}), ("b", 3, 98, {}), ("a", 4, 97, {})]
-    assert worked.bars == [{"total": 2, "unit": "module"}, {"total": 4, "unit": "mutant"}]
-    options = {"prefer": "threads", "return_as": "generator", "pre_dispatch": "n_jobs"}
-    assert worked.work == [((1,), options)] * 2
+    assert worked.jobs == [1, 1]
 
 
 def test_so_many_mutants_are_judged_at_a_time_as_there_are_jobs(worked):
+    """They are judged by threads of this process, or none would be noted here."""
     assert list(mutants.in_order(WAITING, 2, float("inf"))) == [False, True, True, False]
-    assert [given for given, _ in worked.work] == [(2,), (2,)]
+    assert worked.jobs == [2, 2]
+    assert (len(worked.timed), len(worked.judged)) == (2, 4)
 
 
 @pytest.mark.parametrize(
@@ -969,7 +952,6 @@ def test_both_tables_are_stored_in_order_with_what_determines_them(lists, monkey
 def test_what_is_stored_says_the_operators_and_the_version_of_what_plants():
     _, provenance = results.load(mutants.SCORES)
     assert provenance["configuration"]["operators"] == sorted(mutants.OPERATORS)
-    assert mutants.PACKAGES == ("tensorflow", "keras", "numpy", "cosmic-ray")
     assert tuple(provenance["versions"]) == mutants.PACKAGES
 
 
@@ -1014,7 +996,7 @@ def command(tmp_path, monkeypatch):
     clock = SimpleNamespace(monotonic=lambda: 100.0, strftime="week {}".format)
     monkeypatch.setattr(mutants, "time", clock)
     monkeypatch.setattr(mutants, "WORK", tmp_path)
-    monkeypatch.setattr(mutants.os, "environ", found.environment)
+    monkeypatch.setattr(mutants, "os", SimpleNamespace(environ=found.environment))
     monkeypatch.setattr(mutants, "stored", lambda table, name: rows[name])
     monkeypatch.setattr(mutants, "run", lambda *given: found.ran.append(given))
     monkeypatch.setattr(mutants, "verdicts", lambda: found.counted.append(True))
@@ -1031,8 +1013,7 @@ def test_without_options_every_mutant_of_every_module_is_judged(command, monkeyp
     assert command.ran == [(list(mutants.modules()), None, 2, float("inf"), False)]
     assert capsys.readouterr().out == "pruning/masks: 9 of 99 judged, 87.7% caught\n"
     assert (command.sampled, command.counted) == ([], [])
-    set_by_pytest = {name for name in command.environment if name.startswith("PYTEST_CURRENT")}
-    assert {k: v for k, v in command.environment.items() if k not in set_by_pytest} == {
+    assert command.environment == {
         "HOME": "here",
         "TF_NUM_INTRAOP_THREADS": "1",
         "TF_NUM_INTEROP_THREADS": "1",
@@ -1110,35 +1091,30 @@ def test_a_trial_goes_to_its_folder_and_leaves_what_it_found(tmp_path, monkeypat
         plugin.failed = "t"
         return 3
 
-    for name in ("setsid", "dup2"):
-        monkeypatch.setattr(os, name, lambda *given, name=name: done.append((name, *given)))
-    monkeypatch.setattr(sys, "settrace", lambda note: done.append(note and note.__name__))
-    monkeypatch.setattr(sys, "dont_write_bytecode", None)
-    monkeypatch.setattr(trial, "_pytest", tests)
-    opened, opens = [], os.open
-
-    def noted(path, *given, **options):
-        opened.append(opens(path, *given, **options))
-        return opened[-1]
-
-    (tmp_path / "said.txt").write_text("by the trial before")
+    calls = {
+        name: lambda *given, name=name: done.append((name, *given)) for name in ("setsid", "dup2")
+    }
+    system = SimpleNamespace(**calls, chdir=monkeypatch.chdir, O_WRONLY=1, O_CREAT=2, O_TRUNC=4)
+    system.open = lambda name, how: done.append((Path(name).absolute(), how)) or 77
+    python = SimpleNamespace(exit=sys.exit, dont_write_bytecode=None)
+    python.settrace = lambda note: done.append(note and note.__name__)
     monkeypatch.chdir(tmp_path.parent)
-    monkeypatch.setattr(os, "open", noted)
+    monkeypatch.setattr(trial, "os", system)
+    monkeypatch.setattr(trial, "sys", python)
+    monkeypatch.setattr(trial, "_pytest", tests)
     with pytest.raises(SystemExit) as ended:
         trial.run(tmp_path, ["one.py"], order)
-    for said in opened:
-        os.close(said)
     assert ended.value.code == 3
     first = order is None
     assert done == [
         ("setsid",),
-        ("dup2", opened[0], 1),
-        ("dup2", opened[0], 2),
+        (tmp_path / "said.txt", 1 | 2 | 4),
+        ("dup2", 77, 1),
+        ("dup2", 77, 2),
         "note" if first else None,
         (str(tmp_path), ["one.py"], order or {}),
     ]
-    assert sys.dont_write_bytecode is not first
-    assert (tmp_path / "said.txt").read_text() == ""
+    assert python.dont_write_bytecode is not first
     assert json.loads((tmp_path / "found.json").read_text()) == {
         "seconds": {"t": 1.5},
         "called": {"t": {"f": 1}},

@@ -133,30 +133,12 @@ def test_the_repository_is_read_from_the_configuration(tmp_path, monkeypatch):
         assert openings.repository() == (named, "stable")
 
 
-def test_the_cell_for_colab_clones_the_branch_of_the_repository():
-    cell = openings.colab_cell(URL, "stable")
-    assert (cell.cell_type, cell.id, cell.metadata) == ("code", "colab", {"tags": ["remove-cell"]})
-    assert cell.source.splitlines() == [
-        "import sys",
-        "",
-        'if "google.colab" in sys.modules:  # it has TensorFlow, but not our files',
-        f'    url = "{URL}"',
-        '    ref, book = "stable", "/content/book"',
-        "    !test -d {book} || git clone -q --depth 1 -b {ref} {url} {book}",
-        "    %cd -q {book}/notebooks",
-        "    sys.path.insert(0, book)",
-    ]
-    nowhere = openings.colab_cell("", "stable")
-    assert (nowhere.id, nowhere.metadata) == ("colab", {"tags": ["remove-cell"]})
-    assert nowhere.source.endswith(
-        """    raise ImportError(
-        "prosper_utils: expected a repository to take it from, found none; "
-        "enter its url in _config.yml and run `make notebooks`"
-    )"""
-    )
-    assert openings.is_colab_cell(cell)
-    assert openings.is_colab_cell(nowhere)
-    assert not openings.is_colab_cell(nbformat.v4.new_markdown_cell(cell.source))
+def test_a_cell_for_colab_is_told_from_others_and_names_the_branch():
+    for url in (URL, ""):
+        cell = openings.colab_cell(url, "stable")
+        assert openings.is_colab_cell(cell)
+        assert ("stable" in cell.source) == bool(url)
+        assert not openings.is_colab_cell(nbformat.v4.new_markdown_cell(cell.source))
     assert not openings.is_colab_cell(nbformat.v4.new_code_cell("import google.colab, sys"))
 
 

@@ -9,8 +9,8 @@ import sys
 import types
 
 from prosper_utils.lookahead import streaming
-from prosper_utils.lookahead.descent import hessian_product, loss_and_gradient
-from prosper_utils.lookahead.meta_gradient import chunked, cotangents, meta_gradient
+from prosper_utils.lookahead.descent import hessian_product
+from prosper_utils.lookahead.meta_gradient import cotangents, meta_gradient
 from prosper_utils.pruning import networks
 from prosper_utils.study import datasets, results
 from prosper_utils.study.checks import relative_error
@@ -20,17 +20,9 @@ import numpy as np
 import pytest
 import sweep_streaming
 import tensorflow as tf
+from conftest import clock
 
 SMALL = functools.partial(networks.dense_300_100, units=(6, 5), dtype="float64")
-
-
-def assert_same(row, expected, columns):
-    """The columns are those that are stored; numbers are close, and all else is equal."""
-    assert list(row) == list(expected) == list(columns)
-    for name, value in expected.items():
-        number = isinstance(value, float)
-        wanted = pytest.approx(value, rel=1e-6, abs=1e-9) if number else value
-        assert row[name] == wanted, (name, row["steps"])
 
 
 @pytest.fixture(scope="module")
@@ -42,59 +34,28 @@ def listed(digits):
         return sweep_streaming.errors_of("small", "relu", 1e-3, 1, digits.train)
 
 
-def test_a_row_of_errors_says_what_the_package_finds_for_its_case(listed, digits):
-    """Every score by the package's own methods, and the matrix of every step at its weights."""
-    model = SMALL("relu", seed=1)
-    weights, loss = networks.as_loss(model)
+def test_a_row_of_errors_compares_a_score_of_its_case_with_the_exact_one(listed, digits):
+    weights, loss = networks.as_loss(SMALL("relu", seed=1))
     ours, others = (
-        list(itertools.islice(datasets.batches(digits.train, 128, seed=s), 4)) for s in (2, 3)
+        list(itertools.islice(datasets.batches(digits.train, 128, seed=s), 2)) for s in (2, 3)
     )
-    path = [weights]
-    for batch in ours:
-        _, g = loss_and_gradient(loss, path[-1], batch)
-        path.append([w - 1e-3 * d for w, d in zip(path[-1], g, strict=True)])
-    rows = iter(listed)
-    for m in (1, 3):
-        run = functools.partial(meta_gradient, loss, weights, learning_rate=1e-3)
-        exact = run(ours[: m + 1], method="unrolled")
-        _, g = loss_and_gradient(loss, path[m], ours[m])
-        small = sweep_streaming.flat(run(ours[: m + 1], method="first_order"))
-        for score, curvature in {
-            "row sums": streaming.row_sums,
-            "diagonal": streaming.dense_diagonal(model),
-            "Hutchinson, 1": streaming.hutchinson(1, 1),
-            "Hutchinson, 10": streaming.hutchinson(10, 1),
-            "first order": lambda loss, w, batch: [tf.zeros_like(v) for v in w],
-            "reverse": None,
-            "other batches": None,
-        }.items():
-            predicted = None
-            if curvature:
-                gamma, missed = [tf.ones_like(w) for w in weights], [0 * w for w in weights]
-                for w, batch in zip(path[:m], ours, strict=False):
-                    c = curvature(loss, w, batch)
-                    gamma = [p * (1 - 1e-3 * h) for p, h in zip(gamma, c, strict=True)]
-                    hg = hessian_product(loss, w, batch, g)
-                    missed = [s + a - b * d for s, a, b, d in zip(missed, hg, c, g, strict=True)]
-                found = [w * p * d for w, p, d in zip(weights, gamma, g, strict=True)]
-                missed = [w * s for w, s in zip(weights, missed, strict=True)]
-                predicted = (
-                    1e-3 * np.linalg.norm(sweep_streaming.flat(missed)) / np.linalg.norm(small)
-                )
-            else:
-                found = exact if score == "reverse" else run(others[: m + 1], method="unrolled")
-            expected = {
-                "network": "small",
-                "activation": "relu",
-                "alpha": 1e-3,
-                "seed": 1,
-                "steps": m,
-                "score": score,
-                "error": relative_error(found, exact),
-                "predicted": predicted,
-            } | sweep_streaming.likeness(found, exact, [0, 2, 4])
-            assert_same(next(rows), expected, results.load("streaming_errors")[0])
-    assert not list(rows)
+    run = functools.partial(meta_gradient, loss, weights, learning_rate=1e-3)
+    exact = run(ours, method="unrolled")
+    rows = {row["score"]: row for row in listed if row["steps"] == 1}
+    for score, found in {
+        "row sums": run(ours, method="row_sums"),
+        "Hutchinson, 10": streaming.streamed(
+            loss, weights, ours, 1e-3, streaming.hutchinson(10, 1)
+        ),
+        "other batches": run(others, method="unrolled"),
+    }.items():
+        row = rows[score]
+        assert list(row) == list(results.load("streaming_errors")[0])
+        case = {"network": "small", "activation": "relu", "alpha": 1e-3, "seed": 1}
+        assert row.items() >= case.items()
+        expected = {"error": relative_error(found, exact)}
+        expected |= sweep_streaming.likeness(found, exact, [0, 2, 4])
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_error_is_to_first_order_what_is_predicted(listed):
@@ -159,20 +120,6 @@ def test_what_is_said_of_a_product_by_hand():
     assert found["lowest"] == np.log(1e-46)
     assert found["q50"] == np.log(1e3)
     assert found["highest"] == np.log(1e39)
-
-
-def test_the_cases_of_growth_are_those_that_are_stored():
-    stored, _ = results.load("streaming_growth")
-    full = [case for case in sweep_streaming.growth_cases() if case.get("full")]
-    small = [case for case in sweep_streaming.growth_cases() if not case.get("full")]
-    by = stored.groupby("network").groups
-    assert len(by) == 2
-    found = [stored.loc[by[name]] for name in sorted(by, key=lambda name: len(by[name]))]
-    assert {*found[0].activation} == {case["activation"] for case in full}
-    keys = ["activation", "sharpness"]
-    assert {*found[1][keys].itertuples(index=False, name=None)} == {
-        (case["activation"], case["sharpness"]) for case in small
-    }
 
 
 @pytest.fixture
@@ -283,8 +230,8 @@ def test_the_curvature_of_lenet5_is_the_gauss_newton_part_of_its_logits(monkeypa
 
 
 def test_the_networks_are_what_they_are_called():
-    sizes = {name: build().count_params() for name, build in sweep_streaming.NETWORKS.items()}
-    assert sizes == {"LeNet-300-100": 266_610, "LeNet-5": 61_706}
+    built = {"LeNet-300-100": networks.dense_300_100, "LeNet-5": networks.lenet5}
+    assert built == sweep_streaming.NETWORKS
 
 
 def test_the_eigenvalue_of_largest_size_may_be_negative_and_have_no_share_of_ones():
@@ -323,120 +270,81 @@ def test_quantiles_and_shares_are_stored_under_their_names():
 
 @pytest.mark.parametrize("full", [False, True])
 def test_a_row_of_growth_says_what_the_package_finds_for_its_case(monkeypatch, digits, full):
-    """All columns, on a smaller network, whose largest eigenvalue is replaced by a sum."""
-    build, asked, methods = networks.dense_300_100, [], []
+    """After three steps on two batches, on a smaller network; a sum stands for the eigenvalue."""
+    build, asked = networks.dense_300_100, []
 
     def smaller(activation, **options):
         asked.append((activation, options))
         return build(activation, units=(4, 3), dtype="float64")
 
-    def noted(method, *given):
-        methods.append(method)
-        return chunked(method, *given)[0], "fine"
+    def largest(product, weights):
+        return float(sum(tf.reduce_sum(h**2) for h in product(weights, [w + 1 for w in weights])))
 
     monkeypatch.setattr(networks, "dense_300_100", smaller)
-    monkeypatch.setattr(sweep_streaming, "chunked", noted)
-    monkeypatch.setattr(sweep_streaming, "LONG", (1, 3))
+    monkeypatch.setattr(sweep_streaming, "LONG", (3,))
     monkeypatch.setattr(sweep_streaming, "POOL", 2)
-    monkeypatch.setattr(
-        sweep_streaming,
-        "largest_eigenvalue",
-        lambda product, weights: float(
-            sum(tf.reduce_sum(h**2) for h in product(weights, [w + 1 for w in weights]))
-        ),
-    )
-    case = (
-        {"activation": "tanh", "sharpness": None, "full": True}
-        if full
-        else {"activation": "relu", "sharpness": 2.5}
-    )
-    rows = iter(sweep_streaming.growth_of(**case, train=digits.train))
-    assert asked == [(case["activation"], {} if full else {"units": (30, 10), "dtype": "float64"})]
-    assert methods == ["checkpointed"] * 2
+    monkeypatch.setattr(sweep_streaming, "largest_eigenvalue", largest)
+    activation, sharpness = ("tanh", None) if full else ("relu", 2.5)
+    more = {"full": True} if full else {}
+    by_sums, by_diagonal = sweep_streaming.growth_of(activation, sharpness, digits.train, **more)
+    assert asked == [(activation, {} if full else {"units": (30, 10), "dtype": "float64"})]
 
-    model = build(case["activation"], units=(4, 3), dtype="float64")
+    model = build(activation, units=(4, 3), dtype="float64")
     initial, loss = networks.as_loss(model)
     drawn = itertools.islice(datasets.batches(digits.train, 128, seed=0), 3)
-    *pool, outer = [(tf.cast(x, tf.float64), y) for x, y in drawn]
-
-    def eigenvalue(weights):
-        image = hessian_product(loss, weights, pool[0], [w + 1 for w in weights])
-        return sum(float(tf.reduce_sum(h**2)) for h in image)
-
-    rate = 0.1 if full else 2.5 / eigenvalue(initial)
-    curvatures = {"row sums": streaming.row_sums, "diagonal": streaming.dense_diagonal(model)}
-    for m in (1, 3):
-        batches = [*(pool[i % 2] for i in range(m)), outer]
-        run = functools.partial(meta_gradient, loss, initial, batches, learning_rate=rate)
-        ends = cotangents(loss, initial, batches, learning_rate=rate, method="unrolled")
-        path = [initial]
-        for batch in batches[:-1]:
-            _, g = loss_and_gradient(loss, path[-1], batch)
-            path.append([w - rate * d for w, d in zip(path[-1], g, strict=True)])
-        size = sweep_streaming.log_norm
-        for gamma, curvature in curvatures.items():
-            factors = [tf.ones_like(w) for w in initial]
-            for weights, batch in zip(path[:-1], batches, strict=False):
-                h = curvature(loss, weights, batch)
-                factors = [f * (1 - rate * c) for f, c in zip(factors, h, strict=True)]
-            factors = sweep_streaming.flat(factors)
-            logs = np.log(np.abs(factors))
-            score = sweep_streaming.flat(initial) * factors * sweep_streaming.flat(ends.last)
-            expected = {
-                "network": "LeNet-300-100" if full else "784-30-10-10",
-                "activation": case["activation"],
-                "sharpness": rate * eigenvalue(initial),
-                "alpha": rate,
-                "steps": m,
-                "loss": float(loss(path[m], outer)),
-                "finite": "fine",
-                "sharpness_now": rate * eigenvalue(path[m]),
-                "gradient": size(ends.last),
-                "pulled": size(ends.first),
-                "exact": size(run(method="unrolled")),
-                "first_order": size(run(method="first_order")),
-                "gamma": gamma,
-                "lowest": logs.min(),
-                "q01": np.quantile(logs, 0.01),
-                "q50": np.quantile(logs, 0.5),
-                "q99": np.quantile(logs, 0.99),
-                "highest": logs.max(),
-                "underflow": 0,
-                "overflow": 0,
-                "negative": np.mean(factors < 0),
-                "streamed": size([score]),
-            }
-            assert_same(next(rows), expected, results.load("streaming_growth")[0])
-    assert not list(rows)
+    first, second, outer = [(tf.cast(x, tf.float64), y) for x, y in drawn]
+    batches = [first, second, first, outer]
+    product = functools.partial(hessian_product, loss)
+    at_first = largest(lambda w, v: product(w, first, v), initial)
+    rate = 0.1 if full else 2.5 / at_first
+    ends = cotangents(loss, initial, batches, learning_rate=rate, method="unrolled")
+    run = functools.partial(meta_gradient, loss, initial, batches, learning_rate=rate)
+    small, size = run(method="first_order"), sweep_streaming.log_norm
+    expected = {
+        "network": "LeNet-300-100" if full else "784-30-10-10",
+        "activation": activation,
+        "sharpness": rate * at_first,
+        "alpha": rate,
+        "steps": 3,
+        "loss": float(loss(ends.weights, outer)),
+        "finite": True,
+        "sharpness_now": rate * largest(lambda w, v: product(w, first, v), ends.weights),
+        "gradient": size(ends.last),
+        "pulled": size(ends.first),
+        "exact": size(run(method="unrolled")),
+        "first_order": size(small),
+    }
+    by_its_diagonal = streaming.dense_diagonal(model)
+    for row, gamma, score in (
+        (by_sums, "row sums", run(method="row_sums")),
+        (
+            by_diagonal,
+            "diagonal",
+            streaming.streamed(loss, initial, batches, rate, by_its_diagonal),
+        ),
+    ):
+        assert list(row) == list(results.load("streaming_growth")[0])
+        wanted = expected | {"gamma": gamma, "streamed": size(score)}
+        for name, value in wanted.items():
+            number = isinstance(value, float)
+            assert row[name] == (pytest.approx(value, rel=1e-6) if number else value), name
+        turned = np.mean(sweep_streaming.flat(score) * sweep_streaming.flat(small) < 0)
+        assert row["negative"] >= turned
 
 
 def test_every_case_is_in_the_sweeps():
-    stored = results.load("streaming_errors")[1]["configuration"]["cases"]
-    errors, growth = (
-        [work, cases()] for work, cases in map(sweep_streaming.SWEEPS.get, ("errors", "growth"))
-    )
-    assert errors == [sweep_streaming.errors_of, stored]
-    small = [
-        {"activation": activation, "sharpness": sharpness}
-        for activation in ("tanh", "relu")
-        for sharpness in (0.1, 0.5, 1.0, 1.9, 2.5, 4.0, 16.0)
-    ]
-    full = {"activation": "tanh", "sharpness": None, "full": True}
-    assert growth == [sweep_streaming.growth_of, [*small, full]]
+    run = {"errors": sweep_streaming.errors_of, "growth": sweep_streaming.growth_of}
+    assert {what: work for what, (work, _) in sweep_streaming.SWEEPS.items()} == run
+    for what, (_, cases) in sweep_streaming.SWEEPS.items():
+        stored = results.load(f"streaming_{what}")[1]["configuration"]["cases"]
+        assert sorted(map(str, cases())) == sorted(map(str, stored))
 
 
-def test_a_configuration_names_the_data_and_all_settings(digits):
-    common = datasets.fingerprint(digits) | {"batch_size": 128}
-    assert common["data"] == "digits"
-    assert sweep_streaming.configuration("errors", digits) == common | {
-        "steps": (1, 3, 10, 30),
-        "sparsities": (0.9, 0.95, 0.98, 0.99),
-    }
-    assert sweep_streaming.configuration("growth", digits) == common | {
-        "pool": 100,
-        "seed": 0,
-        "steps": (1, 3, 10, 30, 100, 300, 1000, 3000),
-    }
+@pytest.mark.parametrize("what", sweep_streaming.SWEEPS)
+def test_a_configuration_names_the_data(digits, what):
+    found = sweep_streaming.configuration(what, digits)
+    assert found["data"] == "digits"
+    assert found.items() >= datasets.fingerprint(digits).items()
 
 
 @pytest.mark.parametrize(
@@ -466,9 +374,8 @@ def test_the_sweeps_named_are_run_and_both_if_none_is(command, monkeypatch, digi
 
 def test_each_case_is_stored_as_it_is_done_with_its_seconds(command, monkeypatch):
     """Two cases of 20 seconds, then one that fails; the next run begins with that."""
-    clock, cleared = itertools.count(0, 20), []
-    times = types.SimpleNamespace(perf_counter=lambda: next(clock))
-    monkeypatch.setattr(sweep_streaming, "time", times)
+    cleared = []
+    clock(monkeypatch, sweep_streaming, 0, 20, 40, 60, 80)
     monkeypatch.setattr(keras.backend, "clear_session", lambda: cleared.append(1))
 
     def work(n, train):

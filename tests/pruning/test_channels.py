@@ -491,9 +491,17 @@ def test_heads_and_values_of_attention():
     assert any("divides by the root of its key dimension" in r for r in reasons(model))
 
 
+def test_attention_without_biases():
+    model = build((5, 4), attend(use_bias=False, name="mha"), layers.Dense(1))
+    found = free(model)
+    assert [len(group) for group in found] == [2] * 3 + [4] * 2 + [2] * 4
+    assert not any("bias" in path for group in found for path, _ in group)
+
+
 @pytest.mark.parametrize(
     "link",
     [
+        lambda x: x[0],
         lambda x: x[:, 0],
         lambda x: x[:, ::2, -1],
         lambda x: keras.ops.mean(x, -2),
