@@ -917,10 +917,10 @@ def test_values_are_there_for_every_variable_and_inside_only():
 
 
 class Whole(layers.Layer):
-    """A layer of whole numbers, which notes what it is given."""
+    """A layer that passes whole numbers on, and notes what it is given."""
 
-    def __init__(self, seen):
-        super().__init__(dtype="int32")
+    def __init__(self, seen, dtype="int32"):
+        super().__init__(dtype=dtype)
         self.note = seen.append  # of a list Keras would keep a copy
 
     def call(self, x):
@@ -929,20 +929,22 @@ class Whole(layers.Layer):
 
 
 @pytest.mark.parametrize("form", ["chain", "model", "chain in a model"])
-def test_whole_numbers_stay_what_they_are_whatever_the_float_type(form):
+@pytest.mark.parametrize(("policy", "computed"), [("int32", "int32"), ("float32", "float64")])
+def test_whole_numbers_stay_what_they_are_whatever_the_float_type(form, policy, computed):
+    """A layer of floats is given them as they are; one of whole numbers would round others."""
     seen, words = [], keras.Input((3,), dtype="int32")
     table = layers.Embedding(5, 2)
     if form == "model":
-        made = table(Whole(seen)(words))
+        made = table(Whole(seen, policy)(words))
     else:
-        chain = keras.Sequential([keras.Input((3,), dtype="int32"), Whole(seen), table])
+        chain = keras.Sequential([keras.Input((3,), dtype="int32"), Whole(seen, policy), table])
         made = chain(words)
     model = chain if form == "chain" else keras.Model(words, made)
     weights, outputs = as_outputs(model, dtype="float64")
     x = np.array([[0, 4, 2]], "int32")
     seen.clear()
     np.testing.assert_array_equal(outputs(weights, x), weights[0].numpy()[x])
-    assert seen == [(tf.int32, "int32", "int32")]
+    assert seen == [(tf.int32, computed, computed)]
 
 
 def test_the_type_of_a_layer_of_whole_numbers_is_no_float_type():
@@ -1099,6 +1101,26 @@ def test_a_replacement_that_raises_is_taken_back(nested):
             run()
     assert Owner.number is original
     assert Owner().number() == 1
+
+
+class Scaling(layers.Layer):
+    """A layer that draws, and takes a number by its name and one by its name only."""
+
+    def __init__(self):
+        super().__init__()
+        self.seed_generator = keras.random.SeedGenerator(0)
+
+    def call(self, x, by=1.0, training=None, *, plus=0.0):
+        noise = keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
+        return by * x + plus + (noise if training else 0.0)
+
+
+def test_what_a_layer_that_is_off_is_called_with_by_name_arrives():
+    inputs = keras.Input((4,))
+    same = layers.Dense(4, use_bias=False, kernel_initializer="identity")
+    model = keras.Model(inputs, Scaling()(same(inputs), by=2.0, plus=3.0))
+    weights, outputs = as_outputs(model)
+    np.testing.assert_array_equal(outputs(weights, np.ones((2, 4), "float32")), np.full((2, 4), 5))
 
 
 def test_what_else_a_layer_that_is_off_is_called_with_arrives():
