@@ -110,6 +110,16 @@ def html(tmp_path_factory):
     return out / "_build" / "html"
 
 
+@pytest.fixture
+def axis():
+    """Return an axis of a figure that is closed in the end."""
+    import matplotlib.pyplot as plt
+
+    figure, drawn = plt.subplots()
+    yield drawn
+    plt.close(figure)
+
+
 def clock(monkeypatch, module, *values):
     """Let a module find these values at its looks at the clock, one after the other."""
     looks = iter(values)

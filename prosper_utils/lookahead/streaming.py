@@ -186,9 +186,10 @@ def _squared_gradients(logits, weights, x):
     in the batch.
     """
     together = logits(weights, x)
+    bound = 1e-3 * tf.reduce_max(tf.abs(together))
 
     def add(found, i):
-        total, apart = found
+        total, coupled = found
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(weights)
             z = logits(weights, tf.nest.map_structure(lambda part: tf.gather(part, [i]), x))[0]
@@ -196,12 +197,11 @@ def _squared_gradients(logits, weights, x):
             along = tf.sqrt(p) * (z - tf.tensordot(p, z, 1))  # f_y . z for every class y
         rows = tape.jacobian(along, weights, unconnected_gradients="zero")
         total = [t + tf.reduce_sum(r**2, axis=0) for t, r in zip(total, rows, strict=True)]
-        return total, tf.maximum(apart, tf.reduce_max(tf.abs(z - together[i])))
+        return total, coupled | (tf.reduce_max(tf.abs(z - together[i])) > bound)
 
     count = tf.shape(tf.nest.flatten(x)[0])[0]
-    start = [tf.zeros_like(w) for w in weights], tf.zeros((), together.dtype)
-    total, apart = tf.foldl(add, tf.range(count), start)
-    coupled = apart > 1e-3 * tf.reduce_max(tf.abs(together))
+    start = [tf.zeros_like(w) for w in weights], tf.constant(False)
+    total, coupled = tf.foldl(add, tf.range(count), start)
     return [t / tf.cast(count, t.dtype) for t in total], coupled
 
 

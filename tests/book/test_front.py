@@ -29,14 +29,6 @@ def store(monkeypatch):
     return put
 
 
-@pytest.fixture
-def axis():
-    """Return an axis of a figure that is closed in the end."""
-    figure, axis = plt.subplots()
-    yield axis
-    plt.close(figure)
-
-
 def decimals(text):
     """Return the numbers of a text that have decimals, in order, with their signs."""
     return re.findall(r"[+\N{MINUS SIGN}]?\d+\.\d+", text)

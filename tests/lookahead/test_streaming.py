@@ -635,6 +635,13 @@ def test_examples_that_depend_on_each_other_have_no_gauss_newton_matrix(compiled
     assert [f.shape for f in found] == [w.shape for w in weights]
 
 
+def test_of_no_examples_none_depends_on_another():
+    """The mean over none is no number, which is what a score is refused for."""
+    weights = [tf.ones((2, 3))]
+    found = gauss_newton_diagonal(lambda w, x: x @ w[0])(None, weights, (tf.zeros((0, 2)), None))
+    assert np.all(np.isnan(found[0]))
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("k", range(3))
 def test_one_example_that_depends_on_the_others_is_enough_to_be_refused(k, compiled):

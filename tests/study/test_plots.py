@@ -5,7 +5,6 @@ import re
 from prosper_utils.study import plots
 from prosper_utils.study.comparison import Interval
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -70,13 +69,6 @@ ARMS = {
     "SNIP": [Interval(2.0, 1.0, 3.0, 0.1), Interval(4.0, 3.5, 4.5, 0.1), Interval(5, -3, 13, 0.1)],
     "ProsPr": [Interval(m, m - 1, m + 1, 0.1) for m in (2.5, 3.0, 40.0)],
 }
-
-
-@pytest.fixture
-def axis():
-    figure, drawn = plt.subplots()
-    yield drawn
-    plt.close(figure)
 
 
 def test_means_and_intervals_are_drawn_and_stay_on_the_logarithmic_axis(axis):
