@@ -49,6 +49,14 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.line(f"{total:6.1f}  {name}")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def swept():
+    """Free what a file of tests leaves: graphs are cycles, and Keras has all looked through often."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def digits():
     """Return the embedded data set."""

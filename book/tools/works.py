@@ -234,17 +234,15 @@ def grasp_works(row):
 
 
 def prospr_works(row):
-    """Compare ProsPr with differences of the loss after M steps, made with Keras' gradients."""
+    """Compare ProsPr with one tape over all steps, and that with differences of Keras' loss."""
     model = network(row)
     batches = examples(model, STEPS + 1)
-    signed = meta_gradient(*reversed(as_loss(model)), batches, learning_rate=ALPHA)
     found = scores.prospr(model, batches, steps=STEPS, learning_rate=ALPHA)
+    weights, of_model = as_loss(model)
+    signed = meta_gradient(of_model, weights, batches, learning_rate=ALPHA, method="unrolled")
     close(found, [tf.abs(signed[i]) for i in kernel_indices(model)], 1e-12)
     loss, gradient = by_keras(model, row not in RANDOM)
-    weights, generator = (
-        [tf.identity(v) for v in model.trainable_variables],
-        np.random.default_rng(4),
-    )
+    generator = np.random.default_rng(4)
     along = [generator.choice([-1.0, 1.0], v.shape) for v in weights]
 
     def after(h):
