@@ -51,7 +51,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="module", autouse=True)
 def swept():
-    """Free what a file of tests leaves: graphs are cycles, and Keras has all looked through often."""
+    """Free what a file of tests leaves: graphs are cycles, and Keras often looks through all."""
     yield
     gc.collect()
     gc.freeze()
