@@ -304,7 +304,7 @@ def test_a_dask_cluster_gives_the_rows_that_joblib_gives(monkeypatch):
     cases = sweep_mnist.cases_of("LeNet-300-100", "relu", ("random",), (1,), (0.9,))
     work = functools.partial(sweep_mnist.one, part="validation")
     expected = list(sweeps.in_parallel(work, cases, jobs=2))
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     before = [vars(module).copy() for module in (sweep_mnist, sweeps)]
     loaded = sweep_mnist.data.cache_info()
     with LocalCluster(**options) as cluster, sweeps.on_dask(cluster, sweep_mnist.__file__):

@@ -41,9 +41,12 @@ def run(arm, options=OPTIONS, **changes):
     return sweep_regrowth.run_case(**CASE | {"arm": arm} | changes, options=options)
 
 
+held = functools.cache(run)  # where nothing but `short` is in place of what it was
+
+
 @pytest.mark.parametrize("arm", sweep_regrowth.ARMS)
 def test_every_arm_ends_with_exactly_k_weights(short, arm):
-    row = run(arm)
+    row = held(arm)
     assert row["kept"] == KEPT
     assert row["error"] == run(arm)["error"] < 90
     moves = arm in ("random regrowth", "credit")
@@ -53,7 +56,7 @@ def test_every_arm_ends_with_exactly_k_weights(short, arm):
 
 def test_arms_and_variants_differ(short):
     late = ("every 50", "every 500")  # beyond the last step here: the mask of SNIP does not move
-    losses = [run(arm)["loss"] for arm in sweep_regrowth.ARMS]
+    losses = [held(arm)["loss"] for arm in sweep_regrowth.ARMS]
     for variant in sweep_regrowth.VARIANTS:
         loss = run("credit", variant=variant)["loss"]
         if variant in late:
@@ -64,7 +67,7 @@ def test_arms_and_variants_differ(short):
 
 
 def test_the_protocol_is_as_it_says(short):
-    row = run("SNIP")
+    row = held("SNIP")
     assert row["options"] == "rate=0.1 schedule=cosine weight_decay=0.0"
     others = [{"rate": 0.2}, {"schedule": "steps"}, {"weight_decay": 0.1}]
     losses = [run("SNIP", OPTIONS | change)["loss"] for change in others]
