@@ -386,6 +386,27 @@ def test_a_head_of_attention_is_removed():
     assert_alike(model, small, units.unread(model, keep), examples(model))
 
 
+@pytest.mark.parametrize("options", [{}, {"output_shape": (4,)}], ids=["as wide", "narrower"])
+def test_attention_gives_fewer_channels_than_it_looks_for(options):
+    """The channels that it looks for are those of the input, which stay."""
+
+    def one_layer():
+        inputs = keras.Input((5, 6))
+        x = layers.MultiHeadAttention(2, 3, **options)(inputs, inputs)
+        return keras.Model(inputs, layers.Dense(2)(x))
+
+    model = in_double(one_layer)
+    written = model.layers[1].output_dense.kernel
+    keep = [
+        not any(m.variable is written and m.axis == 2 for m in g.members)
+        for g in channels.groups(model)
+    ]
+    keep[keep.index(False)] = True
+    small = units.shrink(model, keep)
+    assert small.layers[1].output.shape[-1] == model.layers[1].output.shape[-1] - keep.count(False)
+    assert_alike(model, small, units.unread(model, keep), examples(model))
+
+
 class Own(layers.Layer):
     """A layer of one's own, which keeps a function and thus has no configuration."""
 
