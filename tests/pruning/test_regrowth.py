@@ -78,9 +78,17 @@ def test_what_is_earned_is_the_mean_of_the_steps_that_were_masked(digits):
         np.testing.assert_allclose(found, abs(value), rtol=1e-4, atol=1e-9)
 
 
+@functools.cache
+def pruned_once():
+    """Return one network for all, its masks, and the weights that it begins with."""
+    model, chosen = pruned()
+    return model, chosen, model.get_weights()
+
+
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.99))
 def test_the_lightest_go_and_the_most_credited_come(seed, share):
-    model, chosen = pruned()
+    model, chosen, weights = pruned_once()
+    model.set_weights(weights)
     masks.apply(model, chosen)
     generator = np.random.default_rng(seed)
     credit = [generator.random(k.shape) for k in kernels(model)]
@@ -134,7 +142,8 @@ def test_after_every_step_of_fit_k_weights_are_kept_and_the_others_zero(
     build, optimizer, jit_compile, digits
 ):
     model, loop = looped(build, OPTIMIZERS[optimizer](), jit_compile=jit_compile)
-    k, counts, others = sum(m.sum() for m in kept(model)), [], []
+    before, counts, others = kept(model), [], []
+    k = sum(m.sum() for m in before)
 
     def look(batch, logs):
         now = kept(model)
@@ -147,12 +156,13 @@ def test_after_every_step_of_fit_k_weights_are_kept_and_the_others_zero(
     assert [step for step, _ in loop.moved] == [5, 10, 15, 20, 25, 30]
     shares = [0.15 * (1 + math.cos(math.pi * step / 30)) for step, _ in loop.moved]
     assert [count for _, count in loop.moved] == [math.floor(share * k) for share in shares]
+    pairs = zip(kernels(model), kept(model), before, strict=True)
+    assert any(np.any(kernel.numpy()[now & ~first]) for kernel, now, first in pairs)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("build", [small, lenet5])
-def test_under_fit_k_is_exact_zeros_are_zero_and_the_grown_earn_weight(build, optimizer, digits):
-    model = build()
+def test_with_convolutions_k_is_exact_zeros_are_zero_and_the_grown_earn_weight(optimizer, digits):
+    model = lenet5()
     chosen = masks.top_k(scores.random(model, seed=1), 0.9)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(OPTIMIZERS[optimizer](), loss)
@@ -443,6 +453,16 @@ def state(loop, optimizer):
     return [v.numpy() for v in variables] + [np.array(loop.moved)]
 
 
+@pytest.fixture(scope="module")
+def saved(digits, tmp_path_factory):
+    """Return the path of what a loop saved after 20 steps of momentum."""
+    model, loop = looped(small, keras.optimizers.SGD(0.05, momentum=0.9), until=10)
+    fit(model, loop, digits, epochs=1)
+    path = tmp_path_factory.mktemp("saved") / "state.npz"
+    loop.save(path, model.optimizer)
+    return path
+
+
 @pytest.mark.parametrize(
     ("other", "optimizer", "named"),
     [
@@ -457,14 +477,8 @@ def state(loop, optimizer):
         (small, keras.optimizers.RMSprop, "RMSprop_0"),
     ],
 )
-def test_a_state_of_another_model_is_refused_and_changes_nothing(
-    digits, tmp_path, other, optimizer, named
-):
-    model, loop = looped(small, keras.optimizers.SGD(0.05, momentum=0.9), until=10)
-    fit(model, loop, digits, epochs=1)
-    path = tmp_path / "state.npz"
-    loop.save(path, model.optimizer)
-    written, model = path.read_bytes(), other()
+def test_a_state_of_another_model_is_refused_and_changes_nothing(saved, other, optimizer, named):
+    written, model = saved.read_bytes(), other()
     theirs = regrowth.Regrowth(model, masks.top_k(scores.random(model), 0.5), until=10)
     built = optimizer(0.05, momentum=0.9)
     built.build(model.trainable_variables)
@@ -472,14 +486,14 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing(
     with pytest.raises(
         ValueError, match=rf"state\.npz: expected the state of this model .*{named}"
     ):
-        theirs.load(path, built)
+        theirs.load(saved, built)
     for a, b in zip(before, state(theirs, built), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert path.read_bytes() == written
+    assert saved.read_bytes() == written
     with pytest.raises(ValueError, match="optimizer: expected a built one"):
-        theirs.load(path, optimizer(0.05, momentum=0.9))
+        theirs.load(saved, optimizer(0.05, momentum=0.9))
     with pytest.raises(FileNotFoundError):
-        theirs.load(tmp_path / "none.npz", built)
+        theirs.load(saved.with_name("none.npz"), built)
 
 
 def test_a_save_that_is_interrupted_leaves_the_last_one(digits, tmp_path, monkeypatch):
@@ -706,8 +720,8 @@ def test_weights_that_come_back_without_their_masks_are_refused(digits, tmp_path
         )
 
 
-def normalised(scales=1.0, epsilon=1e-14):
-    """Return a network whose 20 hidden units are normalised, their kernels multiplied by scales."""
+def normalised(epsilon=1e-14):
+    """Return a network whose 20 hidden units are normalised."""
     keras.utils.set_random_seed(0)
     x = keras.Input((28, 28, 1), dtype="float64")
     h = keras.layers.Dense(20, use_bias=False, dtype="float64")(
@@ -716,9 +730,14 @@ def normalised(scales=1.0, epsilon=1e-14):
     h = keras.layers.BatchNormalization(epsilon=epsilon, dtype="float64")(h)
     h = keras.layers.Activation("tanh", dtype="float64")(h)  # at 0 it has a slope
     y = keras.layers.Dense(10, dtype="float64")(h)
-    model = keras.Model(x, y)
-    kernels(model)[0].assign(scales * kernels(model)[0].numpy())
-    return model
+    return keras.Model(x, y)
+
+
+@functools.cache
+def normalised_once():
+    """Return one such network for all, and the weights that it begins with."""
+    model = normalised()
+    return model, model.get_weights()
 
 
 def regrown(model, chosen, batch, **options):
@@ -743,12 +762,16 @@ def test_every_kernel_needs_its_credit():
 def test_scale_free_regrowth_does_not_depend_on_the_scale_of_a_normalised_unit(digits, seed):
     scales = 10 ** np.random.default_rng(seed).uniform(-2, 2, 20)
     batch = tuple(part[:256] for part in digits.train)
-    chosen = masks.top_k(scores.random(normalised(), seed=seed % 100), 0.8)
-    once, scaled = (regrown(normalised(s), chosen, batch) for s in (1.0, scales))
+    model, (kernel, *others) = normalised_once()
+    chosen = masks.top_k(scores.random(model, seed=seed % 100), 0.8)
+    found = []
+    for scale, scale_free in ((1.0, None), (scales, None), (scales, False)):
+        model.set_weights([scale * kernel, *others])
+        found.append(regrown(model, chosen, batch, scale_free=scale_free))
+    once, scaled, by_size = found
     assert any(np.any(a != b) for a, b in zip(once, chosen, strict=True))
     for a, b in zip(once, scaled, strict=True):
         np.testing.assert_array_equal(a, b)
-    by_size = regrown(normalised(scales), chosen, batch, scale_free=False)
     assert np.any(by_size[0] != once[0])
 
 
