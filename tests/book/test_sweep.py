@@ -1,11 +1,10 @@
 """The pruning sweep: what is left to do, what a case returns, and whether a result is stale."""
 
-import ast
 import functools
+import importlib.util
 import itertools
 import json
 import os
-import subprocess
 import sys
 
 from prosper_utils.pruning import masks
@@ -22,7 +21,6 @@ import sweeps
 import tensorflow as tf
 from conftest import ROOT, clock
 
-STUDIES = ROOT / "book" / "studies"
 ENDS = {"": "mnist", "_fashion": "fashion_mnist"}  # of the name of a result: its data
 
 
@@ -52,7 +50,7 @@ def short(monkeypatch, digits):
 
 
 def test_a_case_gives_a_row_for_each_sparsity(short):
-    settings = {"sparsities": (0.5, 0.9), "options": {}}
+    settings = {"sparsities": (0.5, 0.9), "options": {"rounds": 5}}
     rows = sweep_mnist.run_case("small", "relu", "SynFlow", "as scored", 0, **settings)
     again = sweep_mnist.run_case("small", "relu", "SynFlow", "as scored", 0, **settings)
     assert [row["sparsity"] for row in rows] == [0.5, 0.9]
@@ -239,30 +237,28 @@ def test_the_rules_of_the_sweep_are_what_they_are_called(digits):
     assert relative_error(found, prospr(model, batches, steps=2)) > 1e-3
 
 
-PLANS = """
-import sweep_mnist, sweep_regrowth
-for sweep in (sweep_mnist, sweep_regrowth):
-    print(*sweep.SWEEPS)
-    for left, _ in sweep.SWEEPS.values():
-        print(left(__import__("pandas").DataFrame()))
-"""
+def plans(data):
+    """Return what the sweeps run, {name: cases}, where they are loaded anew for a data set."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROSPER_DATASET", data)
+        for name in ("sweep_mnist", "sweep_regrowth"):
+            spec = importlib.util.find_spec(name)
+            module = importlib.util.module_from_spec(spec)
+            patch.setitem(sys.modules, name, module)
+            spec.loader.exec_module(module)
+            found |= {name: left(pd.DataFrame()) for name, (left, _) in module.SWEEPS.items()}
+    return found
 
 
 def test_clothes_are_a_part_of_the_same_grid_under_names_of_their_own():
-    found = {}
-    for data in ("mnist", "fashion_mnist"):
-        environment = os.environ | {"PROSPER_DATASET": data, "PYTHONPATH": str(STUDIES)}
-        command = [sys.executable, "-c", PLANS]
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        found[data] = run.stdout.splitlines()
-    names = [line.split() for line in found["mnist"][::3]]
-    assert [line.split() for line in found["fashion_mnist"][::3]] == [
-        [f"{name}_fashion" for name in part] for part in names
-    ]
-    for k in (1, 2, 4, 5):
-        digits, clothes = (ast.literal_eval(found[data][k]) for data in found)
-        assert len(clothes) > 100
-        assert all(case in digits for case in clothes), k
+    digits, clothes = plans("mnist"), plans("fashion_mnist")
+    assert [*clothes] == [f"{name}_fashion" for name in digits]
+    assert len(digits) == 4
+    for name, cases in digits.items():
+        of_clothes = clothes[f"{name}_fashion"]
+        assert len(of_clothes) > 100
+        assert all(case in cases for case in of_clothes), name
 
 
 @pytest.mark.parametrize(
@@ -302,9 +298,14 @@ def test_a_dask_cluster_gives_the_rows_that_joblib_gives(monkeypatch):
     for threads in sweeps.THREADS:  # two threads may add up in two orders
         monkeypatch.setenv(threads, "1")
     cases = sweep_mnist.cases_of("LeNet-300-100", "relu", ("random",), (1,), (0.9,))
-    work = functools.partial(sweep_mnist.one, part="validation")
+
+    def work(case):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sweep_mnist.PROTOCOL, "steps", 50)
+            return sweep_mnist.one(case, part="validation")
+
     expected = list(sweeps.in_parallel(work, cases, jobs=2))
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
     before = [vars(module).copy() for module in (sweep_mnist, sweeps)]
     loaded = sweep_mnist.data.cache_info()
     with LocalCluster(**options) as cluster, sweeps.on_dask(cluster, sweep_mnist.__file__):
