@@ -2,7 +2,7 @@
 
 import functools
 import json
-import subprocess
+import runpy
 import sys
 import types
 
@@ -15,13 +15,29 @@ import pandas as pd
 import pytest
 import sweep_domains
 import sweep_proofs
-from conftest import ROOT, clock
+from conftest import clock
 from goals import GOALS
 from sweep_domains import DOMAINS
 
 SYSTEMS = {name: axioms for name, (axioms, _) in sweep_domains.SYSTEMS.items()}
 BLEND = {"arm": "blend", "step_size": 0.03, "keep": 150, "seed": 0}
 SEARCH = {"arm": "breadth first", "step_size": 0.0, "keep": 0, "seed": 0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def enumerated():
+    """Enumerate the theorems of each system once, though two domains draw from the same."""
+    enumerate_theorems, held = search.enumerate_theorems, {}
+
+    def once(*system, **options):
+        key = repr((system, options))
+        if key not in held:
+            held[key] = enumerate_theorems(*system, **options)
+        return held[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "enumerate_theorems", once)
+        yield
 
 
 def run(domain, case, budget=1000, **changes):
@@ -116,11 +132,12 @@ def test_the_stored_results_are_of_this_plan():
                 assert parse(goal) in target
 
 
-def test_it_is_a_command():
-    script = ROOT / "book" / "studies" / "sweep_domains.py"
-    said = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
-    assert said.returncode == 0
-    assert "ladder" in said.stdout
+def test_it_is_a_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sweep_domains.py", "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(sweep_domains.__file__, run_name="__main__")
+    assert stopped.value.code == 0
+    assert "ladder" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("stored", [False, True])
