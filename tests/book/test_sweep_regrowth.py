@@ -48,7 +48,7 @@ held = functools.cache(run)  # where nothing but `short` is in place of what it 
 def test_every_arm_ends_with_exactly_k_weights(short, arm):
     row = held(arm)
     assert row["kept"] == KEPT
-    assert row["error"] == run(arm)["error"] < 90
+    assert row["error"] < 90
     moves = arm in ("random regrowth", "credit")
     assert (row["moved"] > 0) == moves
     assert (row["stayed"] < row["kept"]) == moves
@@ -76,8 +76,8 @@ def test_the_protocol_is_as_it_says(short):
 
 @pytest.mark.parametrize("arm", sweep_regrowth.ARMS)
 def test_every_arm_makes_as_many_steps_but_the_one_labelled_so(short, monkeypatch, arm):
-    """Each training takes its schedule of learning rates to the end."""
-    real, made = training.trainer, []
+    """Each training takes its schedule of learning rates to the end; and a seed fixes a case."""
+    real, made, before = training.trainer, [], held(arm)
 
     def counting(model, optimizer):
         train = real(model, optimizer)
@@ -91,7 +91,7 @@ def test_every_arm_makes_as_many_steps_but_the_one_labelled_so(short, monkeypatc
         return counted
 
     monkeypatch.setattr(training, "trainer", counting)
-    run(arm)
+    assert run(arm)["error"] == before["error"]
     steps = {"magnitude": [20, 20], "magnitude, twice the cost": [40, 40]}.get(arm, [40])
     assert made == [(count, sweep_regrowth.BATCH_SIZE) for count in steps]
 
@@ -228,7 +228,7 @@ def test_a_training_that_diverges_is_a_row_without_an_error(short):
     row = run("SNIP", OPTIONS | {"rate": 1e6})
     assert row["error"] is None
     assert "expected a finite training loss" in row["failure"]
-    assert list(row) == list(run("SNIP"))
+    assert list(row) == list(held("SNIP"))
 
 
 def test_gradual_pruning_follows_its_schedule():
