@@ -157,10 +157,11 @@ def test_the_list_of_activations_is_theirs():
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation_of_keras_passes(name):
     activation = functools.partial(keras.activations.get(name), **THRESHOLD.get(name, {}))
-    weights, loss = as_loss(network(Lambda(activation)))
-    check_structure(loss, weights, (IMAGES, LABELS))
-    weights, loss = as_loss(network(Lambda(activation)), dtype="float64")
-    assert check(loss, weights, (IMAGES, LABELS), directions=1) < 1e-6
+    model, batch = network(Lambda(activation), shape=(4,)), (WORDS[:, 0], LABELS)
+    weights, loss = as_loss(model)
+    check_structure(loss, weights, batch)
+    weights, loss = as_loss(model, dtype="float64")
+    assert check(loss, weights, batch, directions=1) < 1e-6
 
 
 RIGHT = {
@@ -199,7 +200,7 @@ RIGHT = {
     "SimpleRNN": (lambda: layers.SimpleRNN(3), WORDS),
     "LSTM": (lambda: layers.LSTM(3), WORDS),
     "GRU": (lambda: layers.GRU(3), WORDS),
-    "Bidirectional": (lambda: layers.Bidirectional(layers.LSTM(2)), WORDS),
+    "Bidirectional": (lambda: layers.Bidirectional(layers.SimpleRNN(2)), WORDS),
     "TimeDistributed": (lambda: layers.TimeDistributed(layers.Dense(3)), WORDS),
     "ConvLSTM1D": (lambda: layers.ConvLSTM1D(2, 2), WORDS[..., None]),
 }
@@ -289,10 +290,16 @@ SCORES = {
 }
 
 
+@functools.cache
+def at_fault():
+    """Return the weights and the loss of a network with a wrong second derivative."""
+    return as_loss(network(layers.Activation(right_once, name="at_fault"), shape=(4,)))
+
+
 @pytest.mark.parametrize("name", SCORES)
 def test_everything_that_looks_ahead_refuses_what_is_wrong(name):
-    weights, loss = as_loss(network(layers.Activation(right_once, name="at_fault")))
-    batches = [(IMAGES, LABELS)] * 2
+    weights, loss = at_fault()
+    batches = [(WORDS[:, 0], LABELS)] * 2
     with pytest.raises(ValueError, match=r"at_fault: a gradient is stated by hand"):
         SCORES[name](loss, weights, batches)
     with accept("at_fault"):
@@ -301,9 +308,9 @@ def test_everything_that_looks_ahead_refuses_what_is_wrong(name):
 
 
 def test_first_order_takes_gradients_as_they_are():
-    weights, loss = as_loss(network(layers.Activation(right_once)))
+    weights, loss = at_fault()
     options = {"learning_rate": 0.1, "method": "first_order"}
-    meta_gradient(loss, weights, [(IMAGES, LABELS)] * 3, **options)
+    meta_gradient(loss, weights, [(WORDS[:, 0], LABELS)] * 3, **options)
 
 
 # Weights that the loss does not depend on
@@ -669,18 +676,21 @@ def test_a_layer_with_a_number_at_its_end_is_no_second_call_of_another_one(wrong
         check_structure(loss, weights, (IMAGES, LABELS))
 
 
+@functools.cache
+def named(activation):
+    """Return the loss of a network of named inputs with an activation, its weights and batches."""
+    inputs = {name: keras.Input((4,), name=name) for name in "ab"}
+    x = layers.Add()([layers.Dense(4)(part) for part in inputs.values()])
+    x = layers.Activation(activation, name="at_fault")(x)
+    batch = dict.fromkeys("ab", WORDS[:, 0]), LABELS
+    return *as_loss(keras.Model(inputs, layers.Dense(3)(x)))[::-1], [batch] * 2
+
+
 @pytest.mark.parametrize("score", ["reverse", "directional"])
 def test_a_network_of_named_inputs_is_judged_by_its_double_and_its_layers(score):
-    def arguments(activation):
-        inputs = {name: keras.Input((4,), name=name) for name in "ab"}
-        x = layers.Add()([layers.Dense(4)(part) for part in inputs.values()])
-        x = layers.Activation(activation, name="at_fault")(x)
-        batch = dict.fromkeys("ab", WORDS[:, 0]), LABELS
-        return *as_loss(keras.Model(inputs, layers.Dense(3)(x)))[::-1], [batch] * 2
-
-    SCORES[score](*arguments(right))
+    SCORES[score](*named(right))
     with pytest.raises(ValueError, match="at_fault: a gradient is stated by hand"):
-        SCORES[score](*arguments(right_once))
+        SCORES[score](*named(right_once))
 
 
 def test_a_gradient_that_is_wrongly_zero_is_infinitely_wrong():
