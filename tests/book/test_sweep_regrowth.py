@@ -31,7 +31,7 @@ def short(monkeypatch, digits):
     monkeypatch.setitem(sweep_mnist.NETWORKS, "small", build)
     monkeypatch.setitem(sweep_regrowth.ACTIVATION, "small", "relu")
     monkeypatch.setattr(sweep_regrowth, "STEPS", 40)
-    monkeypatch.setattr(sweep_regrowth, "LOOP", sweep_regrowth.LOOP | {"every": 5, "until": 30})
+    monkeypatch.setattr(sweep_regrowth, "LOOP", sweep_regrowth.LOOP | {"every": 15, "until": 30})
     monkeypatch.setattr(sweep_regrowth, "data", lambda: digits)
     monkeypatch.setattr(sweep_mnist, "data", lambda: digits)
     monkeypatch.setattr(sweep_mnist, "chosen_options", lambda *arm: {})
@@ -397,7 +397,7 @@ def test_a_row_has_each_value_in_its_column(short, monkeypatch, digits, arm):
     assert judged == [digits.test]
 
 
-LOOPED = {"until": 30, "share": 0.3}  # and every 5 steps, with a decay of 0.98, by `short`
+LOOPED = {"until": 30, "share": 0.3}  # and every 15 steps, with a decay of 0.98, by `short`
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ def test_an_arm_starts_from_its_masks_and_trains_once(
         return
     ((given, of_loop),) = made
     assert given == (model, first)
-    wanted = LOOPED | {"every": 5, "decay": 0.98} | changes
+    wanted = LOOPED | {"every": 15, "decay": 0.98} | changes
     if "credit" in changes:
         assert callable(of_loop["credit"])
         wanted["credit"] = of_loop["credit"]
@@ -500,7 +500,7 @@ def test_gradual_pruning_is_called_every_so_many_steps(short, monkeypatch):
     first, moved, losses = sweep_regrowth.prune_and_train(model, train, case)
     assert all(np.all(mask) for mask in first)
     assert (moved, losses) == (0, [2.0])
-    assert calls == [(model, 0.8, step, "optimizer") for step in (5, 10)]
+    assert calls == [(model, 0.8, step, "optimizer") for step in (15, 30)]
 
 
 NINE = [
