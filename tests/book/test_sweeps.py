@@ -7,7 +7,6 @@ import os
 import runpy
 import signal
 import sys
-import time
 import types
 
 from prosper_utils.study import datasets, results
@@ -110,24 +109,34 @@ def test_no_trial_is_not_taken_for_a_training_that_failed(where, stored, tmp_pat
     assert not issubclass(LookupError, ValueError)
 
 
+SLOW = """
+import os, time
+
 def slowly(case):
     time.sleep(0.3)
     return [case | {"square": case["n"] ** 2, "process": os.getpid()}]
+"""
 
 
-def test_a_worker_that_is_killed_loses_nothing():
+def test_a_worker_that_is_killed_loses_nothing(tmp_path, monkeypatch):
     """Its case runs again on another one, and no row is twice."""
     from distributed import LocalCluster
 
+    (tmp_path / "slow_sweep.py").write_text(SLOW)
+    (tmp_path / "sweeps.py").write_text("")  # is sent with it: ours would import TensorFlow there
+    monkeypatch.setattr(sweeps, "__file__", str(tmp_path / "sweeps.py"))
+    monkeypatch.syspath_prepend(tmp_path)
+    script = importlib.import_module("slow_sweep")
     cases, options = [{"n": n} for n in range(8)], {"n_workers": 2, "threads_per_worker": 1}
     with (
         LocalCluster(dashboard_address=None, silence_logs=50, **options) as cluster,
-        sweeps.on_dask(cluster, __file__),
+        sweeps.on_dask(cluster, script.__file__),
     ):
-        done = sweeps.in_parallel(slowly, cases)
+        done = sweeps.in_parallel(script.slowly, cases)
         (first,) = next(done)
         os.kill(first["process"], signal.SIGKILL)
         rows = [first, *(row for (row,) in done)]
+    del sys.modules["slow_sweep"]
     assert sorted(row["square"] for row in rows) == [n**2 for n in range(8)]
 
 
