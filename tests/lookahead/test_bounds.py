@@ -50,11 +50,15 @@ def hessian(loss, weights, batch):
     """Return the matrix of second derivatives, one row for each entry of the gradient."""
     if loss is quadratic:
         return batch[0].numpy()
-    vector = flat(weights)
+    return rows(loss, flat(weights), weights, batch).numpy()
+
+
+@tf.function(autograph=False)
+def rows(loss, vector, weights, batch):
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(vector)
         gradient = flat(loss_and_gradient(loss, split(vector, weights), batch)[1])
-    return tape.jacobian(gradient, vector, experimental_use_pfor=False).numpy()
+    return tape.jacobian(gradient, vector, experimental_use_pfor=False)
 
 
 def walk(loss, weights, batches, rate, curvature):

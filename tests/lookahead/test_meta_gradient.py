@@ -124,7 +124,7 @@ def test_central_differences(reference, method, momentum):
 def test_every_exact_method_agrees(digits, monkeypatch, build, dtype, bound, momentum):
     monkeypatch.setattr(sys.modules[meta_gradient.__module__], "COPIED", 1)
     weights, loss = as_loss(build(dtype=dtype))
-    batches = list(itertools.islice(datasets.batches(digits.train, 32), 8))  # chunks of 3, 3, 1
+    batches = list(itertools.islice(datasets.batches(digits.train, 8), 8))  # chunks of 3, 3, 1
     options = {"learning_rate": 0.1, "momentum": momentum}
     expected = meta_gradient(loss, weights, batches, method="unrolled", **options)
     for method in ("reverse", "checkpointed"):

@@ -230,7 +230,7 @@ def test_taylor_is_the_root_mean_square_over_batches():
     ],
 )
 def test_where_a_gate_sits_and_all_options_are_handed_on(on, method, of_loss):
-    model, batches = in_double(normalised), taken(2)
+    model, batches = in_double(normalised), taken(3)
     if "loss" in of_loss:
         batches = [(x, np.eye(3)[y]) for x, y in batches]
     weights, loss = as_loss(model, **of_loss)
@@ -249,7 +249,7 @@ def test_where_a_gate_sits_and_all_options_are_handed_on(on, method, of_loss):
     np.testing.assert_allclose(found, root, rtol=1e-10, atol=1e-14)
     options = {"learning_rate": 0.3, "momentum": 0.5}
     ahead = expected(batches, **options)
-    found = gates.prospr(model, batches, on=on, method=method, steps=1, **options, **of_loss)
+    found = gates.prospr(model, batches, on=on, method=method, steps=2, **options, **of_loss)
     np.testing.assert_allclose(found[free], ahead, rtol=1e-9, atol=1e-13)
 
 
