@@ -135,7 +135,7 @@ def test_the_command_fails_where_nothing_could_be_checked(tmp_path, monkeypatch,
 
 def test_what_a_page_links_to_is_read_in_order_with_its_ids(tmp_path):
     (tmp_path / "a.html").write_text(
-        '<a id="one" name="two" href="b.html"></a><p name="three" id="four">'
+        '<a\nid="one" name="two"\nhref="b.html"></a><p name="three" id="four">'
         '<a href><a href=""><img srcset=""><img src="c.png"'
         ' srcset="d.png 1x, e.png 2x" alt="f.png"><a href="b.html">Ä</a>'
         '<META HTTP-EQUIV="Refresh" CONTENT="3; URL=g.html"><meta name="x" content="url=h.html">',

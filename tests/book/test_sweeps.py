@@ -109,6 +109,23 @@ def test_no_trial_is_not_taken_for_a_training_that_failed(where, stored, tmp_pat
     assert not issubclass(LookupError, ValueError)
 
 
+@pytest.mark.parametrize(
+    ("sweep", "chosen", "arguments", "stored"),
+    [
+        ("sweep_colour", "chosen_rate", (), "colour_rates"),
+        ("sweep_colour", "chosen_options", ("SNIP",), "colour_tuning"),
+        ("sweep_mnist", "chosen_options", ("LeNet-5", "tanh", "ProsPr"), "pruning_tuning"),
+        ("sweep_regrowth", "chosen_options", ("LeNet-300-100", "credit"), "regrowth_tuning"),
+    ],
+)
+def test_no_sweep_chooses_where_nothing_is_stored(
+    sweep, chosen, arguments, stored, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    with pytest.raises(LookupError, match=f"{stored}.*: expected stored trials of .*, found none"):
+        getattr(importlib.import_module(sweep), chosen)(*arguments)
+
+
 SLOW = """
 import os, time
 
