@@ -199,6 +199,9 @@ def chosen_options(arm):
     """Return the trial in which an arm proved most goals, on average over its seeds."""
     table, _ = results.load("proofs_tuning")
     means = table[table.arm == arm].groupby("trial").proved.mean()
+    if means.empty:
+        said = f"expected stored trials of arm {arm}, found none: run it first"
+        raise LookupError(f"proofs_tuning: {said}")
     return TRIALS[int(means.idxmax())]
 
 

@@ -141,8 +141,11 @@ def run_case(network, when, score, variant, share, seed, *, rates, part="test"):
 def chosen_rates(network):
     """Return {moment: the learning rate that did best on the validation images}."""
     tables = [results.resume(name) for name in ("units_tuning", "units_tuning_after")]
-    table = pd.concat([part for part in tables if len(part)])
-    table = table[table.network == network]
+    parts = [table[table.network == network] for table in tables if len(table)]
+    if not any(len(part) for part in parts):
+        said = f"network {network}, found none: run it first"
+        raise LookupError(f"units_tuning: expected stored trials of {said}")
+    table = pd.concat(parts)
     best = table.error.fillna(100).groupby([table.when, table.rate]).mean()
     return {when: float(best[when].idxmin()) for when in best.index.unique("when")}
 

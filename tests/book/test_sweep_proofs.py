@@ -225,6 +225,8 @@ def test_an_arm_takes_the_trial_that_proved_most_of_its_own(monkeypatch):
     )
     assert sweep_proofs.chosen_options("a") == sweep_proofs.TRIALS[1]
     assert sweep_proofs.chosen_options("b") == sweep_proofs.TRIALS[0]
+    with pytest.raises(LookupError, match="proofs_tuning: expected stored trials of arm c, found"):
+        sweep_proofs.chosen_options("c")
 
 
 def test_held_out_counts_the_goals_that_a_run_was_not_given():

@@ -116,6 +116,7 @@ def test_no_trial_is_not_taken_for_a_training_that_failed(where, stored, tmp_pat
         ("sweep_colour", "chosen_options", ("SNIP",), "colour_tuning"),
         ("sweep_mnist", "chosen_options", ("LeNet-5", "tanh", "ProsPr"), "pruning_tuning"),
         ("sweep_regrowth", "chosen_options", ("LeNet-300-100", "credit"), "regrowth_tuning"),
+        ("sweep_units", "chosen_rates", ("LeNet-5",), "units_tuning"),
     ],
 )
 def test_no_sweep_chooses_where_nothing_is_stored(
