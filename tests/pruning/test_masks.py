@@ -232,6 +232,26 @@ def test_zeros_stay_zero_after_saving_and_loading(build, digits, optimizer, tmp_
     assert_masked(loaded, chosen, fit(loaded, digits))
 
 
+@pytest.mark.parametrize("more", [1, -1])
+def test_a_list_for_more_or_fewer_kernels_is_refused(more):
+    model, count = dense_300_100(units=(3, 2)), 3 + more
+    scores = [np.abs(kernel) for kernel in kernels(model)]
+    with pytest.raises(ValueError, match="prune: expected a boolean for each of 3 kernels"):
+        masks.top_k(scores, 0.5, prune=[True] * count)
+    with pytest.raises(ValueError, match="sparsity: expected"):
+        masks.top_k(scores, [0.5] * count)
+    with pytest.raises(ValueError, match=f"masks: expected .*3.*found {count}"):
+        masks.apply(model, (scores * 2)[:count])
+
+
+def test_of_weights_however_small_only_zeros_are_zero():
+    model = dense_300_100(units=(3, 2))
+    kernel = kernels(model)[-1]
+    kernel.assign(np.resize([1e-37, 0.0, -1e-37], kernel.shape))
+    expected = np.resize([True, False, True], kernel.shape)
+    np.testing.assert_array_equal(masks.nonzero(model)[-1], expected)
+
+
 def test_a_class_that_rebuilds_its_layers_gets_its_masks_back(digits):
     model, loaded = Subclassed(), Subclassed()
     for m in (model, loaded):
