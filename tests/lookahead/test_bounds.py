@@ -5,7 +5,6 @@ from prosper_utils.lookahead.streaming import (
     diagonal,
     flat,
     row_sums,
-    split,
     step_errors,
     streamed,
 )
@@ -17,6 +16,7 @@ import tensorflow as tf
 from conftest import tiny_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_streaming import explicit_hessian
 
 seeds, lengths = st.integers(0, 2**32 - 1), st.integers(1, 6)
 rates = st.sampled_from([1e-3, 0.03, 0.3, 1.0])
@@ -50,15 +50,7 @@ def hessian(loss, weights, batch):
     """Return the matrix of second derivatives, one row for each entry of the gradient."""
     if loss is quadratic:
         return batch[0].numpy()
-    return rows(loss, flat(weights), weights, batch).numpy()
-
-
-@tf.function(autograph=False)
-def rows(loss, vector, weights, batch):
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(vector)
-        gradient = flat(loss_and_gradient(loss, split(vector, weights), batch)[1])
-    return tape.jacobian(gradient, vector, experimental_use_pfor=False)
+    return explicit_hessian(loss, weights, batch)
 
 
 def walk(loss, weights, batches, rate, curvature):

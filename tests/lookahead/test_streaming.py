@@ -33,17 +33,17 @@ layers = keras.layers
 seeds = st.integers(0, 2**32 - 1)
 
 
+@tf.function(autograph=False)
+def hessian_rows(loss, vector, weights, batch):
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(vector)
+        gradient = flat(loss_and_gradient(loss, split(vector, weights), batch)[1])
+    return tape.jacobian(gradient, vector, experimental_use_pfor=False)
+
+
 def explicit_hessian(loss, weights, batch):
-    """Return the whole Hessian, one row for each entry of the gradient."""
-
-    @tf.function(autograph=False)
-    def rows(vector):
-        with tf.GradientTape(persistent=True) as tape:
-            tape.watch(vector)
-            gradient = flat(loss_and_gradient(loss, split(vector, weights), batch)[1])
-        return tape.jacobian(gradient, vector, experimental_use_pfor=False)
-
-    return rows(flat(weights)).numpy()
+    """Return the whole Hessian, one row for each entry of the gradient; traced once for a loss."""
+    return hessian_rows(loss, flat(weights), weights, batch).numpy()
 
 
 def explicit_diagonal(loss, weights, batch):
