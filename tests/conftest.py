@@ -128,10 +128,19 @@ def axis():
     plt.close(figure)
 
 
-def clock(monkeypatch, module, *values):
-    """Let a module find these values at its looks at the clock, one after the other."""
-    looks = iter(values)
-    monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: next(looks)))
+def clock(monkeypatch, module):
+    """Give a module a clock that stands still but for `spend(seconds, found)`, which is returned.
+
+    What is timed spends some of it, so that a look before its end, or after its beginning, shows.
+    """
+    now = [10.0]
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def spend(seconds, found=None):
+        now[0] += seconds
+        return found
+
+    return spend
 
 
 def tiny_loss(weights, batch):

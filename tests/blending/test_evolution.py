@@ -661,6 +661,8 @@ def test_many_products_are_those_of_one_after_the_other_whatever_the_budget(budg
     asked = [generator.integers(0, 300, (size, 2)) for size in (1, 60, 0, 60, 30)]
     asked += [np.concatenate([asked[3][::-1], asked[1]])]  # what is known, in another order
     asked += [np.array([(i, j) for i in (0, 1, 2) for j in (0, 1, 2, 256, 257, 258)])]
+    assert product(5, 122) == 0  # the first axiom, whose place is 0: no None
+    asked += [np.array([(5, 122)])]
     tables = [Table(axioms, product, budget) for _ in range(3)]
     tables[2].batch = lambda objects, new: [product(objects[i], objects[j]) for i, j in new]
     for batch in asked:

@@ -17,6 +17,7 @@ import bench_proofs
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import clock
 from goals import GOALS
 
 
@@ -274,13 +275,15 @@ def test_the_ways_are_those_of_their_names(monkeypatch):
 
 
 def test_the_command_stores_a_row_for_each_way(monkeypatch):
-    saved, threads, now = [], [], iter([1.0, 7.5])
-    times = SimpleNamespace(perf_counter=lambda: next(now))
-    monkeypatch.setattr(bench_proofs, "time", times)
+    saved, threads, spend = [], [], clock(monkeypatch, bench_proofs)
+
+    def measured(arm):
+        return spend(0.5, {"arm": arm, "threads": len(threads)})
+
     for kind in ("intra", "inter"):
         said = functools.partial(lambda kind, count: threads.append((kind, count)), kind)
         monkeypatch.setattr(tf.config.threading, f"set_{kind}_op_parallelism_threads", said)
-    monkeypatch.setattr(bench_proofs, "measured", lambda arm: {"arm": arm, "threads": len(threads)})
+    monkeypatch.setattr(bench_proofs, "measured", measured)
     monkeypatch.setattr(results, "save", lambda *given, **options: saved.append((given, options)))
     bench_proofs.main()
     (((name, rows, configuration), options),) = saved
@@ -297,7 +300,7 @@ def test_the_command_stores_a_row_for_each_way(monkeypatch):
         "step_size": 0.03,
         "keep": 150,
     }
-    assert options == {"seconds": 6.5}
+    assert options == {"seconds": 0.5 * len(rows)}
     assert sorted(threads) == [("inter", 1), ("intra", 1)]
 
 

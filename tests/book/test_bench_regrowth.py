@@ -1,7 +1,6 @@
 """What is timed as the loop's cost: the same steps with and without it, and it does regrow."""
 
 import functools
-from types import SimpleNamespace
 
 from prosper_utils.pruning import masks, regrowth, scores
 from prosper_utils.pruning.networks import dense_300_100, kernels
@@ -11,6 +10,7 @@ import bench
 import bench_regrowth
 import numpy as np
 import pytest
+from conftest import clock
 
 KEPT = masks.kept(784 * 30 + 30 * 50 + 50 * 10, bench_regrowth.SPARSITY)
 
@@ -149,10 +149,8 @@ def test_a_call_does_what_it_is_named_after(monkeypatch):
 
 
 def test_the_command_stores_the_rows_with_what_they_were_made_with(monkeypatch):
-    saved = []
-    now = iter([10.0, 14.5])
-    monkeypatch.setattr(bench_regrowth, "time", SimpleNamespace(perf_counter=lambda: next(now)))
-    monkeypatch.setattr(bench_regrowth, "measured", lambda: ["the rows"])
+    saved, spend = [], clock(monkeypatch, bench_regrowth)
+    monkeypatch.setattr(bench_regrowth, "measured", lambda: spend(4.5, ["the rows"]))
     monkeypatch.setattr(results, "save", lambda *given, **options: saved.append((given, options)))
     bench_regrowth.main()
     configuration = {"every": 100, "sparsity": 0.99, "batch_size": 128, "learning_rate": 0.1}

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from bench_units import CUT, EIGHTS, MASKED, ONE, WHOLE
+from conftest import clock
 
 
 def widths(model):
@@ -179,13 +180,12 @@ def test_a_row_says_of_its_model_and_form_what_was_measured(monkeypatch):
 
 
 def test_the_command_stores_the_rows_of_all_networks(monkeypatch):
-    saved, threads, now = [], [], iter([2.0, 5.5])
+    saved, threads, spend = [], [], clock(monkeypatch, bench_units)
 
     def measured(name, data):
         assert (data, threads) == ("the digits", [1])
-        return [{"network": name, "model": model} for model in ("a", "b")]
+        return spend(3.5, [{"network": name, "model": model} for model in ("a", "b")])
 
-    monkeypatch.setattr(bench_units, "time", SimpleNamespace(perf_counter=lambda: next(now)))
     monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", threads.append)
     monkeypatch.setattr(datasets, "digits", lambda: "the digits")
     monkeypatch.setattr(bench_units, "measured", measured)
@@ -196,6 +196,6 @@ def test_the_command_stores_the_rows_of_all_networks(monkeypatch):
     assert name == "bench_units"
     assert configuration == provenance["configuration"]
     assert configuration == {"share": 0.25, "batch_size": 128, "threads": 1}
-    assert options == {"seconds": 3.5}
     names = dict.fromkeys(stored.network)
+    assert options == {"seconds": 3.5 * len(names)}
     assert rows == [{"network": n, "model": model} for n in names for model in ("a", "b")]

@@ -3,14 +3,13 @@
 import copy
 import re
 import sys
-from types import SimpleNamespace
 
 import chapters
 import nbformat
 import openings
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, clock
 
 STEMS = chapters.chapters()
 
@@ -206,7 +205,7 @@ def test_an_opening_is_put_stored_and_only_then_synced(alone):
 
 def test_a_chapter_is_executed_without_timing_and_its_seconds_are_noted(alone, monkeypatch):
     file, done = alone
-    times = iter([100.0, 107.5])
+    spend = clock(monkeypatch, chapters)
 
     class Client:
         def __init__(self, notebook, **options):
@@ -215,11 +214,11 @@ def test_a_chapter_is_executed_without_timing_and_its_seconds_are_noted(alone, m
             assert options["resources"]["metadata"]["path"] == file.parent
 
         def execute(self):
+            spend(7.5)
             self.notebook.cells[1].execution_count = 1
             self.notebook.metadata["language_info"] = {"version": "3.11.7"}
 
     monkeypatch.setattr(chapters.nbclient, "NotebookClient", Client)
-    monkeypatch.setattr(chapters, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     monkeypatch.setattr(openings, "record", lambda *given: done.append(("noted", *given)))
     chapters.execute("01_x")
     assert done == [("noted", "01_x", 7.5), ("replaced", file)]

@@ -498,10 +498,10 @@ def test_a_score_is_timed_and_given_the_options_of_its_case(untrained, monkeypat
 
     def spy(model, batches, **given):
         asked.append((model, next(batches)[0].numpy(), given))
-        return random(model, seed=7)
+        return spend(7, random(model, seed=7))
 
+    spend = clock(monkeypatch, sweep_mnist)
     monkeypatch.setitem(sweep_mnist.RULES, "spy", spy)
-    clock(monkeypatch, sweep_mnist, 100, 107, 200, 207)
     for size, more in ((100, {}), (50, {"batch_size": 50, "rounds": 4})):
         found, seconds = sweep_mnist.score_of(model, "spy", 3, 0.9, **more)
         scored, images, given = asked.pop()
@@ -575,12 +575,12 @@ def test_what_came_of_a_cell_is_its_last_loss_its_masks_and_its_seconds(monkeypa
 
     def train(data, **settings):
         told.append((data, settings))
-        return [3.0, 2.0, 1.5]
+        return spend(5, [3.0, 2.0, 1.5])
 
-    clock(monkeypatch, sweep_mnist, 100, 107, 200, 207)
+    spend = clock(monkeypatch, sweep_mnist)
     monkeypatch.setattr(sweep_mnist, "data", lambda: digits)
     monkeypatch.setattr(sweep_mnist, "trained", lambda *arm: told.append(arm) or (model, train))
-    monkeypatch.setattr(training, "error", lambda model, data: (model, data))
+    monkeypatch.setattr(training, "error", lambda model, data: spend(2, (model, data)))
     monkeypatch.setattr(sweep_mnist.masks, "apply", lambda *given: told.append(given))
     # The 20 weights behind the unit 0 of the first layer lead on, by one way, to 5 outputs.
     chosen = [np.zeros((784, 30), bool), np.zeros((30, 10), bool), np.zeros((10, 10), bool)]

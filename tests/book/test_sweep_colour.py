@@ -4,7 +4,7 @@ import functools
 import json
 import types
 
-from prosper_utils.pruning import budgets, gates, masks, networks, optimizers, regrowth
+from prosper_utils.pruning import budgets, gates, masks, networks, optimizers, regrowth, scores
 from prosper_utils.study import controls, datasets, results, training
 
 import keras
@@ -309,9 +309,9 @@ def test_a_score_gets_its_batches_and_all_its_options(short, monkeypatch, arm):
     assert options == {"rounds": 4, "sparsity": 0.7, "seed": 5, "dtype": "float64"}
     assert listed == (arm == "SNIP")
     np.testing.assert_array_equal(x, next(sweep_colour.supply(5))[0])
-    for scores, kernel in zip(found, networks.kernels(model), strict=True):
-        assert isinstance(scores, np.ndarray)
-        np.testing.assert_array_equal(scores, np.full(kernel.shape, 2))
+    for score, kernel in zip(found, networks.kernels(model), strict=True):
+        assert isinstance(score, np.ndarray)
+        np.testing.assert_array_equal(score, np.full(kernel.shape, 2))
 
 
 @pytest.mark.parametrize("batches", [{}, {"batches": 3}])
@@ -481,6 +481,7 @@ def test_gradual_pruning_takes_a_fiftieth_of_the_training_at_a_time(
 
 def test_gradual_pruning_follows_its_cubic_schedule_to_its_end(short):
     model, left = short(), []
+    lightest_go = masks.top_k(scores.magnitude(model), 0.9)  # of all layers together
     masks.apply(model, [np.ones(k.shape) for k in networks.kernels(model)])
     optimizer = keras.optimizers.SGD(use_ema=True)
     optimizer.build(model.trainable_variables)
@@ -492,7 +493,10 @@ def test_gradual_pruning_follows_its_cubic_schedule_to_its_end(short):
     size = sum(int(np.prod(k.shape)) for k in networks.kernels(model))
     sparsities = [0.9 * (1 - (1 - t) ** 3) for t in (1 / 3, 1 / 2, 1, 1)]
     assert left == [masks.kept(size, round(s, 6)) for s in sparsities]
-    for kernel, mask in zip(networks.kernels(model), masks.in_force(model), strict=True):
+    for kernel, mask, expected in zip(
+        networks.kernels(model), masks.in_force(model), lightest_go, strict=True
+    ):
+        np.testing.assert_array_equal(mask, expected)
         np.testing.assert_array_equal(optimizers.average(optimizer, kernel), mask)
 
 
@@ -510,15 +514,15 @@ def test_a_row_has_each_value_in_its_column(short, monkeypatch, part, removed):
 
     def smaller(*how):
         seen.append(("smaller", *how[1:]))
-        return small
+        return spend(1, small)
 
     def prune_and_train(model, case, rate, options):
         seen.append((model is small, case, rate, options))
-        return trained, 1.25
+        return spend(4, (trained, 1.25))
 
     def error(*how, **more):
         seen.append((*how, more))
-        return 50.0
+        return spend(0.5, 50.0)
 
     monkeypatch.setattr(sweep_colour, "smaller", smaller)
     monkeypatch.setattr(sweep_colour, "prune_and_train", prune_and_train)
@@ -526,7 +530,7 @@ def test_a_row_has_each_value_in_its_column(short, monkeypatch, part, removed):
     monkeypatch.setattr(
         keras.utils, "clear_session", lambda *, free_memory: seen.append(free_memory)
     )
-    clock(monkeypatch, sweep_colour, 10.0, 14.5)
+    spend = clock(monkeypatch, sweep_colour)
     arm = "removed by SNIP" if removed else "SNIP"
     options = {"batches": 8, "rounds": 2}
     row = run(arm, rate=0.3, options=options, seed=7, part=part)
@@ -541,7 +545,7 @@ def test_a_row_has_each_value_in_its_column(short, monkeypatch, part, removed):
         **{"rate": 0.3, "options": "batches=8 rounds=2", "multiply_adds": budgets.cost(small)},
         **{"error": 50.0, "loss": 1.25, "kept": "81 144 30"},
         "on_a_path": 81 + 9 * 3 * 3 + 30,
-        **{"train_seconds": 4.5, "failure": ""},
+        **{"train_seconds": 4.5 + removed, "failure": ""},
     }
     assert row == expected
     assert list(row) == list(expected) == list(results.load("colour")[0])

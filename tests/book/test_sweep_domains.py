@@ -222,29 +222,28 @@ SMALL = {"budget": 50, "goals": {"a": 0.25, "b": 0.75}}
 @pytest.fixture
 def recorded(monkeypatch):
     """Have a domain "small" in which nothing is searched; return what each way is run with."""
-    given = []
+    given, spend = [], clock(monkeypatch, sweep_domains)
 
     def run(name, rows):
         def noted(*how, **more):
             given.append((name, *how, more))
-            found = types.SimpleNamespace(rows=rows)
+            found = spend(2.5, types.SimpleNamespace(rows=rows))
             return found if name == "breed" else (found, {"a": 1.0})
 
         return noted
 
     own = sweep_domains.Domain(
-        lambda budget: f"table of {budget}",
+        lambda budget: spend(100, f"table of {budget}"),
         lambda: SMALL["goals"],
         {"first": run("first", []), "second": run("second", [])},
     )
     monkeypatch.setitem(DOMAINS, "small", own)
     monkeypatch.setattr(sweep_domains, "evolve", run("evolve", ["a loop"]))
     monkeypatch.setattr(search, "breed", run("breed", ["a generation"]))
-    monkeypatch.setattr(sweep_proofs, "outcome", lambda *how: {"outcome": how})
+    monkeypatch.setattr(sweep_proofs, "outcome", lambda *how: spend(100, {"outcome": how}))
     monkeypatch.setattr(
         sweep_proofs, "chosen_options", lambda name: {"population": 30, "mutation": 0.7}
     )
-    clock(monkeypatch, sweep_domains, 10.0, 12.5)
     return given
 
 

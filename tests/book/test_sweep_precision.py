@@ -86,10 +86,10 @@ def test_each_number_of_a_row_is_in_its_column(monkeypatch):
 
     def scores(*case):
         asked.append(case)
-        return found[case[-1]]
+        return spend(0.75, found[case[-1]])
 
+    spend = clock(monkeypatch, sweep_precision)
     monkeypatch.setattr(sweep_precision, "scores", scores)
-    clock(monkeypatch, sweep_precision, 10.0, 11.5)
     case = {"network": "ResNet-8", "learning_rate": 0.01, "steps": 3, "seed": 2}
     (row,) = sweep_precision.one(case)
     assert asked == [("ResNet-8", 0.01, 3, 2, dtype) for dtype in ("float32", "float64")]

@@ -382,13 +382,16 @@ def test_an_arm_is_named_apart_from_its_goals_and_budget(arm):
 
 @pytest.fixture
 def told(monkeypatch):
-    """Let no search run: return what the parts of a case are told, and what its parts return."""
-    told = {}
+    """Let no search run: return what the parts of a case are told, and what its parts return.
 
-    def note(name, returned):
+    Only the search itself is timed, not what comes before and after it.
+    """
+    told, spend = {}, clock(monkeypatch, sweep_proofs)
+
+    def note(name, returned, seconds=7):
         def noted(*given, **options):
             told[name] = (*given, options) if options else given
-            return returned
+            return spend(seconds, returned)
 
         return noted
 
@@ -400,11 +403,12 @@ def told(monkeypatch):
         "lemmas": "some lemmas",
     }
     for name, returned in parts.items():
-        monkeypatch.setattr(sweep_proofs, name, note(name, returned))
+        monkeypatch.setattr(
+            sweep_proofs, name, note(name, returned, 7 if name == "evolve" else 100)
+        )
     monkeypatch.setattr(search, "breed", note("breed", found))
     monkeypatch.setitem(sweep_proofs.SEARCHES, "breadth first", note("search", None))
     monkeypatch.setitem(sweep_proofs.PROVERS, "breadth first, subsumption", note("search", None))
-    clock(monkeypatch, sweep_proofs, 100, 107, 200, 207, 300, 307)
     return told
 
 
@@ -625,13 +629,13 @@ def test_a_row_of_credit_says_how_its_mode_agrees_with_the_loss(monkeypatch):
 
     def drops(*given):
         told.append(given)
-        return np.array([10, 20, 30])
+        return spend(3, np.array([10, 20, 30]))
 
     def credit(*given):
         told.append(given)
-        return credit_of[given[-1].credit]
+        return spend(1, credit_of[given[-1].credit])
 
-    clock(monkeypatch, sweep_proofs, 100, 106)
+    spend = clock(monkeypatch, sweep_proofs)
     monkeypatch.setattr(sweep_proofs, "weights_at", lambda loop: {"loop": loop})
     monkeypatch.setattr(
         sweep_proofs, "probe", lambda given: told.append(given) or (table, p, extra)

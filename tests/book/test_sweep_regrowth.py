@@ -363,7 +363,7 @@ def test_a_network_trains_and_begins_with_its_activation(monkeypatch, digits, ne
 @pytest.mark.parametrize("arm", ["magnitude", "credit"])
 def test_a_row_has_each_value_in_its_column(short, monkeypatch, digits, arm):
     """All weights are free before the arm begins, and the mean loss is that of the last epoch."""
-    judged, given, asked = [], [], []
+    judged, given, asked, spend = [], [], [], clock(monkeypatch, sweep_regrowth)
     first = [np.zeros((784, 30)), np.zeros((30, 10)), np.ones((10, 10))]
     now = [np.zeros((784, 30)), np.ones((30, 10)), np.zeros((10, 10))]
     first[1][:2], now[2][3], now[0][5] = 1, 1, 1
@@ -377,12 +377,14 @@ def test_a_row_has_each_value_in_its_column(short, monkeypatch, digits, arm):
         assert case == CASE | {"arm": arm}
         train()
         masks.apply(model, now)
+        spend(3.0)
         return first, 17, [3.0, 2.0, 1.5]
 
     monkeypatch.setattr(sweep_regrowth, "trained", trained)
     monkeypatch.setattr(sweep_regrowth, "prune_and_train", prune_and_train)
-    monkeypatch.setattr(training, "error", lambda model, data: judged.append(data) or 6.25)
-    clock(monkeypatch, sweep_regrowth, 10.0, 14.5)
+    monkeypatch.setattr(
+        training, "error", lambda model, data: judged.append(data) or spend(1.5, 6.25)
+    )
     row = run(arm, OPTIONS | {"weight_decay": 5e-4})
     expected = {
         **{"network": "small", "arm": arm, "variant": "as is", "sparsity": 0.9, "seed": 0},

@@ -374,14 +374,13 @@ def test_the_sweeps_named_are_run_and_both_if_none_is(command, monkeypatch, digi
 
 def test_each_case_is_stored_as_it_is_done_with_its_seconds(command, monkeypatch):
     """Two cases of 20 seconds, then one that fails; the next run begins with that."""
-    cleared = []
-    clock(monkeypatch, sweep_streaming, 0, 20, 40, 60, 80)
+    cleared, spend = [], clock(monkeypatch, sweep_streaming)
     monkeypatch.setattr(keras.backend, "clear_session", lambda: cleared.append(1))
 
     def work(n, train):
         if n == 2:
             raise ZeroDivisionError
-        return [{"n": n}, {"n": 10 + n}]
+        return spend(20, [{"n": n}, {"n": 10 + n}])
 
     monkeypatch.setattr(sweep_streaming, "SWEEPS", {"growth": (work, lambda: command.cases)})
     with pytest.raises(ZeroDivisionError):

@@ -278,24 +278,25 @@ def test_a_case_is_made_smaller_and_trained_as_its_moment_says(
         built.append((activation, seed))
         return models["new"]
 
+    spend = clock(monkeypatch, sweep_units)
+
     def smaller(model, *how):
         done.append(("smaller", names[id(model)], *how))
-        return models["smaller"]
+        return spend(1, models["smaller"])
 
     def fit(model, *how):
         done.append(("fit", names[id(model)], *how))
-        return model
+        return spend(1, model)
 
     monkeypatch.setitem(sweep_units.NETWORKS, "small", (build, 30))
     monkeypatch.setattr(sweep_units, "data", lambda: digits)
     monkeypatch.setattr(
-        sweep_units, "dense", lambda *how: done.append(("dense", *how)) or models["dense"]
+        sweep_units, "dense", lambda *how: done.append(("dense", *how)) or spend(1, models["dense"])
     )
     monkeypatch.setattr(sweep_units, "smaller", smaller)
     monkeypatch.setattr(sweep_units, "fit", fit)
     judged = []
-    monkeypatch.setattr(training, "error", lambda *seen: judged.append(seen) or 12.5)
-    clock(monkeypatch, sweep_units, 10.0, 13.5)
+    monkeypatch.setattr(training, "error", lambda *seen: judged.append(seen) or spend(0.5, 12.5))
     when, score, variant = case
     row = sweep_units.run_case("small", when, score, variant, 0.4, 7, rates=RATES)
     assert done == made
@@ -310,7 +311,7 @@ def test_a_case_is_made_smaller_and_trained_as_its_moment_says(
         **{"network": "small", "when": when, "score": score, "variant": variant},
         **{"share": 0.4, "seed": 7, "rate": rate, "error": 12.5, "multiply_adds": products},
         **{"parameters": products + first + second + 10, "widths": f"{first} {second} 10"},
-        **{"train_seconds": 3.5, "failure": ""},
+        **{"train_seconds": len(made) + 0.5, "failure": ""},
     }
     assert row == expected
     assert list(row) == list(expected) == list(results.load("units")[0])

@@ -294,6 +294,9 @@ def test_a_weight_without_influence_gets_zero(reference):
         ({"weights": [tf.ones(2, tf.int32)]}, "found .'int32'."),
         ({"method": "magic"}, "expected one of reverse, checkpointed, .*; found 'magic'"),
         ({"momentum_start": "late"}, "expected one of true, as_released; found 'late'"),
+        ({"method": "order"}, "expected one of .*; found 'order'"),  # a part of a name is no name
+        ({"method": ""}, "expected one of .*; found ''"),
+        ({"momentum_start": "released"}, "expected one of .*; found 'released'"),
         ({"method": "row_sums", "momentum": 0.5}, "'row_sums': expected momentum 0, found 0.5"),
         ({"momentum": 1.0}, r"expected a number in \[0, 1\), found 1.0"),
         ({"momentum": -0.5}, r"expected a number in \[0, 1\), found -0.5"),
@@ -380,6 +383,8 @@ def test_whatever_is_infinite_is_refused(what):
     message = "curvature: expected finite" if curved else "finite outer loss and gradient"
     with pytest.raises(ValueError, match=message):
         meta_gradient(powers, weights, batches, learning_rate=0.1, method="row_sums")
+    with pytest.raises(ValueError, match=message):
+        streamed(powers, weights, batches, 0.1, row_sums)
     if curved:
         with pytest.raises(ValueError, match=r"for weights\[1\] in step 0"):
             StreamingGamma(powers, weights, 0.1, row_sums).update(weights, batches[0])

@@ -1,6 +1,6 @@
 """Arms of stored sweeps: differences are those of the rows, and words are those of the cells."""
 
-from prosper_utils.study import arms
+from prosper_utils.study import arms, results
 from prosper_utils.study.arms import DENSE, LENET
 from prosper_utils.study.comparison import Interval, paired
 
@@ -29,6 +29,12 @@ def pruned(score, errors, variant="as scored", sparsity=0.9):
 
 def test_a_table_is_read_once():
     assert arms.stored("pruning") is arms.stored("pruning")
+
+
+def test_a_sweep_that_is_not_stored_is_no_empty_table(monkeypatch, tmp_path):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"regrowth, not stored.*`make results`"):
+        arms.stored("regrowth, not stored")
 
 
 def test_differences_are_paired_within_seeds_and_variants(stored):
