@@ -158,9 +158,10 @@ def synflow(model, batches=None, *, sparsity, seed=0, rounds=100, **of_loss):
     _expect_options(of_loss)
     total = flow(model)
     sizes = [tf.abs(tf.cast(k.value, tf.float64)) for k in kernels(model)]
+    parts = tf.function(lambda kept: passing(total, kept), autograph=False)  # traced once
 
     def rule(masks):
-        return passing(total, [w * m for w, m in zip(sizes, masks, strict=True)])
+        return parts([w * m for w, m in zip(sizes, masks, strict=True)])
 
     return iterative(rule, [w.shape for w in sizes], sparsity, rounds)
 
