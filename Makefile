@@ -5,9 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 HTML   := _build/html/index.html
-# One process per core, one thread in each: more only get in each other's way.  And oneDNN compiles
-# each convolution before its first step, which does not pay where few are made.
-PYTEST := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 TF_ENABLE_ONEDNN_OPTS=0 \
+# One process per core, one thread in each: more only get in each other's way.
+PYTEST := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 # Kernels and subprocesses inherit this; no test tries a download.
 os.environ.setdefault("PROSPER_DATASET", "digits")
+# oneDNN compiles each convolution before its first step: it pays for training, not for a test.
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
 
 from prosper_utils.pruning.networks import cross_entropy
 from prosper_utils.study import datasets
@@ -25,7 +27,9 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 
+del os.environ["TF_ENABLE_ONEDNN_OPTS"]  # TensorFlow has read it; chapters train
 gc.freeze()  # what was imported is not looked through again by every collection
+gc.set_threshold(100_000, 20, 50)  # graphs are large: the default looks through them all the time
 
 settings.register_profile("book", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("book")

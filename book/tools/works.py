@@ -439,7 +439,7 @@ def trained(optimizer, callbacks=(), **compiled):
     chosen = masks.top_k(scores.random(model), 0.5)
     masks.apply(model, chosen)
     generator = np.random.default_rng(3)
-    x, y = generator.normal(size=(64, 5)), generator.integers(0, CLASSES, 64)
+    x, y = generator.normal(size=(32, 5)), generator.integers(0, CLASSES, 32)
     before = model.get_weights()
     model.fit(x, y, batch_size=8, epochs=2, callbacks=list(callbacks), verbose=0)
     for kernel, mask in zip(kernels(model), chosen, strict=True):

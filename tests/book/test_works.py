@@ -785,8 +785,8 @@ def test_an_optimizer_trains_a_network_pruned_at_random_with_what_it_is_given(mo
         assert options == {"metrics": ["accuracy"]}
         assert fits[-1] == (
             model,
-            (64, 5),
-            (64,),
+            (32, 5),
+            (32,),
             {"batch_size": 8, "epochs": 2, "callbacks": [callback]},
         )
         assert [k for _, k in (args for args, _ in cut)] == [0.5] * len(cut)
