@@ -229,6 +229,19 @@ def test_the_curvature_of_lenet5_is_the_gauss_newton_part_of_its_logits(monkeypa
     np.testing.assert_allclose(found, model(images), atol=1e-5)
 
 
+def test_the_curvature_of_the_dense_network_is_the_whole_diagonal(digits):
+    """Of a tanh network the Gauss-Newton part, which leaves out second derivatives, is another."""
+    model = networks.dense_300_100("tanh", units=(5, 4), seed=1)
+    weights, loss = networks.as_loss(model)
+    name, curvature = sweep_streaming.exact_diagonal(model)
+    assert name == "diagonal"
+    batch = tuple(part[:20] for part in digits.train)
+    found = curvature(loss, weights, batch)[2:]  # of the first layer there are too many
+    exact = streaming.diagonal(lambda w, b: loss([*weights[:2], *w], b), weights[2:], batch)
+    for a, b in zip(found, exact, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_the_networks_are_what_they_are_called():
     built = {"LeNet-300-100": networks.dense_300_100, "LeNet-5": networks.lenet5}
     assert built == sweep_streaming.NETWORKS

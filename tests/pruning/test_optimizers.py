@@ -312,6 +312,15 @@ def test_a_variable_that_another_part_would_update_is_refused():
         optimizers.transfer(old, new, list(zip(before, after, strict=True)), lambda variable, x: x)
 
 
+def test_what_is_kept_in_another_shape_is_not_handed_on_in_silence():
+    old = keras.optimizers.Adafactor(0.1)
+    new, variables = optimizers.again(old), [keras.Variable(np.ones((4, 3)))]
+    old.build(variables)
+    new.build(variables)
+    with pytest.raises(ValueError, match="expected slots of the shape of their weights, found "):
+        optimizers.transfer(old, new, [(variables[0], variables[0])], lambda variable, x: x)
+
+
 def test_places_are_those_of_all_variables():
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     variables = [keras.Variable(np.ones(3)), keras.Variable(np.ones(2))]

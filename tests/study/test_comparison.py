@@ -109,6 +109,8 @@ def test_intervals_as_texts_do_not_break():
         stated(Interval(0.5, 0.3, 1.3, 0.3), star=False): "+0.5 [+0.3, +1.3]",
         stated(Interval(0.5, 0.0, 1.0, 0.05)): "+0.5 [+0.0, +1.0]",  # 0 is in it
         stated(Interval(-0.5, -1.0, 0.0, 0.05)): "−0.5 [−1.0, +0.0]",
+        stated(Interval(0.5, -0.1, 1.1, 0.03)): "+0.5 [−0.1, +1.1]",  # its level is 99%
+        stated(Interval(0.5, 0.1, 0.9, 0.07)): "+0.5 [+0.1, +0.9] *",  # and here 90%
         plus_minus(Interval(4.06, 3.92, 4.2, 0.0)): "4.1 ± 0.1",
         plus_minus(Interval(4.06, 3.92, 4.2, 0.0), 2): "4.06 ± 0.14",
     }
