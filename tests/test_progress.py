@@ -2,6 +2,7 @@
 
 import io
 import sys
+import types
 
 from prosper_utils.progress import progress
 
@@ -18,7 +19,9 @@ def test_progress_shows_only_where_a_person_watches(monkeypatch, terminal):
     assert bool(stream.getvalue()) == terminal
 
 
-def test_without_tqdm_the_loop_runs_all_the_same(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+@pytest.mark.parametrize("found", [None, types.ModuleType("tqdm.auto")])
+def test_without_tqdm_the_loop_runs_all_the_same(monkeypatch, found):
+    """It is not installed, or what is installed cannot be used."""
+    monkeypatch.setitem(sys.modules, "tqdm.auto", found)
     monkeypatch.setenv("JPY_SESSION_NAME", "watched")
     assert list(progress(range(3), "training", "epoch")) == [0, 1, 2]

@@ -1,6 +1,9 @@
 """Many detachments at once: the same as one after the other, in the same order."""
 
+import importlib.util
 import itertools
+import sys
+import types
 
 from prosper_utils.blending import kernel, search
 from prosper_utils.blending.detachment import AXIOMS, detach, enumerate_theorems, parse
@@ -139,3 +142,14 @@ def test_where_numba_is_installed_the_kernel_is_machine_code():
     Detacher(25)(list(AXIOMS.values()), [(0, 0)])
     assert kernel.detach_rows.signatures
     assert Detacher(25)([parse("CpCqp")], [(0, 0)]) == [parse("CpCqCrq")]
+
+
+@pytest.mark.parametrize("numba", [None, types.ModuleType("numba")])
+def test_where_numba_cannot_be_used_the_kernel_is_python(monkeypatch, numba):
+    """It is not installed, or, as with a NumPy that is too new for it, cannot be imported."""
+    monkeypatch.setitem(sys.modules, "numba", numba)
+    own = importlib.util.spec_from_file_location("own_kernel", kernel.__file__)
+    module = importlib.util.module_from_spec(own)
+    own.loader.exec_module(module)
+    assert not module.COMPILED
+    assert module.Detacher(25)([parse("CpCqp")], [(0, 0)]) == [parse("CpCqCrq")]

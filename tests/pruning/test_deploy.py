@@ -598,6 +598,8 @@ def test_the_small_runtime_is_taken_where_it_is_installed(monkeypatch):
     assert deploy.runtime() is Interpreter
     assert isinstance(deploy.interpreter(file, threads=2), Interpreter)
     assert made == [{"model_content": file, "num_threads": 2}]
+    del package.interpreter.Interpreter  # it is there, but cannot be loaded
+    assert deploy.runtime() is tf.lite.Interpreter
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     assert deploy.runtime() is tf.lite.Interpreter
