@@ -133,6 +133,12 @@ def test_formulas_are_canonical_tuples():
     assert canonical(parse("CpCqr")[2:]) == parse("Cpq")
 
 
+@given(formulas, st.sampled_from([1, 3]), st.data())
+def test_formulas_that_differ_in_the_names_of_variables_have_one_canonical_form(formula, gap, data):
+    names = data.draw(st.permutations(range(max(formula) + 1)))
+    assert canonical([s if s < 0 else gap * names[s] for s in formula]) == formula
+
+
 @given(formulas)
 def test_what_is_shown_is_read_back(formula):
     assert parse(show(formula)) == formula
