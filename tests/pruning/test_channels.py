@@ -46,6 +46,16 @@ def reasons(model):
     return {reason for group in channels.groups(model) for reason in group.fixed}
 
 
+def test_what_comes_in_and_goes_out_is_fixed_of_every_input_and_output():
+    inputs = [keras.Input((2,)), keras.Input((3,))]
+    hidden = layers.Dense(4)(layers.concatenate(inputs))
+    model = keras.Model(inputs, [layers.Dense(n)(hidden) for n in (5, 6)])
+    fixed = [group.fixed for group in channels.groups(model)]
+    assert fixed.count((channels.INPUT,)) == 2 + 3
+    assert fixed.count((channels.OUTPUT,)) == 5 + 6
+    assert fixed.count(()) == 4
+
+
 # Costs --------------------------------------------------------------------------------------
 
 
