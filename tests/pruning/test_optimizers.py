@@ -352,6 +352,18 @@ def test_each_variable_is_looked_up_before_it_may_be_forgotten():
     assert optimizers.of(optimizer, second) is optimizers.average(optimizer, second) is None
 
 
+def test_of_two_variables_of_one_path_each_has_its_own_average_and_slots():
+    twins = [keras.Variable(np.full((2, 2), n), name="kernel") for n in (1.0, 2.0)]
+    assert twins[0].path == twins[1].path
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True)
+    optimizer.build(twins)
+    for n, variable in enumerate(twins):
+        assert (
+            optimizers.average(optimizer, variable) is optimizer._model_variables_moving_average[n]
+        )
+        assert optimizers.slots(optimizer, variable)["momentums"] is optimizer.momentums[n]
+
+
 def test_each_variable_has_the_part_that_updates_it_however_deep():
     """In a group within a loss scale, kernels and biases are updated by parts of their own."""
     model, _ = network()

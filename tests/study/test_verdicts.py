@@ -198,6 +198,10 @@ def test_what_is_settled_is_printed_and_what_is_not_stops(capsys):
         verdicts.settle(found, {})
     with pytest.raises(ValueError, match=r"found \['P3'\]"):
         verdicts.settle(found, {"P2": "fails: M = 1", "P3": "holds"})
+    for verdict in ("holds if lucky", "holds: M = 1"):  # more is said than that it holds
+        found = verdicts.claims("P4 g | h", Verdict(*verdict.split(": ")))
+        with pytest.raises(AssertionError, match=f"P4 g: expected 'holds', found '{verdict}'"):
+            verdicts.settle(found, {})
 
 
 def test_a_number_stands_for_one_claim_wherever_it_comes_again():
