@@ -388,6 +388,14 @@ def test_a_score_of_zero_is_zero_where_the_product_is_infinite():
     np.testing.assert_array_equal(found, [0.0, np.inf])
 
 
+def test_logarithms_rank_where_products_over_and_underflow():
+    factors = np.float32([[16, 32, 1 / 8, 1 / 4]] * 100)
+    gamma = given_factors(factors)
+    np.testing.assert_array_equal(gamma.product()[0], [np.inf, np.inf, 0, 0])
+    found = gamma.log_scores([tf.ones(4)], [tf.ones(4)])[0]
+    np.testing.assert_allclose(found, 100 * np.log(factors[0].astype(float)), rtol=1e-5)
+
+
 ALIKE = diagonal, row_sums, hutchinson(1, 0)  # where the Hessian is diagonal, whatever is drawn
 
 

@@ -357,10 +357,9 @@ def test_of_two_variables_of_one_path_each_has_its_own_average_and_slots():
     assert twins[0].path == twins[1].path
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True)
     optimizer.build(twins)
+    averages = optimizer._model_variables_moving_average
     for n, variable in enumerate(twins):
-        assert (
-            optimizers.average(optimizer, variable) is optimizer._model_variables_moving_average[n]
-        )
+        assert optimizers.average(optimizer, variable) is averages[n]
         assert optimizers.slots(optimizer, variable)["momentums"] is optimizer.momentums[n]
 
 
