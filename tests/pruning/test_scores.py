@@ -206,6 +206,13 @@ def test_synflow_is_the_explicit_product_of_absolute_weights(tiny):
     assert relative_error(found, expected) < 1e-12
 
 
+def test_synflow_traces_its_pass_once_for_all_rounds(monkeypatch):
+    traced, passing = [], scores.passing
+    monkeypatch.setattr(scores, "passing", lambda *how: traced.append(1) or passing(*how))
+    scores.synflow(dense_300_100(units=(4, 3)), sparsity=0.5, rounds=7)
+    assert traced == [1]
+
+
 def test_synflow_keeps_every_layer_where_one_round_need_not():
     model = dense_300_100()
     kept = [int(np.sum(m)) for m in top_k(synflow(model, sparsity=0.999), 0.999)]
