@@ -295,13 +295,11 @@ def plain(layer):
     return getattr(layers, kind).from_config(config)
 
 
-@st.composite
-def random_graphs(draw):
-    """Draw a small graph of dense layers, sums and concatenations, and masks for its kernels."""
-    seed = draw(st.integers(0, 2**31))
+def random_graph(seed, count, share):
+    """Return a small graph of dense layers, sums and concatenations, and masks for its kernels."""
     generator = np.random.default_rng(seed)
     nodes = [keras.Input((2,))]
-    for _ in range(draw(st.integers(2, 6))):
+    for _ in range(count):
         a, b = (nodes[i] for i in generator.integers(len(nodes), size=2))
         kind = generator.choice(["dense", "dense", "add", "concatenate"])
         if kind == "add" and a.shape == b.shape:
@@ -311,7 +309,6 @@ def random_graphs(draw):
         else:
             nodes.append(layers.Dense(int(generator.integers(1, 4)), "relu")(a))
     model = keras.Model(nodes[0], layers.Dense(2)(nodes[-1]))
-    share = draw(st.floats(0.2, 0.9))
     return model, [generator.random(k.shape) < share for k in kernels(model)]
 
 
@@ -353,10 +350,10 @@ def on_a_path(edges, first, last):
     return found - {None}
 
 
-@given(random_graphs())
+@given(st.integers(0, 2**31), st.integers(2, 6), st.floats(0.2, 0.9))
 @settings(max_examples=25)
-def test_a_weight_counts_if_a_path_of_any_graph_has_it(case):
-    model, chosen = case
+def test_a_weight_counts_if_a_path_of_any_graph_has_it(seed, count, share):
+    model, chosen = random_graph(seed, count, share)
     expected = on_a_path(*unit_graph(model, chosen))
     for kernel, found in zip(kernels(model), paths.effective(model, chosen), strict=True):
         here = {(kernel.path, *index) for index in zip(*np.nonzero(found), strict=True)}
