@@ -33,6 +33,7 @@ from prosper_utils.lookahead.chunks import (
 )
 from prosper_utils.lookahead.descent import (
     Packed,
+    apart,
     batch_list,
     finite,
     float_tensors,
@@ -486,16 +487,19 @@ class StreamingGamma:
         self._running, self.steps = running, self.steps + count
         return list(last)
 
-    def _fitting(self, weights):
-        """Return weights as tensors; raise a ValueError unless they fit the product."""
-        weights, expected = float_tensors(weights), self._running.products
-        if [(w.dtype, w.shape) for w in weights] != [(p.dtype, p.shape) for p in expected]:
-            raise ValueError(
-                f"weights: expected shapes {[tuple(p.shape) for p in expected]} of type "
-                f"{expected[0].dtype.name}, found {[tuple(w.shape) for w in weights]} of "
-                f"{weights[0].dtype.name}"
-            )
-        return weights
+    def _fitting(self, given, name="weights"):
+        """Return weights, or a gradient, as tensors; raise a ValueError unless they fit."""
+        tensors = apart(given)
+        expected, found = (
+            ", ".join(f"{tuple(t.shape)} of {t.dtype.name}" for t in part) or "none"
+            for part in (self._running.products, tensors)
+        )
+        if found != expected:
+            raise ValueError(f"{name}: expected tensors {expected}, found {found}")
+        return tensors
+
+    def _read(self, weights_0, gradient):
+        return self._fitting(weights_0, "weights_0"), self._fitting(gradient, "gradient")
 
     def _explain(self, weights, batches):
         """Repeat the steps one at a time, so that the one that fails raises its own ValueError."""
@@ -521,16 +525,22 @@ class StreamingGamma:
         r"""Return the streamed stand-in for the meta-gradient, with its sign.
 
         It is :math:`w \odot \prod_m \gamma_m \odot g`.
+
+        Raises:
+            ValueError: if weights or gradient do not fit the product.
         """
-        terms = zip(weights_0, gradient, self._running.products, strict=True)
+        terms = zip(*self._read(weights_0, gradient), self._running.products, strict=True)
         return [tf.math.multiply_no_nan(p, w * g) for w, g, p in terms]
 
     def log_scores(self, weights_0, gradient):
         r"""Return the logarithm of the size of `scores`: rank by it; -inf for a score of zero.
 
         It is :math:`\log |w| + \log |g| + \sum_m \log |\gamma_m|`.
+
+        Raises:
+            ValueError: as `scores` does.
         """
-        terms = zip(weights_0, gradient, self._running.logs, strict=True)
+        terms = zip(*self._read(weights_0, gradient), self._running.logs, strict=True)
         return [tf.math.log(tf.abs(w)) + tf.math.log(tf.abs(g)) + s for w, g, s in terms]
 
 

@@ -600,14 +600,24 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+GIVEN = {way: ("weights", call) for way, call in WAYS.items()} | {
+    "weights of scores": ("weights_0", lambda gamma, w: gamma.scores(w, [tf.ones(2)])),
+    "gradient of scores": ("gradient", lambda gamma, g: gamma.scores([tf.ones(2)], g)),
+    "weights of logarithms": ("weights_0", lambda gamma, w: gamma.log_scores(w, [tf.ones(2)])),
+    "gradient of logarithms": ("gradient", lambda gamma, g: gamma.log_scores([tf.ones(2)], g)),
+}
+
+
+@pytest.mark.parametrize("way", GIVEN)
 @pytest.mark.parametrize(
-    "found", [[tf.ones(3)], [tf.ones(2)] * 2, [tf.ones([])], [tf.ones(2, tf.float64)]]
+    "found", [[tf.ones(3)], [tf.ones(2)] * 2, [tf.ones([])], [tf.ones(2, tf.float64)], []]
 )
-def test_weights_of_other_shapes_or_types_raise(way, found):
+def test_weights_and_gradients_of_other_shapes_or_types_raise(way, found):
+    """A gradient of one number would be broadcast, and of fewer tensors would score fewer."""
     gamma = StreamingGamma(None, [tf.ones(2)], 0.1, lambda loss, weights, batch: [weights[0]])
-    with pytest.raises(ValueError, match=r"expected shapes \[\(2,\)\] of type float32, found"):
-        WAYS[way](gamma, found)
+    name, call = GIVEN[way]
+    with pytest.raises(ValueError, match=rf"{name}: expected tensors \(2,\) of float32, found"):
+        call(gamma, found)
 
 
 @pytest.mark.parametrize("way", WAYS)
