@@ -199,6 +199,14 @@ def test_infix_says_the_same_as_polish(formula):
     assert infix(formula) == (expected[1:-1] if expected.startswith("(") else expected)
 
 
+@given(formulas, st.permutations(range(30)))
+def test_what_is_written_of_a_formula_does_not_depend_on_the_names_of_its_variables(formula, names):
+    renamed = tuple(s if s < 0 else names[s] for s in formula)
+    assert canonical(renamed) == formula
+    assert show(renamed) == show(formula)
+    assert infix(renamed) == infix(formula)
+
+
 # Substitution instances.
 
 

@@ -422,6 +422,20 @@ def test_the_checker_accepts_random_proofs(drawn):
 
 
 @needs_checker
+@given(proofs())
+def test_axioms_and_goals_are_taken_up_to_renaming(drawn):
+    def renamed(formula):
+        return tuple(x if x < 0 else x + 7 for x in formula)
+
+    axioms, texts = drawn
+    others = {name: renamed(formula) for name, formula in axioms.items()}
+    text, goals = export_proofs(texts, axioms), {theorem(proof, axioms) for proof in texts}
+    assert export_proofs(texts, others) == text
+    assert read_database(text, others) == read_database(text, axioms)
+    assert set(check(text, set(map(renamed, goals)), others)) == goals
+
+
+@needs_checker
 def test_the_checker_accepts_every_lemma_of_the_stored_runs(stored):
     found = check(export_proofs(stored), set(stored.values()) - set(AXIOMS.values()))
     assert len(found) > 100
