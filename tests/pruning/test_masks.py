@@ -626,18 +626,24 @@ def test_an_empty_layer_gets_a_warning():
 
 
 def test_the_report_says_what_is_not_taken_for_a_kernel():
+    """Arrays of two and more axes are, whatever their number; a vector is a bias or a scale."""
+    shapes = {"scale": (3,), "matrix": (3, 4), "heads": (2, 3, 1), "volume": (1, 2, 3, 5)}
+
     class Own(keras.layers.Layer):
-        def build(self, shape):
-            self.w = self.add_weight(shape=(shape[-1], 4), name="matrix")
+        def build(self, _):
+            self.w = {n: self.add_weight(shape=shape, name=n) for n, shape in shapes.items()}
 
         def call(self, x):
-            return x @ self.w
+            return x * sum(tf.reduce_sum(w) for w in self.w.values())
 
-    model = keras.Sequential([keras.Input((3,)), Own(name="own"), keras.layers.Dense(2)])
-    masks.apply(model, [np.eye(4, 2)])
-    assert masks.report(model).splitlines()[-1] == (
-        f"not a kernel, so not pruned: {model.trainable_variables[0].path}, 12 weights"
-    )
+    model = keras.Sequential([keras.Input((3,)), Own(), keras.layers.Dense(2)], name="it")
+    masks.apply(model, [np.eye(3, 2)])
+    *_, matrix, heads, volume = masks.report(model).splitlines()
+    said = "not a kernel, so not pruned:"
+    assert matrix == f"{said} it/own/matrix, 12 weights"
+    assert heads == f"{said} it/own/heads, 6 weights"
+    assert volume == f"{said} it/own/volume, 30 weights"
+    assert masks.report(model).count(said) == 3
     assert "not a kernel" not in masks.report(dense_300_100(units=(2, 2)))
 
 
