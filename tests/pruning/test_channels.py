@@ -959,12 +959,29 @@ def test_the_walk_computes_what_the_model_computes():
         assert np.array_equal(a, b)
 
 
+def through_all(way):
+    """Return a model whose layers, of kinds with a rule of their own, are all called in one way."""
+    keras.utils.clear_session()  # so that names begin anew
+    chain = [layers.Conv2D(3, 3), layers.BatchNormalization(), layers.ZeroPadding2D()]
+    chain += [layers.MaxPooling2D(), layers.DepthwiseConv2D(2), layers.Permute((2, 1, 3))]
+    chain += [layers.Reshape((4, 3)), layers.UpSampling1D(), layers.Conv1D(2, 2), layers.Flatten()]
+    x = inputs = keras.Input((6, 6, 2))
+    for layer in [*chain, layers.Dropout(0.5), layers.Dense(2, name="last")]:
+        x = layer(inputs=x) if way == "by name" else layer(x)
+    return keras.Model(inputs, x)
+
+
 def test_what_enters_by_name_enters():
     inputs = keras.Input((4,))
     x = layers.Dense(3, name="a")(inputs=inputs)
     x = keras.Sequential([keras.Input((3,)), layers.ReLU()])(inputs=x)
     model = keras.Model(inputs, layers.Dense(1)(inputs=x))
     assert len(free(model)) == 3
+    named = through_all("by name")
+    assert free(named) == free(through_all("in order"))
+    x = np.random.default_rng(0).random((2, 6, 6, 2))
+    (found,) = channels.walk(named, [tf.constant(x)], lambda n, a, k: n.operation(*a, **k))
+    assert np.array_equal(found, named(x))
     inputs = keras.Input((5, 4))
     attention = layers.MultiHeadAttention(2, 3)
     model = keras.Model(inputs, attention(value=layers.Dense(6)(inputs), query=inputs))

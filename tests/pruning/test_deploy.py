@@ -147,10 +147,11 @@ def augmented(kind):
         model(np.zeros((1, 6, 6, 3), "float32"))
         return model
     chain = keras.Sequential([keras.Input((6, 6, 3)), *augmenting(), layers.Dense(3)])
+    chain.trainable = kind != "frozen"
     return keras.Sequential([keras.Input((6, 6, 3)), chain]) if kind == "nested" else chain
 
 
-@pytest.mark.parametrize("kind", ["a chain", "nested", "a class"])
+@pytest.mark.parametrize("kind", ["a chain", "frozen", "nested", "a class"])
 def test_augmentation_is_for_training_and_not_in_a_file(kind, tmp_path):
     """Keras' own `export` leaves it in, and predictions of the file are random."""
     model, x = augmented(kind), np.random.default_rng(3).random((8, 6, 6, 3), np.float32)

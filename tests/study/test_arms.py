@@ -101,6 +101,8 @@ def test_goals_are_compared_setting_by_setting(stored):
     assert arms.goals("fixed") == paired({0: 2, 1: 3}, {0: 20, 1: 22})
     verdict = arms.fewer({"fixed": Interval(-18, -19, -17, 1e-6)})
     assert said(verdict) == ("holds", "difference in goals: fixed: −18.0 [−19.0, −17.0] *")
+    alike = arms.fewer({"fixed": Interval(0, -0.5, 0.5, 0.9)})  # no worse is not fewer
+    assert said(alike)[0] == "not shown"
 
 
 def runs_of(arm, numbers, steps=2):

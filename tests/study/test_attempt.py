@@ -88,6 +88,31 @@ def test_where_all_hessians_are_equal_no_reading_differs():
     assert min(error["first first"], error["counted from 1"]) > 1e-3
 
 
+def test_errors_of_readings_are_relative_to_the_exact_gradient():
+    """By hand for quadratic losses, whose Hessians no step changes."""
+    known = one_curvature(fixed=False, steps=2)
+    error, w = attempt.readings(known, learning_rate=0.1, steps=2), known.weights[0].numpy()
+    curved = [root.T @ root for root, _ in known.batches]
+    first, second, third = (np.eye(4) - 0.1 * h for h in curved)
+    path = [w]
+    for h, (_, place) in zip(curved, known.batches, strict=True):
+        path.append(path[-1] - 0.1 * h @ (path[-1] - place))
+    g = curved[2] @ (path[2] - known.batches[2][1])
+    exact = w * (first @ second @ g)
+    norm = np.linalg.norm
+    for name, found in ("first first", second @ first), ("counted from 1", second @ third):
+        assert error[name] == pytest.approx(norm(w * (found @ g) - exact) / norm(exact), rel=1e-9)
+    sums, diagonal = 1 - 0.1 * curved[0].sum(axis=1), np.diag(first)
+    assert error["two tapes"] == pytest.approx(norm(sums - diagonal) / norm(diagonal), rel=1e-9)
+
+
+def test_how_far_off_is_relative_to_the_authors_scores(known):
+    doubled = [
+        case | {"scores": [2 * np.asarray(s) for s in case["scores"]]} for case in known.cases
+    ]
+    assert attempt.off(known._replace(cases=doubled), 0) == pytest.approx(0.5, rel=1e-9)
+
+
 def test_ours_is_off_the_authors_scores_only_with_momentum(known):
     assert attempt.off(known, 0) < 1e-10
     assert attempt.off(known, 0.9) > 0.1

@@ -14,6 +14,7 @@ import sweep_regrowth
 from conftest import said, verdict_of_each
 from test_arms import give, rows_of_runs, runs_of
 
+LITTLE = Interval(0.2, -0.1, 0.5, 0.2)  # not below zero, and less than one above it
 BETTER, OPEN, WORSE = (Interval(m, m - 1, m + 1, p) for m, p in ((-3, 1e-6), (0, 1), (3, 1e-6)))
 SEEN = {
     "lemmas paid by fitness": 0,
@@ -356,8 +357,7 @@ def test_chance_and_all_variants_are_one_family(monkeypatch):
 
 
 def test_what_is_worse_in_every_variant_harms_and_does_not_help(monkeypatch):
-    little = Interval(0.2, -0.1, 0.5, 0.2)  # no lower error, and less than a point behind
-    monkeypatch.setattr(arms, "credit_against", lambda other=None: {(DENSE, 0.9): little})
+    monkeypatch.setattr(arms, "credit_against", lambda other=None: {(DENSE, 0.9): LITTLE})
 
     def regrown(network, arm, sparsity, variant="as is"):
         plain = (arm, variant) == ("credit", "as is")
@@ -572,6 +572,13 @@ def test_every_statement_of_the_journal_has_its_own_evidence(monkeypatch):
     }
     assert {number: said(v)[1] for number, v in found.items()} == expected
     assert str(found["I2"]) == "holds if it has feedback of its own"
+
+
+def test_fewer_goals_is_more_than_no_worse(monkeypatch):
+    monkeypatch.setattr(journal, "goals", lambda *_: LITTLE)
+    words = {number: v.word for number, v in verdict_of_each(journal.statements(SEEN)).items()}
+    assert [words[number] for number in ("P1b", "S5a", "C3a")] == ["not shown"] * 3
+    assert words["I3"] == "holds"
 
 
 def test_every_statement_on_networks_has_its_own_evidence(monkeypatch):
