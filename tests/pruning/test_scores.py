@@ -50,8 +50,19 @@ def test_a_rule_that_leaves_out_a_kernel_is_refused():
 
 
 small = functools.partial(dense_300_100, units=(12, 8))
+
+
+def one_kernel():
+    """Return a network of a single weight tensor."""
+    flat, dense = keras.layers.Flatten(), keras.layers.Dense(10, use_bias=False)
+    model = keras.Sequential([keras.Input((28, 28)), flat, dense])
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
 SHORT = {"ProsPr", "ProsPr, M = 10"}  # the same as the longest one, in fewer steps
-EACH = [(small, n) for n in SCORES] + [(lenet5, n) for n in SCORES if n not in SHORT]
+EACH = [(build, n) for build in (small, one_kernel) for n in SCORES]
+EACH += [(lenet5, n) for n in SCORES if n not in SHORT]
 
 
 @pytest.mark.parametrize(("build", "name"), EACH)
