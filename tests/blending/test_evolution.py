@@ -997,13 +997,22 @@ def test_the_blend_proves_goals_and_the_extremes_do_not(credit):
     assert len(history.proofs) >= 14 if credit == "support" else len(history.proofs) <= 4
 
 
-def test_products_of_a_table_are_detachments_within_the_limit():
+@pytest.mark.parametrize("way", ["at once", "at once, not compiled", "one by one"])
+def test_products_of_a_table_are_detachments_within_the_limit(way, monkeypatch):
+    monkeypatch.setattr(evolution, "COMPILED", evolution.COMPILED and way == "at once")
     table = detachment_table(limit=9)
-    p = distribution(table.places, dict.fromkeys(table.axioms, 1.0))
-    propagate(table, p, Settings())
+    for _ in range(2):
+        places = range(len(table.objects))
+        if way == "one by one":
+            found = [table.product(i, j) for i in places for j in places]
+        else:
+            found = table.many([(i, j) for i in places for j in places])
+        assert found == [table.products[i, j] for i in places for j in places]
     for (i, j), k in table.products.items():
         formula = detach(table.objects[i], table.objects[j], 9)
         assert formula == (None if k is None else table.objects[k])
+    longer = [detach(table.objects[i], table.objects[j]) for i, j in table.products]
+    assert any(formula is not None and len(formula) > 9 for formula in longer)
 
 
 def test_a_run_in_which_no_goal_has_been_met():
