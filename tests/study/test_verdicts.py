@@ -140,6 +140,9 @@ def test_with_few_cases_each_is_evidence():
     assert str(found) == "holds if a"
     assert found.evidence.startswith("goals: a: −2.0")
     assert with_spaces(found.evidence).endswith("b: +0.0 [−1.0, +1.0]; else not shown")
+    family = {name: around(-2, p=0.03) for name in "abcd"}  # a family, corrected as one
+    assert verdicts.each(lower, {"a": family["a"]}, "goals").word == "holds"
+    assert verdicts.each(lower, family, "goals").word == "not shown"
 
 
 def test_in_a_table_a_star_stays_with_its_interval():
