@@ -235,6 +235,14 @@ def test_second_order_backpropagation_with_flatten_and_without_biases(order):
     assert relative_error(found, explicit_diagonal(loss, weights, batch)) < 1e-12
 
 
+def test_second_order_backpropagation_of_a_single_kernel():
+    model = keras.Sequential([keras.Input((4,)), dense(3, None, use_bias=False)])
+    weights, loss = as_loss(model)
+    batch = np.random.default_rng(0).normal(size=(5, 4)), np.arange(5) % 3
+    found = dense_diagonal(model)(loss, weights, batch)
+    assert relative_error(found, explicit_diagonal(loss, weights, batch)) < 1e-12
+
+
 def bad_models():
     frozen = network([dense(3, "tanh")])[0]
     frozen.layers[0].trainable = False
@@ -626,6 +634,19 @@ def test_a_curvature_of_other_shapes_raises(way, found):
     gamma = StreamingGamma(None, [tf.ones(2)], 0.1, lambda *_: found)
     with pytest.raises(ValueError, match=r"expected shapes \[\(2,\)\], found"):
         WAYS[way](gamma, [tf.ones(2)])
+
+
+def test_a_curvature_whose_shape_is_known_only_when_it_runs_is_not_broadcast():
+    def shorter(loss, weights, batch):
+        return [tf.boolean_mask(weights[0], [True, False])]
+
+    def loss(weights, batch):
+        return tf.reduce_sum(batch * weights[0] ** 2)
+
+    gamma = StreamingGamma(loss, [tf.ones(2)], 0.1, shorter)
+    for way in WAYS.values():
+        with pytest.raises(ValueError, match=r"expected shapes \[\(2,\)\], found \[\(1,\)\]"):
+            way(gamma, [tf.ones(2)])
 
 
 def test_bad_input_and_divergence_are_named(reference):
