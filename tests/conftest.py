@@ -53,6 +53,19 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.line(f"{total:6.1f}  {name}")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef):
+    """What tests share is drawn from the same random state, whatever ran before."""
+    if fixturedef.scope != "function":
+        keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Begin each test with the same random state, whatever ran before."""
+    keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def swept():
     """Free what a file of tests leaves: graphs are cycles, and Keras often looks through all."""
