@@ -649,6 +649,32 @@ def test_a_curvature_whose_shape_is_known_only_when_it_runs_is_not_broadcast():
             way(gamma, [tf.ones(2)])
 
 
+LOOKS = {
+    "streamed": lambda *run: streamed(*run, learning_rate=0.5, curvature=row_sums),
+    "step_errors": lambda *run: step_errors(*run, learning_rate=0.5, curvature=row_sums),
+    "follow": lambda loss, w, data: StreamingGamma(loss, w, 0.5, row_sums).follow(w, data),
+    "meta_gradient": lambda *run: meta_gradient(*run, learning_rate=0.5),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_data_set_is_looked_through_once_since_it_may_be_shuffled_anew(name, reference):
+    weights, batches, _ = reference
+    looks = []
+
+    def each():
+        looks.append(name)
+        yield from batches
+
+    kinds = tuple(tf.TensorSpec(part.shape, part.dtype) for part in batches[0])
+    data = tf.data.Dataset.from_generator(each, output_signature=kinds)
+    data = data.apply(tf.data.experimental.assert_cardinality(len(batches)))
+    found, expected = (LOOKS[name](tiny_loss, weights, given) for given in (data, batches))
+    assert looks == [name]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_bad_input_and_divergence_are_named(reference):
     weights, batches, _ = reference
     with pytest.raises(ValueError, match="one float type"):

@@ -781,6 +781,29 @@ def test_groups_say_whose_they_are(untouched):
         units.shrink(model, [*kept, channels.groups(other)[-1]])
 
 
+def test_groups_are_told_apart_by_what_writes_them():
+    """Two layers of equal shape that one layer reads: axes and indices are the same."""
+    inputs = keras.Input((4,))
+    heads = layers.Concatenate()([layers.Dense(3, name=name)(inputs) for name in "ab"])
+    model = keras.Model(inputs, layers.Dense(2)(heads))
+    groups = channels.groups(model)
+    gone = next(g for g in groups if g.members[0].variable.path == "a/kernel" and not g.fixed)
+    small = units.shrink(model, [g for g in groups if g is not gone])
+    assert [small.get_layer(name).units for name in "ab"] == [2, 3]
+
+
+def test_two_filters_with_a_channel_each_are_as_many_as_are_left():
+    inputs = keras.Input((5, 5, 3))
+    x = layers.Conv2D(4, 3, groups=2, name="two")(layers.Conv2D(2, 1)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    gone = next(i for i, group in enumerate(channels.groups(model)) if not group.fixed)
+    keep = [i != gone for i in range(len(channels.groups(model)))]
+    small, x = units.shrink(model, keep), examples(model)
+    assert (small.get_layer("two").groups, small.get_layer("two").filters) == (1, 2)
+    masks.apply(model, units.unread(model, keep))
+    np.testing.assert_allclose(outputs(small, x, False), outputs(model, x, False), atol=1e-6)
+
+
 def test_networks_that_cannot_be_walked_are_refused(untouched):
     subclassed = Subclassed()
     subclassed(np.zeros((1, 28, 28, 1)))
