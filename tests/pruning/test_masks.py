@@ -636,13 +636,13 @@ def test_the_report_says_what_is_not_taken_for_a_kernel():
         def call(self, x):
             return x * sum(tf.reduce_sum(w) for w in self.w.values())
 
-    model = keras.Sequential([keras.Input((3,)), Own(), keras.layers.Dense(2)], name="it")
+    model = keras.Sequential([keras.Input((3,)), Own(name="own"), keras.layers.Dense(2)])
     masks.apply(model, [np.eye(3, 2)])
     *_, matrix, heads, volume = masks.report(model).splitlines()
     said = "not a kernel, so not pruned:"
-    assert matrix == f"{said} it/own/matrix, 12 weights"
-    assert heads == f"{said} it/own/heads, 6 weights"
-    assert volume == f"{said} it/own/volume, 30 weights"
+    assert matrix == f"{said} {model.name}/own/matrix, 12 weights"
+    assert heads == f"{said} {model.name}/own/heads, 6 weights"
+    assert volume == f"{said} {model.name}/own/volume, 30 weights"
     assert masks.report(model).count(said) == 3
     assert "not a kernel" not in masks.report(dense_300_100(units=(2, 2)))
 
