@@ -621,7 +621,7 @@ GIVEN = {way: ("weights", call) for way, call in WAYS.items()} | {
     "found", [[tf.ones(3)], [tf.ones(2)] * 2, [tf.ones([])], [tf.ones(2, tf.float64)], []]
 )
 def test_weights_and_gradients_of_other_shapes_or_types_raise(way, found):
-    """A gradient of one number would be broadcast, and of fewer tensors would score fewer."""
+    """Otherwise a gradient of one number would be broadcast."""
     gamma = StreamingGamma(None, [tf.ones(2)], 0.1, lambda loss, weights, batch: [weights[0]])
     name, call = GIVEN[way]
     with pytest.raises(ValueError, match=rf"{name}: expected tensors \(2,\) of float32, found"):
