@@ -200,6 +200,7 @@ def test_overlaps_are_means_over_seeds_at_ten_steps_of_one_learning_rate(store, 
     monkeypatch.setattr(front, "exact", lambda: "And so on.")
     text = front.streamed()
     assert re.findall(r"(\d+) to (\d+)%", text) == [("10", "50"), ("35", "62")]
+    assert re.search(r"a running product\D+10 to 50\D+without any second derivative\D+35", text)
     assert text.endswith("And so on.")
 
 
@@ -237,6 +238,8 @@ def test_costs_are_those_of_the_reverse_sweep_without_momentum(store):
     text = front.exact()
     assert decimals(text) == ["2.9", "3.4"]
     assert re.findall(r"([\d,]+) MiB", text) == ["77", "3,661"]
+    assert re.search(r"2.9 times\D+LeNet-300-100 and 3.4 times\D+LeNet-5", text)
+    assert re.search(r"adds 77\D+one tape\D+3,661", text)
 
 
 def spaced(text):
@@ -272,6 +275,8 @@ def test_errors_of_pruned_networks_are_of_one_network_at_one_sparsity_as_scored(
     relu, tanh = ["70.3", "7.3", "6.2", "5.3"], ["50.3", "9.3", "9.7", "4.3"]
     gains = [f"{minus}1.1", f"{minus}3.0", "+0.8", "+0.4", f"{minus}1.5", "+2.3"]
     assert decimals(text) == [*relu, *tanh, *gains]
+    assert re.search(r"ReLU\D+70.3\D+random\D+7.3\D+SNIP\D+6.2\D+ProsPr\D+5.3\D+rounds", text)
+    assert re.search(r"tanh it is 50.3\D+9.3\D+9.7\D+4.3\D+ProsPr minus SNIP\D+95% interval", text)
 
 
 def test_goals_proved_are_means_of_two_steps_or_of_a_search_without_steps(store, monkeypatch):
@@ -318,6 +323,8 @@ def test_goals_proved_are_means_of_two_steps_or_of_a_search_without_steps(store,
         "8.5",
         "15.0",
     ]
+    said = r"blended\D+22.3\D+12,345\D+19.0 if its sums\D+15.5\D+credit\D+13.5\D+only the axioms\D+"
+    assert re.search(rf"{said}2.3\D+no new\D+8.5\D+plain searches\D+15.0", text)
     assert "And stored" in text
     (table,) = given
     assert {*table.steps} == {0, 2}
@@ -363,6 +370,8 @@ def test_the_finding_on_regrowth_names_its_arms_and_differences_in_order(monkeyp
     text = front.regrown()
     first, second = ["1.1", "1.2", "1.3", "1.4", "+1.5"], ["2.1", "2.2", "2.3", "2.4", "+2.5"]
     assert decimals(text) == [*first, *second, "+3.5"]
+    assert re.search(r"1.1\D+lightest\D+1.2\D+fixed mask\D+1.3\D+random; a dense\D+1.4", text)
+    assert re.search(r"at 5% of the weights it is \+3.5", text)
     assert text.endswith("And colour.")
 
 
@@ -418,6 +427,8 @@ def test_errors_on_colour_images_are_of_one_network_at_two_sparsities(store):
     text, gain = front.on_colour(), ["\N{MINUS SIGN}2.0"] * 3
     assert decimals(text) == ["38.1", "40.1", "42.1", "44.1", "34.1", *gain, *gain]
     assert re.findall("SynFlow|ProsPr", text) == ["SynFlow", "ProsPr"]
+    said = r"38.1\D+credit\D+40.1\D+fixed\D+42.1\D+SNIP\D+44.1\D+shuffled\D+34.1\D+dense"
+    assert re.search(said, text)
 
 
 def test_the_lead_is_credit_minus_the_best_fixed_mask_without_a_star():
