@@ -82,8 +82,14 @@ def no_worse(family, margin=1.0):
 
 
 def together(outcomes):
-    """Return the outcome of several claims at once: contradicted if one is, shown if all are."""
+    """Return the outcome of several claims at once: contradicted if one is, shown if all are.
+
+    Raises:
+        ValueError: if there are no outcomes.
+    """
     outcomes = [None if o is None else bool(o) for o in outcomes]
+    if not outcomes:
+        raise ValueError("outcomes: expected at least one claim, found none")
     if False in outcomes:
         return False
     return None if None in outcomes else True

@@ -493,13 +493,13 @@ def test_a_replacement_is_for_one_thread_and_for_as_long_as_any_needs_it():
         with replaced(Owner, "number", lambda original, self: original(self) + 10):
             seen.append(owner.number())
             inside.set()
-            leave.wait()
+            leave.wait(10)
             seen.append(owner.number())
 
     thread = threading.Thread(target=other)
     with replaced(Owner, "number", lambda original, self: original(self) + 100):
         thread.start()
-        inside.wait()
+        assert inside.wait(10)
         assert owner.number() == 101
         with replaced(Owner, "number", lambda original, self: 7):
             assert owner.number() == 7

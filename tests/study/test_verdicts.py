@@ -114,14 +114,19 @@ def test_together_they_are_as_good_as_the_worst(outcomes):
     order = (False, None, True)
     worst = min(outcomes.values(), key=order.index)
     assert together(outcomes.values()) is worst
+    assert together(iter(outcomes.values())) is worst
     assert (graded({"all": worst}).word == "holds") == (graded(outcomes).word == "holds")
 
 
 def test_outcomes_of_numpy_and_pandas_are_outcomes():
     assert graded(pd.Series({"a": 0.7, "b": 0.2}) > 0.5).condition == "a"
     assert graded({"a": np.bool_(False)}).word == "fails"
+    assert together([np.True_, np.True_]) is True
+    assert together([np.True_, np.False_, None]) is False
     with pytest.raises(ValueError, match="expected at least one case"):
         graded({})
+    with pytest.raises(ValueError, match="expected at least one claim"):
+        together([])
 
 
 def test_a_family_is_judged_with_its_extremes():
