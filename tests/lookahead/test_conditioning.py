@@ -378,6 +378,15 @@ def test_a_double_has_the_values_to_the_last_place(dtype):
             check_double(weights, in_double(moved))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_weights_may_be_the_rounded_values_of_their_double(dtype):
+    fine = [tf.constant([0.1, 0.7], tf.float64), tf.constant([0.3], tf.float64)]
+    rounded = [tf.cast(w, dtype) for w in fine]
+    check_double(rounded, fine)
+    with pytest.raises(ValueError, match=r"expected the values of weights\[1\]"):
+        check_double(rounded, [fine[0], fine[1] + 0.01])
+
+
 @pytest.mark.parametrize("place", range(2))
 def test_every_weight_of_a_double_is_in_float64(place):
     weights = [tf.constant([0.1, 0.7]), tf.constant([0.3])]
