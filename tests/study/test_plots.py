@@ -85,6 +85,8 @@ def test_means_and_intervals_are_drawn_and_stay_on_the_logarithmic_axis(axis):
         np.testing.assert_allclose(ends, np.transpose([low, [f.high for f in found]]))
 
 
-def test_an_arm_with_too_few_intervals_is_refused(axis):
-    with pytest.raises(ValueError, match="SNIP: expected 3 intervals, found 2"):
-        plots.against_sparsity(axis, {"SNIP": ARMS["SNIP"][:2]}, SPARSITIES)
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_an_arm_with_another_number_of_intervals_is_refused(axis, count):
+    found = [*ARMS["SNIP"], *ARMS["ProsPr"]][:count]
+    with pytest.raises(ValueError, match=f"SNIP: expected 3 intervals, found {count}"):
+        plots.against_sparsity(axis, {"SNIP": found}, SPARSITIES)
