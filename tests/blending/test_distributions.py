@@ -229,6 +229,7 @@ def test_objects_outside_the_support_are_refused(call, message):
         (lambda p: normalised(1e308 * p), "expected a finite total weight above 0, found inf"),
         (lambda p: big_sum(index("abc"), lambda v: identity)(0 * p), "big sum: .* found none"),
         (lambda p: linear_combination((1,), (identity, identity)), "found 1 for 2"),
+        (lambda p: linear_combination((1, 2), (identity,)), "found 2 for 1"),
         (lambda p: linear_combination((), ()), "found 0 for 0"),
         (lambda p: top_k(p, 0), "expected k of at least 1, found 0"),
     ],

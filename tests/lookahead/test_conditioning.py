@@ -234,6 +234,8 @@ def test_on_lenet5_float32_is_enough(digits):
             r"double: expected shapes \[\(6, 5\), \(5,\), \(5, 3\), \(3,\)\], "
             r"found \[\(6, 5\), \(5,\)\]$",
         ),
+        (lambda w: [*in_double(w), tf.ones((), tf.float64)], r"shapes .*, \(3,\), \(\)\]$"),
+        (lambda w: [tf.transpose(v) for v in in_double(w)], r"shapes .* found \[\(5, 6\), "),
         (lambda w: [2 * v for v in in_double(w)], r"expected the values of weights\[0\]"),
     ],
 )
