@@ -161,6 +161,7 @@ def test_what_need_not_end_is_taken_by_number_only():
         (tf.data.Dataset.from_tensors((X, Y)).take(0), None, "at least 1 .* found 0"),
         ([(X, Y)], 2, r"expected at least 2 \(M \+ 1\), found 1"),
         ((X[:2], Y[:3]), None, r"expected equal lengths, found \[2, 3\]"),
+        (({}, {}), None, r"expected equal lengths, found \[\]"),
         ((X[:0], Y[:0]), None, "at least 1 .* found 0"),
         ([(X, Y), (X[:0], Y[:0])], None, r"batch 1: expected examples, found shape \(0, 2\)"),
         ([(X, Y), (X[:, :0], Y)], None, r"batch 1: expected examples, found shape \(4, 0\)"),

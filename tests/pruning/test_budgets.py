@@ -302,8 +302,10 @@ def test_bad_input(models):
     }.items():
         with pytest.raises(ValueError, match=wrong):
             budgets.choose(model, scores, **words)
-    with pytest.raises(ValueError, match=f"scores: expected {len(scores)} numbers, one per group"):
-        budgets.choose(model, scores[:-1], share=0.5)
+    for wrong in (scores[:-1], [*scores, 1.0], scores[:, None], 1.0):
+        said = f"scores: expected {len(scores)} numbers, one per group, found shape"
+        with pytest.raises(ValueError, match=said):
+            budgets.choose(model, wrong, share=0.5)
     with pytest.raises(ValueError, match="found NaN"):
         budgets.choose(model, scores * np.nan, share=0.5)
     with pytest.raises(ValueError, match="rounds: expected at least 1, found 0"):

@@ -351,11 +351,12 @@ def test_depthwise_kernels_of_one_axis():
     assert [f["apart/pointwise_kernel", 1] for f in free(model)[:2]] == [(0, 1, 2), (3, 4, 5)]
 
 
-def test_a_rule_that_counts_wrongly_is_not_believed(monkeypatch):
-    one = lambda labels, layer, shape, x, **kwargs: labels.new(1)  # noqa: E731
-    monkeypatch.setitem(channels.RULES, layers.ReLU, one)
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_a_rule_that_counts_wrongly_is_not_believed(monkeypatch, count):
+    other = lambda labels, layer, shape, x, **kwargs: labels.new(count)  # noqa: E731
+    monkeypatch.setitem(channels.RULES, layers.ReLU, other)
     model = build((3,), layers.Dense(4), layers.ReLU(name="relu"), layers.Dense(2))
-    assert any("ReLU 'relu' turns 1 channels into 4" in r for r in reasons(model))
+    assert any(f"ReLU 'relu' turns {count} channels into 4" in r for r in reasons(model))
     assert free(model) == []
 
 
