@@ -390,6 +390,27 @@ def test_whatever_is_infinite_is_refused(what):
             StreamingGamma(powers, weights, 0.1, row_sums).update(weights, batches[0])
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_weights_are_infinite_where_neither_their_loss_nor_their_momentum_is(momentum):
+    """The step overflows in the product of its rate and a gradient that is finite."""
+    weights, batches = [tf.constant([0.0], tf.float64)], [np.array(1e10), np.array(1.0)]
+    options = {"learning_rate": 1e300, "momentum": momentum}
+    level = lambda weights, size: size * tf.reduce_sum(tf.tanh(weights[0]))  # noqa: E731
+    for method in METHODS:
+        with pytest.raises(ValueError, match="inner step 0 of 1: expected finite weights"):
+            meta_gradient(level, weights, batches, method=method, **options)
+    with pytest.raises(ValueError, match="inner step 0 of 1: expected finite weights"):
+        directional(level, weights, batches, [tf.ones(1, tf.float64)], **options)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_tangent_is_infinite_where_neither_weights_nor_momentum_are(momentum):
+    weights, batches = [tf.ones(1, tf.float64)], [np.array(1e10), np.array(1.0)]
+    least = lambda weights, size: size * tf.reduce_sum((weights[0] - 1) ** 2)  # noqa: E731
+    with pytest.raises(ValueError, match="after 1 inner steps: expected a finite meta-gradient"):
+        directional(least, weights, batches, weights, learning_rate=1e300, momentum=momentum)
+
+
 @pytest.fixture
 def watched(monkeypatch):
     """Watch the sweeps: how long each chunk is, and of how many chunks the steps are kept."""
