@@ -1,6 +1,7 @@
 """Masks: exactly k, ties, and zeros that stay zero however a Keras model is trained."""
 
 import math
+import re
 import warnings
 from fractions import Fraction
 
@@ -686,10 +687,10 @@ def test_masks_that_do_not_fit_change_nothing():
     good = masks.top_k(random(model), 0.5)
     with pytest.raises(ValueError, match="expected one per kernel, 3, found 2"):
         masks.apply(model, good[:2])
-    with pytest.raises(
-        ValueError, match=r"hidden_2.*expected shape \(300, 100\), found \(100, 300\)"
-    ):
-        masks.apply(model, [good[0], tf.transpose(good[1]), good[2]])
+    for wrong in (tf.transpose(good[1]), good[1][:, None], good[1][..., None], good[1][:1], 1.0):
+        said = rf"hidden_2.*expected shape \(300, 100\), found {re.escape(str(np.shape(wrong)))}"
+        with pytest.raises(ValueError, match=said):
+            masks.apply(model, [good[0], wrong, good[2]])
     with pytest.raises(ValueError, match="expected zeros and ones, found other values"):
         masks.apply(model, [good[0], good[1], 2 * tf.ones((100, 10))])
     for wrong in (0.5, 2, -1, np.nan):  # a single one is enough

@@ -539,8 +539,9 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="steps: expected M >= 1, found 0"):
         regrowth.lookahead_credit(model, [], steps=0)
     masks.apply(model, chosen)
-    with pytest.raises(ValueError, match="credit: expected shapes"):
-        regrowth.regrow(model, 0.1, credit[:2])
+    for bad in (credit[:2], [*credit, credit[0]], [c[..., None] for c in credit], [1.0] * 3):
+        with pytest.raises(ValueError, match="credit: expected shapes"):
+            regrowth.regrow(model, 0.1, bad)
     with pytest.raises(ValueError, match="expected finite numbers >= 0"):
         regrowth.regrow(model, 0.1, [np.nan * c for c in credit])
     for wrong, kept_there in itertools.product((np.nan, np.inf, -1e-300), (True, False)):
