@@ -711,8 +711,10 @@ def untouched():
 def test_what_cannot_be_removed_is_named(untouched):
     model = untouched(dense_300_100(units=(4, 3)))
     groups = channels.groups(model)
-    with pytest.raises(ValueError, match=f"one boolean per group, {len(groups)}, found 2"):
-        units.shrink(model, [True, False])
+    for count in (0, 2, len(groups) + 1):
+        said = f"one boolean per group, {len(groups)}, found {count}"
+        with pytest.raises(ValueError, match=said):
+            units.shrink(model, [True] * count)
     keep = [g.fixed != (channels.OUTPUT,) for g in groups]
     with pytest.raises(
         ValueError, match=r"axis 1 of .*output/kernel is not: output of the network"
@@ -757,11 +759,14 @@ def test_a_fixed_group_is_named_with_all_that_fixes_it(untouched):
             refuse(model, [n != bad for n in range(len(groups))])
 
 
-def test_a_layer_that_is_not_made_as_small_as_its_weights_are_is_named(monkeypatch, untouched):
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_layer_that_is_not_made_as_small_as_its_weights_are_is_named(
+    monkeypatch, untouched, width
+):
     model = untouched(build((3,), layers.Dense(4, name="cut"), layers.Dense(2)))
-    monkeypatch.delitem(units.SIZES, layers.Dense)
+    monkeypatch.setitem(units.SIZES, layers.Dense, lambda *given: {"units": width})
     keep = [n != 3 for n in range(9)]
-    said = "shrink: expected cut/kernel of shape (3, 3), found (3, 4)"
+    said = f"shrink: expected cut/kernel of shape (3, 3), found (3, {width})"
     with pytest.raises(ValueError, match=re.escape(said)):
         units.shrink(model, keep)
 

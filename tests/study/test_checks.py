@@ -1,5 +1,7 @@
 """A check that cannot fail is none: each one here is made to fail."""
 
+import re
+
 from prosper_utils.study.checks import check, check_equal, relative_error
 
 import numpy as np
@@ -25,8 +27,18 @@ def test_a_bound_is_not_reached():
 
 
 def test_what_cannot_be_compared_is_named():
-    with pytest.raises(ValueError, match=r"expected shapes \[\(2,\)\], found \[\(3,\)\]"):
-        relative_error([np.ones(3)], [np.ones(2)])
+    expected = [np.ones(2)]
+    for found in (
+        [np.ones(3)],
+        [np.ones(1)],
+        [1.0],
+        [np.ones((1, 2))],
+        [],
+        [*expected, np.ones(2)],
+    ):
+        said = f"expected shapes [(2,)], found {[np.shape(t) for t in found]}"
+        with pytest.raises(ValueError, match=re.escape(said)):
+            relative_error(found, expected)
     with pytest.raises(ValueError, match="not zero throughout"):
         relative_error([np.ones(3)], [np.zeros(3)])
 

@@ -1,6 +1,7 @@
 """Comparisons over seeds: intervals, paired differences, and Holm's correction."""
 
 import itertools
+import re
 
 from prosper_utils.study.comparison import (
     Interval,
@@ -93,8 +94,9 @@ def test_holm_follows_a_permutation_and_lies_between_the_bounds(p_values, random
 def test_bad_input():
     with pytest.raises(ValueError, match="at least two"):
         interval([1.0])
-    with pytest.raises(ValueError, match=r"found shape \(2, 3\)"):
-        interval(np.ones((2, 3)))
+    for shape in ((), (0,), (2, 1), (2, 3)):
+        with pytest.raises(ValueError, match=rf"in a row, found shape {re.escape(str(shape))}"):
+            interval(np.ones(shape))
     for wrong in (np.nan, np.inf, -np.inf):
         for values in ([1.0, wrong], [wrong, 1.0, 2.0]):
             with pytest.raises(ValueError, match="finite"):

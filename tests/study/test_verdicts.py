@@ -182,6 +182,7 @@ def test_claims_have_a_number_a_text_a_place_and_a_verdict():
     ("lines", "message"),
     [
         ("P1 a | b\nP2 c | d", "expected 2 verdicts, found 1"),
+        ("", "expected 0 verdicts, found 1"),
         ("P1 no place", 'expected "number text'),
         ("P1 | b", 'expected "number text'),
     ],
