@@ -7,8 +7,11 @@ a server of forks imports `THEIRS` once, and each trial is a fork of it that imp
 
 import collections
 import json
+import multiprocessing
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 THEIRS = [
@@ -64,6 +67,8 @@ def run(folder, tests, order=None):
     In the folder there is then what pytest said, and the attributes of the `Plugin`.
     """
     os.setsid()  # so that a limit of time ends what the tests have started, too
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     os.chdir(folder)
     said = os.open(SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
@@ -76,6 +81,15 @@ def run(folder, tests, order=None):
     with open(FOUND, "w") as file:  # read only once this process has ended
         json.dump(found, file)
     sys.exit(status)
+
+
+def end_with(parent):
+    """End this process, and what the tests have started, as soon as its parent has ended.
+
+    A mutant may never end, and whoever stops the command cannot see its trials.
+    """
+    parent.join()
+    os.killpg(0, signal.SIGKILL)
 
 
 def _pytest(folder, tests, plugin):

@@ -399,6 +399,47 @@ def test_long():
     assert not runs(int((project / "started.txt").read_text()))
 
 
+ASK = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import mutants, trial
+trial.THEIRS[:] = ["pytest", "hypothesis"]
+mutants.modules = lambda: {"pruning/order": ["tests/test_order.py"]}
+mutants.passes("pruning/order", Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("stop", ["terminate", "kill"])
+def test_a_trial_ends_with_the_command_however_it_is_stopped(project, stop):
+    started = project / "started.txt"
+    text = """
+import os, subprocess
+def test_endless():
+    child = subprocess.Popen(["sleep", "600"]).pid
+    open("new.txt", "w").write(f"{os.getpid()} {child}")
+    os.rename("new.txt", "started.txt")
+    while True:
+        pass
+"""
+    (project / TEST).write_text(text)
+    command = [sys.executable, "-c", ASK, ROOT / "book" / "tools", project]
+    with subprocess.Popen(command) as process:
+        wait_until(started.exists, 120)
+        pids = [int(pid) for pid in started.read_text().split()]
+        assert all(map(runs, pids))
+        getattr(process, stop)()
+    wait_until(lambda: not any(map(runs, pids)), 20)
+
+
+def wait_until(happened, seconds):
+    """Wait until something has happened, and fail if it does not."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def runs(pid):
     """Return whether a process goes on: one that has ended may be there until its end is read."""
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
@@ -1102,9 +1143,13 @@ def test_a_trial_goes_to_its_folder_and_leaves_what_it_found(tmp_path, monkeypat
     monkeypatch.setattr(trial, "os", system)
     monkeypatch.setattr(trial, "sys", python)
     monkeypatch.setattr(trial, "_pytest", tests)
+    watched, processes = [], SimpleNamespace(parent_process=lambda: "the command")
+    monkeypatch.setattr(trial, "multiprocessing", processes)
+    monkeypatch.setattr(trial, "end_with", watched.append)
     with pytest.raises(SystemExit) as ended:
         trial.run(tmp_path, ["one.py"], order)
     assert ended.value.code == 3
+    wait_until(lambda: watched == ["the command"], 10)
     first = order is None
     assert done == [
         ("setsid",),
