@@ -116,7 +116,7 @@ def holm(p_values):
 def rank_correlation(first, second):
     """Return Spearman's rank correlation of two lists, in [-1, 1]; 0 if one of them is constant.
 
-    Numbers that differ by rounding alone, less than 1e-12 of the largest, are ties.
+    Numbers are rounded to twelve decimals of the largest; those that are then equal are ties.
     """
     ranked = [np.round(x / (np.abs(x).max() or 1), 12) for x in map(np.asarray, (first, second))]
     if any(len(set(x.tolist())) == 1 for x in ranked):
@@ -148,7 +148,7 @@ def carried_over(first, second, draws=10_000):
     Args:
         first, second: {choice: value} of the two domains; a larger value is better.  If several are
             best in the first, what they give in the second is averaged.
-        draws: how many permutations are drawn at random.
+        draws: how many permutations are drawn at random, from the seed 0.
 
     Raises:
         ValueError: if they have not the same choices.

@@ -131,6 +131,14 @@ def test_a_rank_correlation_takes_what_rounding_parts_for_a_tie():
         assert rank_correlation(level, drop) == rank_correlation(drop, level) == 0
 
 
+def test_ties_are_equal_to_twelve_decimals_of_the_largest():
+    for scale in (1.0, 50.0):
+        largest = np.array([scale, scale, 0.0])
+        for step, tied in ((4e-13, True), (4e-12, False)):
+            found = rank_correlation(largest - step * np.array([0.0, scale, 0.0]), largest)
+            assert (found == pytest.approx(1)) is tied
+
+
 VALUES = st.lists(st.integers(0, 20), min_size=4, max_size=6)
 
 
@@ -151,6 +159,17 @@ def test_a_p_value_is_never_zero():
     for sign in (1, -1):
         found = carried_over(*domains(range(12), [sign * n for n in range(12)]), draws=40)
         assert found.p == pytest.approx(1 / 41)
+
+
+def test_a_stored_p_value_can_be_drawn_again():
+    first, second = [3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]
+    a, b = (stats.zscore(stats.rankdata(x)) for x in (first, second))
+    orders = np.random.default_rng(0).permuted(np.tile(b, (200, 1)), axis=1)
+    larger = sum(abs(order @ a) > abs(a @ b) - 1e-9 for order in orders)
+    assert carried_over(*domains(first, second), draws=200).p == (1 + larger) / 201
+    for seed in range(1, 5):
+        orders = np.random.default_rng(seed).permuted(np.tile(b, (200, 1)), axis=1)
+        assert sum(abs(order @ a) > abs(a @ b) - 1e-9 for order in orders) != larger
 
 
 def test_where_all_choices_are_level_there_is_no_order_to_compare():
